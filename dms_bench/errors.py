@@ -1,0 +1,31 @@
+"""The two ways in which a run can end badly, and nearest-name suggestions for both."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class UserError(Exception):
+    """Something the user wrote or asked for cannot be done; the message says what and where.
+
+    The command line prints the message without a traceback and exits with 2.
+    """
+
+
+class TrialFailure(Exception):
+    """A trial could not finish (NaN losses, a damaged checkpoint, ...); other trials go on.
+
+    The trial is recorded as failed with this message, and the command line exits with 1.
+    """
+
+
+def nearest(name: str, choices: Iterable[str], limit: int = 3) -> str:
+    """Return a phrase naming the choices closest to `name`, or all of them when they are few."""
+    options = sorted(set(choices))
+    close = difflib.get_close_matches(name, options, n=limit, cutoff=0.5)
+    if close:
+        return "did you mean " + " or ".join(repr(option) for option in close) + "?"
+    if len(options) <= 12:
+        return "choose from " + ", ".join(repr(option) for option in options)
+    return f"{len(options)} choices, none similar"

@@ -1,0 +1,18 @@
+"""What every search method's specification has."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from dms_bench.spec.plugins import PluginSpec
+
+
+class MethodSpec(PluginSpec):
+    """Options of a search method; the work is done by the class that `implementation` names."""
+
+    #: Whether the method trains during the search, and so needs the search recipe.
+    trains_in_search: ClassVar[bool] = False
+
+    def label(self) -> str:
+        """Return the method as the leaderboard prints it."""
+        return self.kind

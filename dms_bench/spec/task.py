@@ -1,0 +1,22 @@
+"""What every task's specification has."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from dms_bench.spec.plugins import PluginSpec
+from dms_bench.spec.recipe import Recipe
+
+
+class TaskSpec(PluginSpec):
+    """Data and measure of a task; subclasses live in `tasks/` or in other packages."""
+
+    #: The recipe class that this task's training stages are validated with.
+    recipe_class: ClassVar[type[Recipe]]
+    #: The measure that the leaderboard ranks by, and its direction.
+    metric: ClassVar[str]
+    higher_is_better: ClassVar[bool] = True
+
+    def label(self) -> str:
+        """Return the task as the leaderboard prints it, for example `glyphs 32px`."""
+        return self.kind

@@ -1,0 +1,87 @@
+"""One fully resolved trial: everything that decides its result, and its content hash."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BeforeValidator, Field, SerializeAsAny, ValidationInfo, field_validator, model_validator
+
+from dms_bench.spec.base import Spec
+from dms_bench.spec.budget import Budget
+from dms_bench.spec.method import MethodSpec
+from dms_bench.spec.plugins import METHODS, TASKS, parse_plugin
+from dms_bench.spec.recipe import Recipe
+from dms_bench.spec.supernet import SupernetSpec
+from dms_bench.spec.task import TaskSpec
+
+#: DMSnp: search and retrain from random weights. DMSp: pretrain, search, retrain from the searched
+#: weights. DMSp-: pretrain, search the structure only, evaluate as it is (method.md, section 5).
+Pipeline = Literal["DMSnp", "DMSp", "DMSp-"]
+
+AnyTask = Annotated[SerializeAsAny[TaskSpec], BeforeValidator(lambda value: parse_plugin(TASKS, value))]
+AnyMethod = Annotated[SerializeAsAny[MethodSpec], BeforeValidator(lambda value: parse_plugin(METHODS, value))]
+
+
+class Resources(Spec):
+    """What one trial runs on. It decides where a trial runs, not what it computes."""
+
+    workers: Annotated[int, Field(ge=1)] = 1
+    #: Per worker. Fractions share a device and need `workers: 1`.
+    cpus: Annotated[float, Field(gt=0)] = 1
+    gpus: Annotated[float, Field(ge=0)] = 0
+
+    @model_validator(mode="after")
+    def _fractions_need_one_worker(self) -> Self:
+        if self.workers > 1 and self.gpus % 1:
+            raise ValueError(f"gpus {self.gpus:g} is a fraction, which needs workers: 1 (NCCL cannot share a device)")
+        return self
+
+
+class Trial(Spec):
+    """A task, a supernet, a budget, a method, their training recipes and a seed."""
+
+    experiment: str
+    task: AnyTask
+    supernet: SupernetSpec
+    pipeline: Pipeline = "DMSnp"
+    budget: Budget
+    method: AnyMethod
+    #: How the supernet is trained before the search (DMSp and DMSp-).
+    pretrain: SerializeAsAny[Recipe] | None = None
+    search: SerializeAsAny[Recipe] | None = None
+    retrain: SerializeAsAny[Recipe] | None = None
+    seed: Annotated[int, Field(ge=0)] = 0
+    resources: Resources = Resources()
+
+    @field_validator("pretrain", "search", "retrain", mode="before")
+    @classmethod
+    def _recipe_of_the_task(cls, value: Any, info: ValidationInfo) -> Any:
+        task = info.data.get("task")
+        if task is None or value is None or isinstance(value, Recipe):
+            return value  # a task that did not validate is reported by itself
+        return type(task).recipe_class.model_validate(value)
+
+    @model_validator(mode="after")
+    def _stages_are_given(self) -> Self:
+        if self.method.trains_in_search and self.search is None:
+            raise ValueError(f"method {self.method.kind!r} trains during its search: give a 'search' recipe")
+        if self.retrain is None and self.pipeline != "DMSp-":
+            raise ValueError(f"pipeline {self.pipeline!r} retrains what it found: give a 'retrain' recipe")
+        ready = self.supernet.pretrained or self.supernet.checkpoint
+        if self.pipeline != "DMSnp" and self.pretrain is None and not ready:
+            raise ValueError(
+                f"pipeline {self.pipeline!r} starts from a trained supernet: give a 'pretrain' recipe, "
+                "'supernet.checkpoint' or 'supernet.pretrained'"
+            )
+        return self
+
+    @property
+    def hash(self) -> str:
+        """Content hash of everything that decides the result (where it runs does not)."""
+        return self.model_copy(update={"resources": Resources()}).content_hash()
+
+    @property
+    def name(self) -> str:
+        """A readable, unique name: experiment, method, budget, seed and the hash's beginning."""
+        budget = self.budget.label().replace(" ", "")
+        return f"{self.experiment}-{self.method.kind}-{budget}-s{self.seed}-{self.hash[:6]}".replace("%", "pct")

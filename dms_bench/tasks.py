@@ -1,0 +1,107 @@
+"""The protocol that every task implements, and what the runtime hands to it.
+
+A task owns data, model construction, the training loop and the measure. It knows nothing of Ray,
+MLflow or of how an architecture was found: a search differs from plain training by the
+`StructureHook` that its training loop calls.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from dms_bench.spec.recipe import Recipe
+from dms_bench.spec.supernet import SupernetSpec
+
+Split = Literal["val", "test"]
+
+
+class StructureHook(Protocol):
+    """What a gradient search adds to a training loop. Called in this order on every step.
+
+    The hook's own parameters are not in `model.parameters()` of the weights' optimiser.
+    """
+
+    #: Update the weights as well as the structure; False for DMSp-, where weights are frozen.
+    trains_weights: bool
+
+    def begin_step(self, progress: float) -> None:
+        """Before the forward pass; `progress` in [0, 1) is the finished share of the search."""
+
+    def loss(self) -> Tensor:
+        """After the forward pass: the term to add to the task's loss (a scalar)."""
+
+    def end_step(self) -> None:
+        """After backward, before gradients are cleared: update importance and structure."""
+
+    def metrics(self) -> dict[str, float]:
+        """Numbers worth a curve: kept ratios, soft and hard MACs, target, temperature."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """State beyond the model's own, of tensors and plain values, to resume from."""
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take up the state that `state_dict` returned."""
+
+
+class Loop(Protocol):
+    """The runtime's side of one training stage (pretrain, search, retrain)."""
+
+    #: Process of this stage's worker group; 0 logs and saves.
+    rank: int
+    world_size: int
+    device: torch.device
+
+    def resume(self) -> dict[str, Any] | None:
+        """Return the state last saved in this stage, or None at its beginning."""
+
+    def epoch_done(self, epoch: int, metrics: dict[str, float], state: dict[str, Any]) -> None:
+        """Record the epoch's metrics and save `state` (tensors and plain values only).
+
+        Every rank calls it equally often. Epochs count from 1. May not return: a scheduler stops
+        trials here.
+        """
+
+    def tick(self) -> None:
+        """Call on every step: keeps the cost meter and the fault detection alive; cheap."""
+
+
+class Task(Protocol):
+    """A task, made from its specification (`TaskSpec.load_implementation()(spec, seed)`)."""
+
+    def build(self, supernet: SupernetSpec) -> nn.Module:
+        """Build the supernet on the CPU, from the seed; load its weights where asked.
+
+        Raises:
+            UserError: unknown model (with the nearest name) or unusable arguments or checkpoint.
+        """
+
+    def example_input(self, batch: int = 2) -> Tensor:
+        """Return inputs of the task's shape for tracing, MACs and latency; shape [batch, ...]."""
+
+    def prepare(self) -> None:
+        """Make or check the data once, in the driver, before workers start.
+
+        Raises:
+            UserError: a missing folder or an unknown data set.
+        """
+
+    def fit(self, model: nn.Module, recipe: Recipe, loop: Loop, structure: StructureHook | None = None) -> nn.Module:
+        """Train `model` and return it (with its averaged weights, where the recipe averages).
+
+        Raises:
+            TrialFailure: the loss is not finite.
+        """
+
+    def recalibrate(self, model: nn.Module, device: torch.device) -> None:
+        """Re-estimate statistics that a cut network must learn anew (batch norm) on training data."""
+
+    def evaluate(self, model: nn.Module, split: Split, device: torch.device) -> dict[str, float]:
+        """Measure `model`; the dict holds the task's metric by its name. Test is used once, at the end."""
+
+
+#: A stage's working folder, given to tasks that must write files of their own (Ultralytics).
+StageFolder = Path
