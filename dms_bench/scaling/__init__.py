@@ -1,0 +1,23 @@
+"""Differentiable model scaling in plain PyTorch; usable alone, in anybody's training loop."""
+
+from dms_bench.scaling.architecture import Architecture
+from dms_bench.scaling.build import find_space
+from dms_bench.scaling.counter import Count, count
+from dms_bench.scaling.schedule import falling_target
+from dms_bench.scaling.space import SearchSpace
+from dms_bench.scaling.supernet import Supernet
+from dms_bench.scaling.surgery import Surgery, apply_structure, cut, plan_surgery
+
+__all__ = [
+    "Architecture",
+    "Count",
+    "SearchSpace",
+    "Supernet",
+    "Surgery",
+    "apply_structure",
+    "count",
+    "cut",
+    "falling_target",
+    "find_space",
+    "plan_surgery",
+]

@@ -1,0 +1,47 @@
+"""What a search method gets and what it returns."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from torch import nn
+
+from dms_bench.scaling import Architecture, SearchSpace
+from dms_bench.spec.trial import Trial
+from dms_bench.tasks import Loop, Task
+
+
+@dataclass(frozen=True)
+class SearchContext:
+    """Everything a search may use; the same for every method.
+
+    Attributes:
+        trial: the resolved specification.
+        task: data, training loop and measure.
+        model: the supernet (pretrained for DMSp and DMSp-), which the search may train in place.
+        space: its search space.
+        target: the budget as an absolute number of what `trial.budget.kind` counts.
+        loop: the runtime's side of the search stage.
+    """
+
+    trial: Trial
+    task: Task
+    model: nn.Module
+    space: SearchSpace
+    target: float
+    loop: Loop
+
+    def generator(self) -> torch.Generator:
+        """Return a random generator that depends on the trial's seed alone."""
+        return torch.Generator().manual_seed(self.trial.seed)
+
+
+class Method(Protocol):
+    """A search method, made from its specification: `Method(spec)`."""
+
+    def __init__(self, spec: Any) -> None: ...
+
+    def search(self, context: SearchContext) -> Architecture:
+        """Return an architecture of the space at the budget; the same on every worker."""

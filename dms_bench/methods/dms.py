@@ -1,0 +1,85 @@
+"""Differentiable model scaling: width and depth by gradient descent (ICML 2024)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from dms_bench.methods.base import SearchContext
+from dms_bench.methods.specs import Dms
+from dms_bench.scaling import Architecture, Supernet, falling_target
+
+
+class DmsSearch:
+    """Trains the supernet and its structure together, then cuts to the budget."""
+
+    def __init__(self, spec: Dms) -> None:
+        self.spec = spec
+
+    def search(self, context: SearchContext) -> Architecture:
+        """Search for the budget of `context`."""
+        trial, spec = context.trial, self.spec
+        assert trial.search is not None  # the trial's validation saw to it
+        supernet = Supernet(
+            context.model,
+            context.space,
+            temperature=spec.temperature,
+            importance=spec.importance,
+            decay=spec.importance_decay,
+            resource=trial.budget.kind,
+        ).to(context.loop.device)
+        structure = DmsStructure(supernet, spec, context.target, trains_weights=trial.pipeline != "DMSp-")
+        context.task.fit(supernet, trial.search, context.loop, structure)
+        return supernet.architecture(context.target)
+
+
+class DmsStructure:
+    """What the search adds to every training step: target, resource loss, structure update."""
+
+    def __init__(self, supernet: Supernet, spec: Dms, target: float, *, trains_weights: bool) -> None:
+        self.supernet, self.spec, self.final = supernet, spec, target
+        self.trains_weights = trains_weights
+        self.target = float(supernet.space.macs if supernet.resource == "macs" else supernet.space.params)
+        self._whole = self.target
+        optimizers = {"adam": torch.optim.Adam, "sgd": torch.optim.SGD}
+        self.optimizer = optimizers[spec.structure.optimizer](supernet.structure_parameters(), lr=spec.structure.lr)
+
+    def begin_step(self, progress: float) -> None:
+        """Lower the target; freeze the depth once the target has arrived."""
+        self.target = falling_target(self._whole, self.final, progress, self.spec.decay_share)
+        self.supernet.depth_frozen = progress >= self.spec.decay_share
+
+    def loss(self) -> Tensor:
+        """The weighted resource loss (5), a scalar."""
+        return self.spec.resource_weight * self.supernet.resource_loss(self.target)
+
+    def end_step(self) -> None:
+        """Step the structure, take up the importance."""
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        self.supernet.update()
+
+    @torch.no_grad()
+    def metrics(self) -> dict[str, float]:
+        """Numbers of the present state for the curves."""
+        supernet = self.supernet
+        space = supernet.space
+        kept = 1 - supernet.ratios
+        values = {
+            "target": self.target,
+            f"soft_{supernet.resource}": float(supernet.soft_cost()),
+            f"hard_{supernet.resource}": float(space.hard_cost(supernet.resource, supernet.hard_mask())),
+            "temperature": self.spec.temperature,
+            "kept_ratio_mean": float(kept.mean()),
+        }
+        return values | {f"kept/{name}": float(ratio) for name, ratio in zip(space.names, kept.tolist(), strict=True)}
+
+    def state_dict(self) -> dict[str, Any]:
+        """The structure optimiser's state; ratios and importance are in the supernet's own."""
+        return {"optimizer": self.optimizer.state_dict()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take up what `state_dict` returned."""
+        self.optimizer.load_state_dict(state["optimizer"])

@@ -1,0 +1,252 @@
+"""From a trace to a search space: classes of labels become elements, elements become groups."""
+
+from __future__ import annotations
+
+import fnmatch
+import time
+from bisect import bisect_right
+from collections.abc import Sequence
+from os.path import commonprefix
+
+import torch
+from torch import Tensor, nn
+
+from dms_bench.scaling.cost import FACTORS, CostModel, Term
+from dms_bench.scaling.depth import Stage, find_stages
+from dms_bench.scaling.labels import FIXED, along, varying_dims
+from dms_bench.scaling.proof import prove
+from dms_bench.scaling.rules import RULES
+from dms_bench.scaling.space import Group, NormSite, SearchSpace, Site, block_of
+from dms_bench.scaling.trace import Trace, Tracer
+
+
+def find_space(
+    model: nn.Module, example: Tensor, *, width: bool = True, depth: bool = True, exclude: Sequence[str] = ()
+) -> SearchSpace:
+    """Find and prove the search space of a network.
+
+    Args:
+        model: the supernet; left as it is.
+        example: an input of the network, [batch, ...].
+        width: search width groups.
+        depth: search the blocks of stages.
+        exclude: shell-style patterns of names that are not searched.
+
+    Returns:
+        The space, in which every group and stage was proven: networks with random elements masked
+        equal the networks with those elements cut out. What failed stands in `excluded`.
+    """
+    begin = time.perf_counter()
+    training = model.training
+    trace = Tracer(model.eval(), RULES).run(example[:1])
+    space = _Builder(model, trace).build(width, depth)
+    chosen = {name for name in space.names for pattern in exclude if fnmatch.fnmatch(name, pattern)}
+    if chosen:
+        space = space.without(chosen, "excluded by the specification")
+    space = prove(model, example[:1], space)
+    model.train(training)
+    object.__setattr__(space, "seconds", time.perf_counter() - begin)
+    return space
+
+
+class _Builder:
+    """Reads a trace once; `build` puts the space together."""
+
+    def __init__(self, model: nn.Module, trace: Trace) -> None:
+        self.model, self.trace = model, trace
+        self.parameters = dict(model.named_parameters())
+        # Where labels were born: first label -> (tensor, dimension).
+        self.births: list[tuple[int, str, int]] = []
+        for name, axes in trace.state.items():
+            for axis in axes:
+                (dim,) = varying_dims(axis)
+                self.births.append((int(along(axis, dim)[0]), name, dim))
+        self.first_labels = [first for first, _, _ in self.births]
+
+    def build(self, width: bool, depth: bool) -> SearchSpace:
+        sites = self._sites()
+        stages = find_stages(self.model, self.trace) if depth else ()
+        labels = self.trace.labels
+        if not width:
+            for axes in self.trace.state.values():
+                for axis in axes:
+                    labels.freeze(axis, "width is not searched")
+        roots = self._roots()
+        members = self._members(roots, {(site.parameter, site.dim) for site in sites})
+        element_of = torch.full((len(roots),), -1, dtype=torch.long)
+        groups, next_element = [], 0
+        for group, group_roots in members:
+            for root in group_roots:
+                element_of[root] = next_element
+                next_element += 1
+            groups.append(group)
+        owner = torch.repeat_interleave(torch.arange(len(groups)), torch.tensor([g.size for g in groups], dtype=torch.long))
+        elements = element_of[roots]  # of every label
+
+        slices = {}
+        for first, name, dim in self.births:
+            size = self._tensor(name).size(dim)
+            own = elements[first : first + size]
+            if bool((own >= 0).any()):
+                slices[name, dim] = own
+        blocks = tuple(block for stage in stages for block in stage.blocks)
+        cost = _Costs(elements, owner, len(groups), blocks)
+        return SearchSpace(
+            groups=tuple(groups),
+            stages=stages,
+            slices=slices,
+            sites=tuple(site for site in sites if (site.parameter, site.dim) in slices),
+            norms=tuple(
+                NormSite(norm.module, norm.dim, elements[norm.labels])
+                for norm in self.trace.norms
+                if bool((elements[norm.labels] >= 0).any())
+            ),
+            sizes=_seen(self.trace.sizes, elements),
+            heads=_seen(self.trace.heads, elements),
+            macs_model=cost.of_operators(self.trace),
+            params_model=cost.of_parameters(self.parameters, slices),
+            excluded=self._frozen(roots, slices) if width else {},
+        )
+
+    def _tensor(self, name: str) -> Tensor:
+        return self.parameters[name] if name in self.parameters else self.model.get_buffer(name)
+
+    def _roots(self) -> Tensor:
+        find = self.trace.labels.find
+        last = self.births[-1] if self.births else (0, "", 0)
+        total = last[0] + (self._tensor(last[1]).size(last[2]) if last[1] else 1)
+        return torch.tensor([find(label) for label in range(total)], dtype=torch.long)
+
+    def _birth(self, label: int) -> tuple[int, str, int]:
+        return self.births[bisect_right(self.first_labels, label) - 1]
+
+    def _sites(self) -> list[Site]:
+        """Weights that contractions sum over; what is summed over without a weight is frozen."""
+        sites: dict[tuple[str, int], Site] = {}
+        for contraction in self.trace.contractions:
+            labels = contraction.contracted
+            if labels is None:
+                continue
+            first, name, dim = self._birth(int(labels[0]))
+            size = self._tensor(name).size(dim) if name else 0
+            whole = name in self.parameters and len(labels) == size and int(labels[-1]) == first + size - 1
+            if whole:
+                sites.setdefault((name, dim), Site(contraction.module, name, dim))
+            else:
+                self.trace.labels.freeze(labels, "summed over without a weight of its own")
+        return list(sites.values())
+
+    def _members(self, roots: Tensor, masked: set[tuple[str, int]]) -> list[tuple[Group, list[int]]]:
+        """Group the label classes that occur in the same dimensions of the same tensors."""
+        occurrences: dict[int, list[tuple[int, int]]] = {}
+        for place, (first, name, dim) in enumerate(self.births):
+            for root in roots[first : first + self._tensor(name).size(dim)].tolist():
+                if root != FIXED:
+                    occurrences.setdefault(root, []).append((place, 0))
+        by_signature: dict[tuple[int, ...], list[int]] = {}
+        repeated: dict[tuple[int, ...], bool] = {}
+        for root, found in occurrences.items():
+            signature = tuple(sorted({place for place, _ in found}))
+            places = [(self.births[place][1], self.births[place][2]) for place in signature]
+            if not any(place in masked for place in places):
+                self.trace.labels.reasons.setdefault(root, "no weight sums over it")
+                continue
+            by_signature.setdefault(signature, []).append(root)
+            repeated[signature] = len(found) > len(signature)
+        head_roots = {root for seen in self.trace.heads.values() for _, ls in seen for root in roots[ls].tolist()}
+        result = []
+        names: set[str] = set()
+        for signature in sorted(by_signature):
+            group_roots = sorted(by_signature[signature])
+            if len(group_roots) < 2:
+                continue
+            heads = group_roots[0] in head_roots
+            name = self._name(signature, masked, heads)
+            while name in names:
+                name += "'"
+            names.add(name)
+            result.append((Group(name, len(group_roots), heads), group_roots))
+        return result
+
+    def _name(self, signature: tuple[int, ...], masked: set[tuple[str, int]], heads: bool) -> str:
+        """Name a group after the layer that makes it, or after what its layers have in common."""
+        makers = []
+        for place in signature:
+            _, name, dim = self.births[place]
+            is_weight = name in self.parameters and self.parameters[name].dim() > 1
+            if is_weight and (name, dim) not in masked:
+                makers.append(name.rpartition(".")[0] or name)
+        makers = list(dict.fromkeys(makers)) or [self.births[signature[0]][1]]
+        name = makers[0]
+        if len(makers) > 1:
+            prefix = commonprefix([maker.split(".") for maker in makers])
+            name = ".".join([*prefix, "stream"]) if not heads else ".".join(prefix)
+        return f"{name}.heads" if heads else name
+
+    def _frozen(self, roots: Tensor, slices: dict[tuple[str, int], Tensor]) -> dict[str, str]:
+        """Name the output dimensions of weights that are not searched, with the reason."""
+        reasons = self.trace.labels.reasons
+        excluded = {}
+        for first, name, dim in self.births:
+            is_output = name in self.parameters and dim == 0 and self.parameters[name].dim() > 1
+            if is_output and (name, 0) not in slices:
+                size = self._tensor(name).size(dim)
+                found = next((reasons[label] for label in range(first, first + size) if label in reasons), None)
+                excluded[name.rpartition(".")[0] or name] = found or "coupled with something that is not searched"
+        return excluded
+
+
+class _Costs:
+    """Turns labelled sizes into the terms of cost models."""
+
+    def __init__(self, elements: Tensor, owner: Tensor, groups: int, blocks: tuple[str, ...]) -> None:
+        self.elements, self.owner, self.groups, self.blocks = elements, owner, groups, blocks
+
+    def factor(self, own: Tensor) -> tuple[float, dict[int, float]] | None:
+        """Kept size of a dimension with elements `own`; None where it is fixed."""
+        searched = own[own >= 0]
+        if not len(searched):
+            return None
+        multiples: dict[int, float] = {}
+        for group, times in zip(*torch.unique(self.owner[searched], return_counts=True), strict=True):
+            size = int((self.owner == group).sum())
+            multiples[int(group)] = float(times) / size  # e.g. 49 for channels flattened over 7 x 7
+        return float(len(own) - len(searched)), multiples
+
+    def term(self, constant: float, dims: Sequence[Tensor], module: str) -> Term:
+        factors = []
+        for own in dims:
+            factor = self.factor(own)
+            if factor is None or len(factors) == FACTORS:
+                constant *= len(own)
+            else:
+                factors.append(factor)
+        return Term(constant, tuple(factors), block_of(module, self.blocks))
+
+    def of_operators(self, trace: Trace) -> CostModel:
+        terms = [
+            self.term(contraction.constant, [self.elements[labels] for labels in contraction.factors], contraction.module)
+            for contraction in trace.contractions
+        ]
+        return CostModel(terms, self.groups)
+
+    def of_parameters(self, parameters: dict[str, nn.Parameter], slices: dict[tuple[str, int], Tensor]) -> CostModel:
+        terms = []
+        for name, parameter in parameters.items():
+            dims = [slices.get((name, dim), torch.full((size,), -1)) for dim, size in enumerate(parameter.shape)]
+            terms.append(self.term(1.0, dims, name))
+        return CostModel(terms, self.groups)
+
+
+def _seen(book: dict[str, list[tuple[int, Tensor]]], elements: Tensor) -> dict[str, list[tuple[int, Tensor]]]:
+    """Keep what concerns searched elements."""
+    result: dict[str, list[tuple[int, Tensor]]] = {}
+    for module, seen in book.items():
+        own = [(size, elements[labels]) for size, labels in seen]
+        own = [(size, found) for size, found in own if bool((found >= 0).any())]
+        if own:
+            result[module] = own
+    return result
+
+
+__all__ = ["Stage", "find_space"]

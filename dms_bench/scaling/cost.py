@@ -1,0 +1,88 @@
+"""MACs and parameters as a function of how many elements stay.
+
+Every convolution, matrix product and parameter costs a constant times, at most three times, the kept
+size of a dimension; a kept size is a fixed count plus a whole multiple of each group's kept elements.
+
+Shape legend:
+    T: terms (operators or parameters)
+    F: factors of a term, 3
+    G: width groups
+    B: removable blocks, of all stages
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+FACTORS = 3
+
+
+@dataclass(frozen=True)
+class Term:
+    """A cost before it is stacked with others.
+
+    Attributes:
+        constant: what the factors multiply.
+        factors: kept sizes, each as (fixed count, {group: multiple}).
+        block: index of the removable block that it belongs to, or -1.
+    """
+
+    constant: float
+    factors: tuple[tuple[float, dict[int, float]], ...]
+    block: int = -1
+
+
+class CostModel:
+    """The sum of all terms, differentiable in the kept counts; exact in double precision."""
+
+    def __init__(self, terms: Sequence[Term], groups: int) -> None:
+        merged: dict[tuple[object, ...], float] = {}
+        for term in terms:
+            factors = tuple((fixed, tuple(sorted(multiples.items()))) for fixed, multiples in term.factors)
+            merged[(factors, term.block)] = merged.get((factors, term.block), 0.0) + term.constant
+        self.constant = torch.tensor(list(merged.values()), dtype=torch.float64)
+        self.fixed = torch.ones(FACTORS, len(merged), dtype=torch.float64)
+        self.multiples = torch.zeros(FACTORS, len(merged), groups, dtype=torch.float64)
+        self.block = torch.tensor([key[1] for key in merged], dtype=torch.long)
+        for row, (factors, _) in enumerate(merged):  # type: ignore[misc]
+            for place, (fixed, multiples) in enumerate(factors):
+                self.fixed[place, row] = fixed
+                for group, multiple in multiples:
+                    self.multiples[place, row, group] = multiple
+
+    def restrict(self, groups: Tensor, sizes: Tensor, blocks: Tensor) -> CostModel:
+        """Return the model in which only some groups and blocks may still shrink.
+
+        Args:
+            groups: which groups stay searched, bool [G].
+            sizes: full size of each group, [G].
+            blocks: which blocks stay searched, bool [B].
+        """
+        smaller = CostModel([], int(groups.sum()))
+        smaller.constant = self.constant
+        smaller.fixed = self.fixed + self.multiples @ (sizes * ~groups)
+        smaller.multiples = self.multiples[:, :, groups]
+        places = torch.where(blocks, blocks.long().cumsum(0) - 1, torch.full_like(blocks.long(), -1))
+        smaller.block = torch.cat([places, torch.tensor([-1])])[self.block]
+        return smaller
+
+    def to(self, device: torch.device) -> CostModel:
+        """Move to a device, in place."""
+        for name in ("constant", "fixed", "multiples", "block"):
+            setattr(self, name, getattr(self, name).to(device))
+        return self
+
+    def __call__(self, kept: Tensor, blocks: Tensor) -> Tensor:
+        """Return the cost.
+
+        Args:
+            kept: kept elements of each group, [G].
+            blocks: 1 for blocks that stay, 0 for those that go (soft masks in between), [B].
+        """
+        sizes = self.fixed + self.multiples @ kept.double()  # [F, T]
+        stays = torch.cat([blocks.double(), blocks.new_ones(1, dtype=torch.float64)])[self.block]  # [T]
+        return (self.constant * sizes.prod(0) * stays).sum()

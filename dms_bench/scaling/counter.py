@@ -1,0 +1,37 @@
+"""The reference counter: what a network really computes, counted while it runs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+#: Name and version of the counter, for the record beside every number.
+COUNTER = f"torch.utils.flop_counter/2 (torch {torch.__version__.partition('+')[0]})"
+
+
+@dataclass(frozen=True)
+class Count:
+    """Cost of one forward pass of one sample."""
+
+    macs: int
+    params: int
+    counter: str = COUNTER
+
+
+def count(model: nn.Module, example: Tensor) -> Count:
+    """Count MACs (convolutions, matrix products, attention) and parameters of a network.
+
+    Args:
+        model: any network; left in the mode it was in.
+        example: its input, [batch, ...]; MACs are per sample.
+    """
+    training = model.training
+    model.eval()
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        model(example)
+    model.train(training)
+    macs = counter.get_total_flops() / 2 / len(example)
+    return Count(round(macs), sum(parameter.numel() for parameter in model.parameters()))

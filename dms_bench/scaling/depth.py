@@ -1,0 +1,57 @@
+"""Stages: runs of residual blocks that can be taken out of a network."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+
+from dms_bench.scaling.trace import Trace
+
+
+@dataclass(frozen=True)
+class Stage:
+    """The removable blocks of one container.
+
+    Attributes:
+        name: path of the container.
+        blocks: paths of the blocks, in the order of the forward pass.
+        minimum: fewest blocks that may stay: one where nothing else remains in the container.
+    """
+
+    name: str
+    blocks: tuple[str, ...]
+    minimum: int
+
+    @property
+    def size(self) -> int:
+        """Number of removable blocks."""
+        return len(self.blocks)
+
+
+def find_stages(model: nn.Module, trace: Trace) -> tuple[Stage, ...]:
+    """Return the runs of removable blocks.
+
+    A block is removable when its output is its input plus something: the input tensor reaches the
+    output through additions and activations alone. Of nested ones the innermost count.
+    """
+    modules = dict(model.named_modules())
+    times = Counter(call.name for call in trace.calls)
+    removable = []
+    for call in sorted(trace.calls, key=lambda call: call.order):
+        if not call.name or times[call.name] != 1 or not call.inputs or not isinstance(call.output, Tensor):
+            continue
+        entry, output = call.inputs[0], call.output
+        adds = id(entry) in trace.residual_of.get(id(output), frozenset()) and output is not entry
+        if adds and output.shape == entry.shape and any(True for _ in modules[call.name].parameters()):
+            removable.append(call.name)
+    innermost = [name for name in removable if not any(other.startswith(name + ".") for other in removable)]
+    stages: dict[str, list[str]] = {}
+    for name in innermost:
+        stages.setdefault(name.rpartition(".")[0], []).append(name)
+    result = []
+    for container, blocks in stages.items():
+        siblings = sum(1 for child in modules[container].children() if any(True for _ in child.parameters()))
+        result.append(Stage(container or "network", tuple(blocks), minimum=int(siblings == len(blocks))))
+    return tuple(result)

@@ -1,0 +1,129 @@
+"""Rounding wished-for sizes to an architecture that meets a budget.
+
+Shape legend:
+    U: searched units (width groups, then stages)
+    E: elements of all units
+    G: width groups
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from dms_bench.scaling.space import Resource, SearchSpace
+from dms_bench.scaling.topk import ascending_positions
+
+#: A budget is met when the hard cost is this close to it, relatively.
+TOLERANCE = 0.01
+
+
+def fit_to_budget(space: SearchSpace, counts: Tensor, importance: Tensor, resource: Resource, target: float) -> Tensor:
+    """Return the binary mask, [E], nearest to some wished-for sizes that meets a budget.
+
+    All widths are scaled by one factor, found by bisection, and single elements are added or removed
+    until the cost is as close to the target as the space allows. Blocks change only where widths
+    alone cannot meet the budget. Of each unit the most important elements stay.
+
+    Args:
+        space: the search space.
+        counts: wished-for number of elements per unit, real-valued, [U].
+        importance: of every element, [E].
+        resource: what the target counts.
+        target: hard MACs or parameters.
+    """
+    return _Fit(space, resource, target, importance).mask(counts)
+
+
+class _Fit:
+    def __init__(self, space: SearchSpace, resource: Resource, target: float, importance: Tensor) -> None:
+        self.space, self.resource, self.target = space, resource, target
+        units = space.units
+        self.widths = len(space.groups)
+        self.sizes = torch.tensor(units.sizes)
+        self.minimum = torch.tensor(units.minimum)
+        self.owner = units.owner
+        starts = torch.tensor(units.starts, dtype=torch.long)
+        self.positions = ascending_positions(importance, units.owner, starts)
+
+    def mask(self, counts: Tensor) -> Tensor:
+        kept = self.rounded(counts)
+        kept = self.reach_by_depth(kept, counts)
+        low, high = 0.0, float(self.sizes.max()) / max(float(counts[: self.widths].amin()), 1e-3)
+        for _ in range(60):  # to the last bit of what rounding can tell apart
+            middle = (low + high) / 2
+            if self.cost(self.scaled(counts, middle, kept)) <= self.target:
+                low = middle
+            else:
+                high = middle
+        kept = self.polished(self.scaled(counts, low, kept))
+        return self.binary(kept)
+
+    def rounded(self, counts: Tensor) -> Tensor:
+        return torch.minimum(torch.maximum(counts.round().long(), self.minimum), self.sizes)
+
+    def scaled(self, counts: Tensor, factor: float, kept: Tensor) -> Tensor:
+        """Scale widths, keep the depth."""
+        return torch.cat([self.rounded(counts * factor)[: self.widths], kept[self.widths :]])
+
+    def binary(self, kept: Tensor) -> Tensor:
+        """The mask of the most important elements, [E]."""
+        return (self.positions >= (self.sizes - kept)[self.owner]).float()
+
+    def cost(self, kept: Tensor) -> float:
+        blocks = self.binary(kept)[self.space.width_elements :]
+        return float(self.space.cost(self.resource, kept[: self.widths], blocks))
+
+    def reach_by_depth(self, kept: Tensor, counts: Tensor) -> Tensor:
+        """Add or remove blocks where even all, or the fewest, elements miss the target."""
+        kept = kept.clone()
+        while True:
+            widest = torch.cat([self.sizes[: self.widths], kept[self.widths :]])
+            thinnest = torch.cat([self.minimum[: self.widths], kept[self.widths :]])
+            if self.cost(widest) < self.target:
+                step, limit = 1, self.sizes
+            elif self.cost(thinnest) > self.target:
+                step, limit = -1, self.minimum
+            else:
+                return kept
+            movable = [unit for unit in range(self.widths, len(kept)) if kept[unit] != limit[unit]]
+            if not movable:
+                return kept
+            # The stage whose wish is missed most moves first.
+            unit = max(movable, key=lambda unit: step * float(counts[unit] - kept[unit]))
+            kept[unit] += step
+
+    def polished(self, kept: Tensor) -> Tensor:
+        """Add the largest single steps that fit; then, if still far, take the step that comes closest."""
+        kept, cost = kept.clone(), self.cost(kept)
+        while cost < self.target:
+            steps = self.steps(kept, +1)
+            fitting = {unit: delta for unit, delta in steps.items() if cost + delta <= self.target}
+            if not fitting:
+                break
+            unit = max(fitting, key=lambda unit: fitting[unit])
+            kept[unit] += 1
+            cost += fitting[unit]
+        for _ in range(100):
+            gap = abs(cost - self.target)
+            if gap <= TOLERANCE * self.target:
+                break
+            moves = {(unit, way): delta for way in (+1, -1) for unit, delta in self.steps(kept, way).items()}
+            best = min(moves, key=lambda move: abs(cost + moves[move] - self.target), default=None)
+            if best is None or abs(cost + moves[best] - self.target) >= gap:
+                break
+            kept[best[0]] += best[1]
+            cost += moves[best]
+        return kept
+
+    def steps(self, kept: Tensor, way: int) -> dict[int, float]:
+        """Change of the cost when one group gains (+1) or loses (-1) one element."""
+        limit = self.sizes if way > 0 else self.minimum
+        before = self.cost(kept)
+        result = {}
+        for unit in range(self.widths):
+            if kept[unit] != limit[unit]:
+                moved = kept.clone()
+                moved[unit] += way
+                result[unit] = self.cost(moved) - before
+        return result

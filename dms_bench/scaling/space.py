@@ -1,0 +1,239 @@
+"""The search space of a network: width groups, stages, what they cost and where their masks act."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from dms_bench.scaling.architecture import Architecture
+from dms_bench.scaling.cost import CostModel
+from dms_bench.scaling.depth import Stage
+from dms_bench.scaling.topk import Units
+
+Resource = Literal["macs", "params"]
+
+
+@dataclass(frozen=True)
+class Group:
+    """Coupled elements that one top-k keeps or removes.
+
+    Attributes:
+        name: the layer that makes the elements; `.stream` where several add to one stream.
+        size: number of elements.
+        heads: elements are whole attention heads.
+    """
+
+    name: str
+    size: int
+    heads: bool = False
+
+
+@dataclass(frozen=True)
+class Site:
+    """A weight whose contracted dimension is scaled by a mask.
+
+    Attributes:
+        module: the module that runs the operator.
+        parameter: name of the weight.
+        dim: its contracted dimension.
+    """
+
+    module: str
+    parameter: str
+    dim: int
+
+
+@dataclass(frozen=True)
+class NormSite:
+    """A LayerNorm whose statistics run over masked features, along `dim` of its input."""
+
+    module: str
+    dim: int
+    elements: Tensor
+
+
+@dataclass(frozen=True)
+class SearchSpace:
+    """What of a network is searched.
+
+    Index legend: elements are numbered group after group, then block after block of the stages;
+    -1 stands for whatever always stays.
+
+    Attributes:
+        groups: width groups.
+        stages: runs of removable blocks.
+        slices: element of every index along (tensor name, dimension), [size].
+        sites: where masks scale weights.
+        norms: where masks enter statistics.
+        sizes: labelled sizes that a module's own code saw: module -> [(size, elements [size])].
+        heads: likewise, sizes that are numbers of heads.
+        macs_model: MACs from kept counts.
+        params_model: parameters from kept counts.
+        excluded: what is not searched, and why.
+    """
+
+    groups: tuple[Group, ...]
+    stages: tuple[Stage, ...]
+    slices: dict[tuple[str, int], Tensor]
+    sites: tuple[Site, ...]
+    norms: tuple[NormSite, ...]
+    sizes: dict[str, list[tuple[int, Tensor]]]
+    heads: dict[str, list[tuple[int, Tensor]]]
+    macs_model: CostModel
+    params_model: CostModel
+    excluded: dict[str, str] = field(default_factory=dict)
+    #: Largest relative difference between masked and cut network seen in the proof.
+    proof_error: float = float("nan")
+    seconds: float = float("nan")
+
+    @property
+    def units(self) -> Units:
+        """Sizes of groups and stages as the top-k needs them."""
+        return Units(
+            sizes=tuple(unit.size for unit in (*self.groups, *self.stages)),
+            minimum=(*(1 for _ in self.groups), *(stage.minimum for stage in self.stages)),
+            steep=(*(group.heads for group in self.groups), *(True for _ in self.stages)),
+        )
+
+    @property
+    def width_elements(self) -> int:
+        """Number of elements of all width groups; the stages' blocks are numbered from here."""
+        return sum(group.size for group in self.groups)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of groups and stages."""
+        return tuple(unit.name for unit in (*self.groups, *self.stages))
+
+    @property
+    def macs(self) -> int:
+        """MACs of the whole supernet, per sample."""
+        return self.hard_cost("macs", self.full())
+
+    @property
+    def params(self) -> int:
+        """Parameters of the whole supernet."""
+        return self.hard_cost("params", self.full())
+
+    def full(self) -> Tensor:
+        """The mask of the whole supernet, [E]."""
+        return torch.ones(self.units.total)
+
+    def cost(self, resource: Resource, kept: Tensor, blocks: Tensor) -> Tensor:
+        """Differentiable cost from kept elements per group [G] and the blocks' masks [B]."""
+        return (self.macs_model if resource == "macs" else self.params_model)(kept, blocks)
+
+    def hard_cost(self, resource: Resource, mask: Tensor) -> int:
+        """Cost of the network that a binary mask [E] leaves."""
+        width = self.width_elements
+        owner = self.units.owner[:width]
+        kept = torch.zeros(len(self.groups)).index_add_(0, owner, mask[:width].cpu().float())
+        return round(float(self.cost(resource, kept, mask[width:].cpu())))
+
+    def reachable(self, resource: Resource) -> tuple[int, int]:
+        """Cost of the smallest architecture of the space and of the whole supernet."""
+        units = self.units
+        smallest = torch.zeros(units.total)
+        for unit, (start, low) in enumerate(zip(units.starts, units.minimum, strict=True)):
+            if unit < len(self.groups):
+                smallest[start : start + low] = 1
+        blocks = torch.arange(self.width_elements, units.total).tolist()
+        for stage, unit in zip(self.stages, range(len(self.groups), len(units.sizes)), strict=True):
+            own = [block for block in blocks if int(units.owner[block]) == unit]
+            # The cheapest block is the one whose presence adds least.
+            costs = {block: self._with(smallest, block, resource) for block in own}
+            for block in sorted(own, key=lambda block: costs[block])[: stage.minimum]:
+                smallest[block] = 1
+        return self.hard_cost(resource, smallest), self.hard_cost(resource, self.full())
+
+    def _with(self, mask: Tensor, element: int, resource: Resource) -> int:
+        mask = mask.clone()
+        mask[element] = 1
+        return self.hard_cost(resource, mask)
+
+    def architecture(self, mask: Tensor) -> Architecture:
+        """Turn a binary mask [E] into an architecture."""
+        parts = mask.cpu().bool().split(list(self.units.sizes))
+        kept = [tuple(part.nonzero().flatten().tolist()) for part in parts]
+        groups, stages = kept[: len(self.groups)], kept[len(self.groups) :]
+        return Architecture(
+            groups={group.name: indices for group, indices in zip(self.groups, groups, strict=True)},
+            stages={stage.name: indices for stage, indices in zip(self.stages, stages, strict=True)},
+            macs=self.hard_cost("macs", mask),
+            params=self.hard_cost("params", mask),
+        )
+
+    def mask(self, architecture: Architecture) -> Tensor:
+        """Turn an architecture into its binary mask, [E].
+
+        Raises:
+            ValueError: the architecture belongs to another space.
+        """
+        mask = torch.zeros(self.units.total)
+        kept_of = {**architecture.groups, **architecture.stages}
+        if set(kept_of) != set(self.names):
+            odd = sorted(set(kept_of) ^ set(self.names))
+            raise ValueError(f"the architecture belongs to another search space; groups that differ: {odd[:5]}")
+        for name, start, size in zip(self.names, self.units.starts, self.units.sizes, strict=True):
+            for index in kept_of[name]:
+                if not 0 <= index < size:
+                    raise ValueError(f"group {name!r} has {size} elements, the architecture keeps number {index}")
+                mask[start + index] = 1
+        return mask
+
+    def sizes_of(self, architecture: Architecture) -> dict[str, tuple[int, int]]:
+        """Kept and total number of elements of every group and stage."""
+        kept_of = {**architecture.groups, **architecture.stages}
+        return {
+            name: (len(kept_of[name]), size) for name, size in zip(self.names, self.units.sizes, strict=True)
+        }
+
+    def without(self, names: Iterable[str], reason: str) -> SearchSpace:
+        """Return the space with some groups and stages no longer searched."""
+        gone = set(names)
+        units = self.units
+        keeps = torch.tensor([name not in gone for name in self.names], dtype=torch.bool)
+        stays = keeps[units.owner]
+        renumber = torch.where(stays, stays.long().cumsum(0) - 1, torch.full_like(units.owner, -1))
+        renumber = torch.cat([renumber, torch.tensor([-1])])  # index -1 stays -1
+        groups_kept = keeps[: len(self.groups)]
+        blocks_kept = stays[self.width_elements :]
+        slices = {key: renumber[elements] for key, elements in self.slices.items()}
+        slices = {key: elements for key, elements in slices.items() if bool((elements >= 0).any())}
+        norms = tuple(replace(norm, elements=renumber[norm.elements]) for norm in self.norms)
+        return replace(
+            self,
+            groups=tuple(group for group in self.groups if group.name not in gone),
+            stages=tuple(stage for stage in self.stages if stage.name not in gone),
+            slices=slices,
+            sites=tuple(site for site in self.sites if (site.parameter, site.dim) in slices),
+            norms=tuple(norm for norm in norms if bool((norm.elements >= 0).any())),
+            sizes=_renumber(self.sizes, renumber),
+            heads=_renumber(self.heads, renumber),
+            macs_model=self.macs_model.restrict(groups_kept, self._group_sizes(), blocks_kept),
+            params_model=self.params_model.restrict(groups_kept, self._group_sizes(), blocks_kept),
+            excluded={**self.excluded, **{name: reason for name in self.names if name in gone}},
+        )
+
+    def _group_sizes(self) -> Tensor:
+        return torch.tensor([float(group.size) for group in self.groups], dtype=torch.float64)
+
+
+def _renumber(book: dict[str, list[tuple[int, Tensor]]], renumber: Tensor) -> dict[str, list[tuple[int, Tensor]]]:
+    renumbered = {name: [(size, renumber[elements]) for size, elements in seen] for name, seen in book.items()}
+    return {
+        name: [(size, elements) for size, elements in seen if bool((elements >= 0).any())]
+        for name, seen in renumbered.items()
+    }
+
+
+def block_of(name: str, blocks: Sequence[str]) -> int:
+    """Return the index of the block that a module or parameter lies in, or -1."""
+    for index, block in enumerate(blocks):
+        if name == block or name.startswith(block + "."):
+            return index
+    return -1

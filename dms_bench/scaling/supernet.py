@@ -1,0 +1,176 @@
+"""A network whose width and depth are learnt by gradient descent.
+
+Shape legend:
+    U: searched units (width groups, then stages)
+    E: elements of all units
+    G: width groups
+    B: removable blocks of all stages
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from dms_bench.scaling.architecture import Architecture
+from dms_bench.scaling.build import find_space
+from dms_bench.scaling.fit import fit_to_budget
+from dms_bench.scaling.importance import update_importance
+from dms_bench.scaling.masking import MaskedForward
+from dms_bench.scaling.space import Resource, SearchSpace
+from dms_bench.scaling.topk import ascending_positions, kept_counts, soft_mask
+
+
+class Supernet(nn.Module):
+    """Wraps a network so that one pruning ratio per width group and stage is trained with it.
+
+    The wrapped network keeps its own parameters and forward signature. In your own training loop:
+    give `structure_parameters()` an optimiser of their own, add `resource_loss(target)` to the
+    loss, and call `update()` after both optimisers' steps.
+
+    Args:
+        model: the network, trained in place.
+        space: its search space, from `find_space`; or an example input to find it with.
+        temperature: factor on N in the mask's slope (equation 3).
+        importance: taylor, snip, fisher or index.
+        decay: decay of the importance's moving average; 0 keeps the last step only (equation 4).
+        resource: what the budget counts, `macs` or `params`.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        space: SearchSpace | Tensor,
+        *,
+        temperature: float = 1.0,
+        importance: str = "taylor",
+        decay: float = 0.99,
+        resource: Resource = "macs",
+    ) -> None:
+        super().__init__()
+        self.space = find_space(model, space) if isinstance(space, Tensor) else space
+        self.model = model
+        self.resource: Resource = resource
+        self.importance_kind, self.decay = importance, decay
+        self.depth_frozen = False
+        units = self.space.units
+        #: Pruning ratio a of every unit, [U]; kept elements are k = round((1 - a) N).
+        self.ratios = nn.Parameter(torch.zeros(len(units.sizes)))
+        initial = torch.zeros(units.total)
+        if importance == "index":  # the first elements matter most
+            initial = -torch.arange(units.total, dtype=torch.float32)
+        self.register_buffer("importance", initial)
+        self.register_buffer("_owner", units.owner, persistent=False)
+        self.register_buffer("_starts", torch.tensor(units.starts, dtype=torch.long), persistent=False)
+        self.register_buffer("_sizes", torch.tensor(units.sizes, dtype=torch.float32), persistent=False)
+        self.register_buffer("_slope", units.slope(temperature), persistent=False)
+        self.register_buffer("_upper", units.upper_ratio(), persistent=False)
+        self._masked = MaskedForward(model, self.space)
+        self._seen: list[Tensor] = []
+        self._hard: Tensor | None = None
+        self.importance: Tensor
+        self._owner: Tensor
+        self._starts: Tensor
+        self._sizes: Tensor
+        self._slope: Tensor
+        self._upper: Tensor
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """Run the network under the present masks (none in `unmasked`)."""
+        mask = self._hard if self._hard is not None else self.soft_mask()
+        if mask.requires_grad and torch.is_grad_enabled():
+            mask.retain_grad()
+            self._seen.append(mask)
+        with self._masked.using(mask):
+            return self.model(*args, **kwargs)
+
+    def named_weights(self) -> Iterator[tuple[str, nn.Parameter]]:
+        """Yield the wrapped network's own parameters, which the structure's are not among."""
+        yield from self.model.named_parameters()
+
+    def structure_parameters(self) -> list[nn.Parameter]:
+        """Return what an optimiser of its own has to train: the pruning ratios."""
+        return [self.ratios]
+
+    def soft_mask(self) -> Tensor:
+        """Equations (2) and (3) for all units at once, [E]; ones before importance is known."""
+        positions = ascending_positions(self.importance, self._owner, self._starts)
+        normalised = positions / self._sizes[self._owner]
+        mask = soft_mask(normalised, self.ratios[self._owner], self._slope[self._owner])
+        unknown = not bool(self.importance.any())
+        if unknown:
+            mask = mask * 0 + 1  # keeps the graph: gradients of the first step give the importance
+        if self.depth_frozen:
+            width = self.space.width_elements
+            mask = torch.cat([mask[:width], self.hard_mask()[width:]])
+        return mask
+
+    def hard_mask(self) -> Tensor:
+        """Return the binary mask of the k most important elements of each unit, [E]."""
+        units = self.space.units
+        positions = ascending_positions(self.importance, self._owner, self._starts)
+        removed = self._sizes - torch.tensor(kept_counts(self.ratios.detach(), units), device=self._sizes.device)
+        return (positions >= removed[self._owner]).float()
+
+    def soft_cost(self) -> Tensor:
+        """Differentiable cost r_c: widths from the ratios, blocks from their masks."""
+        groups = len(self.space.groups)
+        kept = (1 - self.ratios[:groups]) * self._sizes[:groups]
+        blocks = self.soft_mask()[self.space.width_elements :]
+        return self.space.cost(self.resource, kept, blocks)
+
+    def resource_loss(self, target: float) -> Tensor:
+        """Equation (6): log(r_c / r_t) above the target, else zero; scalar.
+
+        Args:
+            target: r_t, in MACs or parameters.
+        """
+        return torch.relu(torch.log(self.soft_cost() / target)).to(self.ratios.dtype)
+
+    @torch.no_grad()
+    def update(self) -> None:
+        """Take up the last step's gradients in the importance and keep the ratios in their range.
+
+        Call once per optimiser step, after the optimisers. With several workers the gradients are
+        averaged over them first, so that masks stay identical.
+        """
+        gradients = [mask.grad for mask in self._seen if mask.grad is not None]
+        if gradients:
+            gradient = torch.stack(gradients).sum(0)
+            if torch.distributed.is_available() and torch.distributed.is_initialized():
+                torch.distributed.all_reduce(gradient)
+                gradient /= torch.distributed.get_world_size()
+            update_importance(self.importance, self.importance_kind, self._seen[-1].detach(), gradient, self.decay)
+        self._seen.clear()
+        self.ratios.clamp_(min=0).copy_(torch.minimum(self.ratios, self._upper))
+
+    @contextmanager
+    def fixed(self, mask: Tensor) -> Iterator[None]:
+        """Run forward passes under a given mask, [E]: of an architecture, or ones for the whole network."""
+        self._hard = mask.to(self.ratios.device, self.ratios.dtype)
+        try:
+            yield
+        finally:
+            self._hard = None
+
+    def architecture(self, target: float | None = None) -> Architecture:
+        """Return the searched architecture, cut to the budget where a target is given.
+
+        Args:
+            target: hard MACs or parameters; met within 1 % from below where the space is fine enough.
+        """
+        if target is None:
+            return self.space.architecture(self.hard_mask())
+        counts = (1 - self.ratios.detach().cpu()) * self._sizes.cpu()
+        mask = fit_to_budget(self.space, counts, self.importance.detach().cpu(), self.resource, target)
+        return self.space.architecture(mask)
+
+    def extra_repr(self) -> str:
+        """Show the size of the space."""
+        elements = math.fsum(self.space.units.sizes)
+        return f"groups={len(self.space.groups)}, stages={len(self.space.stages)}, elements={elements:.0f}"

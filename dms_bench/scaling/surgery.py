@@ -1,0 +1,167 @@
+"""Cutting a network down to an architecture.
+
+Weights are selected along labelled dimensions, removed blocks become `Skip`, and the integers that
+modules keep about their own sizes (`num_features`, `num_heads`, ...) are mended. What was done is
+recorded as data, so that the cut network can be rebuilt by name without tracing and without pickle.
+"""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from dms_bench.scaling.architecture import Architecture
+from dms_bench.scaling.masking import strip_hooks
+from dms_bench.scaling.space import SearchSpace
+
+
+class Skip(nn.Module):
+    """Stands in the place of a removed residual block and returns its first argument."""
+
+    def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        """Return `x`; further arguments of the block (masks, sizes) are ignored."""
+        return x
+
+
+@dataclass(frozen=True)
+class Surgery:
+    """What turns a supernet into a cut network, as data.
+
+    Attributes:
+        skipped: paths of removed blocks.
+        shapes: new shape of every tensor that shrank.
+        attributes: new integers of modules: module -> {attribute: value}.
+    """
+
+    skipped: tuple[str, ...] = ()
+    shapes: dict[str, tuple[int, ...]] = field(default_factory=dict)
+    attributes: dict[str, dict[str, int]] = field(default_factory=dict)
+
+
+def cut(model: nn.Module, space: SearchSpace, architecture: Architecture) -> nn.Module:
+    """Return a cut copy of a network, with the weights of what stays."""
+    mask = space.mask(architecture)
+    small = copy.deepcopy(model)
+    strip_hooks(small)
+    kept = torch.cat([mask.bool(), torch.tensor([True])])  # index -1: always stays
+    selected: dict[str, Tensor] = {**dict(small.named_parameters()), **dict(small.named_buffers())}
+    with torch.no_grad():
+        for name in {name for name, _ in space.slices}:
+            tensor = selected[name].detach()
+            for dim in range(tensor.dim()):
+                elements = space.slices.get((name, dim))
+                if elements is not None:
+                    tensor = tensor.index_select(dim, kept[elements].nonzero().flatten().to(tensor.device))
+            _replace(small, name, tensor.clone())
+    apply_structure(small, plan_surgery(model, space, architecture))
+    return small
+
+
+def plan_surgery(model: nn.Module, space: SearchSpace, architecture: Architecture) -> Surgery:
+    """Return what `cut` changes, as data."""
+    mask = space.mask(architecture)
+    kept = torch.cat([mask.bool(), torch.tensor([True])])
+    blocks = [block for stage in space.stages for block in stage.blocks]
+    skipped = tuple(block for block, stays in zip(blocks, mask[space.width_elements :], strict=True) if not stays)
+    shapes: dict[str, tuple[int, ...]] = {}
+    tensors: dict[str, Tensor] = {**dict(model.named_parameters()), **dict(model.named_buffers())}
+    for (name, dim), elements in space.slices.items():
+        shape = list(shapes.get(name, tuple(tensors[name].shape)))
+        shape[dim] = int(kept[elements].sum())
+        shapes[name] = tuple(shape)
+    attributes: dict[str, dict[str, int]] = {}
+    for name, module in model.named_modules():
+        changed = _mended(name, module, space, kept, shapes)
+        if changed:
+            attributes[name] = changed
+    return Surgery(skipped, shapes, attributes)
+
+
+def apply_structure(model: nn.Module, surgery: Surgery) -> None:
+    """Change a supernet's structure in place; tensors whose shape is still the old one are emptied.
+
+    Args:
+        model: the supernet by name, as its library builds it.
+        surgery: what to change.
+    """
+    tensors: dict[str, Tensor] = {**dict(model.named_parameters()), **dict(model.named_buffers())}
+    for name, shape in surgery.shapes.items():
+        if tuple(tensors[name].shape) != tuple(shape):
+            _replace(model, name, tensors[name].detach().new_zeros(shape))
+    for name, values in surgery.attributes.items():
+        module = model.get_submodule(name)
+        for attribute, value in values.items():
+            old = getattr(module, attribute)
+            setattr(module, attribute, (value,) if isinstance(old, tuple) else value)
+    for name in surgery.skipped:
+        parent, _, child = name.rpartition(".")
+        setattr(model.get_submodule(parent), child, Skip())
+
+
+def _replace(model: nn.Module, name: str, tensor: Tensor) -> None:
+    parent, _, leaf = name.rpartition(".")
+    module = model.get_submodule(parent)
+    if leaf in module._parameters:
+        old = module._parameters[leaf]
+        setattr(module, leaf, nn.Parameter(tensor, requires_grad=old is None or old.requires_grad))
+    else:
+        module._buffers[leaf] = tensor
+
+
+def _mended(
+    name: str, module: nn.Module, space: SearchSpace, kept: Tensor, shapes: dict[str, tuple[int, ...]]
+) -> dict[str, int]:
+    """Return the integers of one module that the cut changes."""
+    prefix = name + "." if name else ""
+    weight = shapes.get(prefix + "weight")
+    values: dict[str, int] = {}
+    if isinstance(module, nn.modules.conv._ConvNd) and weight is not None:
+        groups = module.groups
+        if groups > 1:  # whole groups go, with their outputs
+            groups = weight[0] * groups // module.out_channels
+            values = {"out_channels": weight[0], "in_channels": weight[1] * groups, "groups": groups}
+        elif module.transposed:
+            values = {"in_channels": weight[0], "out_channels": weight[1]}
+        else:
+            values = {"out_channels": weight[0], "in_channels": weight[1]}
+    elif isinstance(module, nn.Linear) and weight is not None:
+        values = {"out_features": weight[0], "in_features": weight[1]}
+    elif isinstance(module, nn.modules.batchnorm._NormBase):
+        running = shapes.get(prefix + "running_mean", weight)
+        values = {} if running is None else {"num_features": running[0]}
+    elif isinstance(module, nn.LayerNorm) and weight is not None and len(weight) == 1:
+        values = {"normalized_shape": weight[0]}
+    else:
+        values = _mended_by_size(name, module, space, kept)
+    return {key: value for key, value in values.items() if _current(module, key) != value}
+
+
+def _current(module: nn.Module, attribute: str) -> int:
+    value = getattr(module, attribute)
+    return int(value[0] if isinstance(value, tuple) else value)
+
+
+def _mended_by_size(name: str, module: nn.Module, space: SearchSpace, kept: Tensor) -> dict[str, int]:
+    """Mend integers by comparing them with the labelled sizes that the module's own code saw.
+
+    An attribute that equals such a size is taken to be it; one that equals sizes with different
+    outcomes is left alone (and the proof will tell). Numbers of heads go by their name as well.
+    """
+    heads = {size: int(kept[elements].sum()) for size, elements in space.heads.get(name, [])}
+    outcomes: dict[int, set[int]] = {}
+    for size, elements in space.sizes.get(name, []):
+        outcomes.setdefault(size, set()).add(int(kept[elements].sum()))
+    values = {}
+    for attribute, value in vars(module).items():
+        if not isinstance(value, int) or isinstance(value, bool) or value < 2:
+            continue
+        is_head_count = "head" in attribute and "dim" not in attribute
+        if is_head_count and value in heads:
+            values[attribute] = heads[value]
+        elif not is_head_count and len(outcomes.get(value, ())) == 1 and "head_dim" not in attribute:
+            values[attribute] = next(iter(outcomes[value]))
+    return values

@@ -1,0 +1,266 @@
+"""One forward pass, watched: labels travel through the operators, module calls are recorded."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_flatten
+
+from dms_bench.scaling.labels import Axes, Labels, along, canonical, lay, varying_dims
+
+#: A rule gets the tracer, the operator's arguments and result, and returns the result's axes (of the
+#: first result where there are several), or a list of axes when the result is a list of equals.
+Rule = Callable[["Tracer", tuple[Any, ...], dict[str, Any], Any], "Axes | list[Axes]"]
+
+
+@dataclass(frozen=True)
+class Contraction:
+    """A convolution or matrix product: MACs are `constant` times the kept sizes of `factors`."""
+
+    module: str
+    constant: float
+    #: Labels along each dimension that may shrink, [size] each.
+    factors: tuple[Tensor, ...]
+    #: Labels along the contracted dimension of the second operand, when they vary.
+    contracted: Tensor | None
+
+
+@dataclass(frozen=True)
+class NormCall:
+    """A normalisation whose statistics run over labelled features."""
+
+    module: str
+    labels: Tensor
+    #: The dimension of the module's input along which the labels vary.
+    dim: int
+
+
+@dataclass
+class ModuleCall:
+    """A module's call: its first tensor argument and, once it returned, its output."""
+
+    name: str
+    inputs: list[Tensor]
+    output: Any = None
+    #: Order in which calls began.
+    order: int = 0
+
+
+@dataclass
+class Trace:
+    """What one forward pass showed."""
+
+    labels: Labels
+    #: Axes of every parameter and floating-point buffer by name: one per dimension, in order.
+    state: dict[str, tuple[Tensor, ...]]
+    contractions: list[Contraction] = field(default_factory=list)
+    norms: list[NormCall] = field(default_factory=list)
+    calls: list[ModuleCall] = field(default_factory=list)
+    #: Sizes of labelled dimensions that a module's own operators saw: module -> [(size, labels)].
+    sizes: dict[str, list[tuple[int, Tensor]]] = field(default_factory=dict)
+    #: Dimensions that a module split into heads: module -> [(number of heads, labels)].
+    heads: dict[str, list[tuple[int, Tensor]]] = field(default_factory=dict)
+    #: Tensors that reach another unchanged but for additions: id -> ids of ancestors.
+    residual_of: dict[int, frozenset[int]] = field(default_factory=dict)
+
+
+class Tracer(TorchDispatchMode):
+    """Carries labels through the operators of a forward pass, by rules.
+
+    An operator without a rule freezes what it touches: not searched, never wrong.
+    """
+
+    def __init__(self, model: nn.Module, rules: dict[str, Rule]) -> None:
+        super().__init__()
+        self.labels = Labels()
+        self.trace = Trace(self.labels, {})
+        self._model = model
+        self._rules = rules
+        self._axes: dict[int, Axes] = {}
+        self._alive: list[Any] = []  # ids stay unique only while their tensors live
+        self._stack: list[ModuleCall] = []
+        #: Name of the operator that is running, without the underscore of in-place variants.
+        self.operator = ""
+        self._modules = dict(model.named_modules())
+        for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
+            if tensor.is_floating_point() and tensor.dim() > 0:
+                axes = tuple(
+                    lay(self.labels.fresh(size), dim, tensor.shape) for dim, size in enumerate(tensor.shape) if size > 1
+                )
+                self._axes[id(tensor)] = axes
+                self.trace.state[name] = axes
+
+    @property
+    def module(self) -> str:
+        """Name of the innermost module that is running."""
+        return self._stack[-1].name if self._stack else ""
+
+    def axes(self, value: Any) -> Axes:
+        """Return the axes of an operand; none for numbers and unlabelled tensors."""
+        return self._axes.get(id(value), ()) if isinstance(value, Tensor) else ()
+
+    def freeze(self, *values: Any, reason: str) -> None:
+        """Exclude all labels of some operands."""
+        for value in values:
+            for axis in self.axes(value):
+                self.labels.freeze(axis, reason)
+
+    def one_dim(self, axes: Axes) -> Axes:
+        """Reduce every axis to one varying dimension by uniting over the others.
+
+        A dimension that was split, say into (3, heads, head size), can only shrink along one of its
+        parts, because the others' sizes stand in the model's code. Heads where the running module
+        names them, the largest part otherwise.
+        """
+        result = []
+        for axis in axes:
+            axis = canonical(axis)
+            dims = varying_dims(axis)
+            if len(dims) > 1:
+                heads = self._head_counts()
+                named = [dim for dim in dims if axis.size(dim) in heads]
+                if len(dims) > 2 and dims[1] in named:  # (3, heads, head size), also where heads are 3
+                    named = [dims[1]]
+                chosen = named[0] if named else max(dims, key=lambda dim: axis.size(dim))
+                reference = axis
+                for dim in dims:
+                    if dim != chosen:
+                        reference = reference.narrow(dim, 0, 1)
+                reference = reference.expand(axis.shape)
+                self.labels.unite(axis, reference)
+                axis = reference
+                if named:
+                    self._note(self.trace.heads, axis, chosen)
+            if dims:
+                result.append(axis)
+            else:  # a single element was picked out: it has to stay
+                self.labels.freeze(axis, "picked out by its position")
+        return tuple(result)
+
+    def note_norm(self, labels: Tensor) -> bool:
+        """Record that the running LayerNorm module takes its statistics over `labels`.
+
+        Returns:
+            Whether the running module is a LayerNorm whose input shows those labels.
+        """
+        if not self._stack or not isinstance(self._modules[self.module], nn.LayerNorm):
+            return False
+        for tensor in self._stack[-1].inputs[:1]:
+            for axis in self.axes(tensor):
+                (dim,) = varying_dims(axis)
+                if axis.size(dim) == len(labels):
+                    self.trace.norms.append(NormCall(self.module, labels, dim))
+                    return True
+        return False
+
+    def run(self, *inputs: Tensor) -> Trace:
+        """Run the model on `inputs` and return what was seen; outputs are frozen."""
+        handles = []
+        for name, module in self._modules.items():
+            handles.append(module.register_forward_pre_hook(self._enter(name), with_kwargs=True))
+            handles.append(module.register_forward_hook(self._leave))
+        try:
+            with torch.no_grad(), self:
+                output = self._model(*inputs)
+        finally:
+            for handle in handles:
+                handle.remove()
+        for tensor in tree_flatten(output)[0]:
+            self.freeze(tensor, reason="output of the network")
+        return self.trace
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        name = func.overloadpacket.__name__
+        self.operator = name.rstrip("_")
+        out = func(*args, **kwargs)
+        operands = [value for value in tree_flatten((args, kwargs))[0] if isinstance(value, Tensor)]
+        self._alive.append((operands, out))
+        self._track_residual(name, operands, out)
+        if self.operator not in CONTRACTIONS and not any(self.axes(value) for value in operands):
+            return out
+        rule = self._rules.get(name) or self._rules.get(name.rstrip("_"))
+        if rule is None and _is_pointwise(func, name):
+            rule = self._rules["pointwise"]
+        if rule is None:
+            self.freeze(*operands, reason=f"operator {name} has no rule")
+            return out
+        axes = rule(self, args, kwargs, out)
+        if isinstance(axes, list):
+            for tensor, its_axes in zip(out, axes, strict=True):
+                self._set(tensor, its_axes)
+        else:
+            self._set(out if isinstance(out, Tensor) else out[0], axes)
+        return out
+
+    def _set(self, tensor: Tensor, axes: Axes) -> None:
+        axes = self.one_dim(axes)
+        self._axes[id(tensor)] = axes
+        for axis in axes:
+            (dim,) = varying_dims(axis)
+            self._note(self.trace.sizes, axis, dim)
+
+    def _note(self, book: dict[str, list[tuple[int, Tensor]]], axis: Tensor, dim: int) -> None:
+        labels = along(axis, dim)
+        book.setdefault(self.module, []).append((len(labels), labels))
+
+    def _head_counts(self) -> set[int]:
+        module = self._modules.get(self.module)
+        if module is None:
+            return set()
+        return {
+            value
+            for key, value in vars(module).items()
+            if "head" in key and "dim" not in key and isinstance(value, int) and value > 0
+        }
+
+    def _enter(self, name: str) -> Callable[..., None]:
+        def hook(module: nn.Module, args: Any, kwargs: Any) -> None:
+            tensors = [value for value in tree_flatten((args, kwargs))[0] if isinstance(value, Tensor)]
+            call = ModuleCall(name, tensors, order=len(self.trace.calls))
+            self.trace.calls.append(call)
+            self._stack.append(call)
+
+        return hook
+
+    def _leave(self, module: nn.Module, args: Any, output: Any) -> None:
+        self._stack.pop().output = output
+
+    def _track_residual(self, name: str, operands: list[Tensor], out: Any) -> None:
+        """An addition keeps both operands as ancestors; what only reshapes or activates keeps its own."""
+        if not isinstance(out, Tensor) or name.rstrip("_") not in RESIDUAL_OPERATORS:
+            return
+        ancestors: frozenset[int] = frozenset()
+        for operand in operands if name.rstrip("_") == "add" else operands[:1]:
+            if operand.shape.numel() == out.shape.numel():
+                ancestors |= self.trace.residual_of.get(id(operand), frozenset()) | {id(operand)}
+        self.trace.residual_of[id(out)] = ancestors
+
+
+#: Operators that cost MACs: recorded even where nothing is labelled.
+CONTRACTIONS = {
+    *("mm", "bmm", "addmm", "baddbmm", "matmul", "linear", "convolution", "_convolution"),
+    *("_scaled_dot_product_flash_attention_for_cpu", "_scaled_dot_product_flash_attention"),
+    *("_scaled_dot_product_efficient_attention", "_scaled_dot_product_cudnn_attention"),
+}
+
+#: Operators through which the identity path of a residual block may pass.
+RESIDUAL_OPERATORS = {
+    *("add", "relu", "gelu", "silu", "hardswish", "leaky_relu", "relu6", "hardtanh", "elu", "mish"),
+    *("view", "reshape", "_unsafe_view", "permute", "transpose", "clone", "contiguous", "detach", "alias", "_to_copy"),
+}
+
+
+def _is_pointwise(func: Any, name: str) -> bool:
+    """Whether an operator works element by element; in-place variants are judged by their original."""
+    if torch.Tag.pointwise in func.tags:
+        return True
+    original = getattr(torch.ops.aten, name.rstrip("_"), None)
+    return original is not None and any(
+        torch.Tag.pointwise in getattr(original, overload).tags for overload in original.overloads()
+    )
