@@ -35,9 +35,6 @@ class Dms(MethodSpec):
     #: Share of the search in which the target falls (equation 10); then widths only are refined.
     decay_share: Annotated[float, Field(gt=0, le=1)] = 0.8
 
-    def label(self) -> str:
-        return "dms"
-
 
 class Uniform(MethodSpec):
     """One ratio for every width group, full depth."""
@@ -59,5 +56,6 @@ class Supernet(MethodSpec):
     """The supernet itself, not cut: the ceiling."""
 
     implementation: ClassVar[str] = "dms_bench.methods.supernet:KeepSupernet"
+    uses_budget: ClassVar[bool] = False
 
     kind: Literal["supernet"] = "supernet"

@@ -6,13 +6,13 @@ import fnmatch
 import time
 from bisect import bisect_right
 from collections.abc import Sequence
-from os.path import commonprefix
+from os.path import commonpath
 
 import torch
 from torch import Tensor, nn
 
 from dms_bench.scaling.cost import FACTORS, CostModel, Term
-from dms_bench.scaling.depth import Stage, find_stages
+from dms_bench.scaling.depth import find_stages
 from dms_bench.scaling.labels import FIXED, along, varying_dims
 from dms_bench.scaling.proof import prove
 from dms_bench.scaling.rules import RULES
@@ -80,7 +80,9 @@ class _Builder:
                 element_of[root] = next_element
                 next_element += 1
             groups.append(group)
-        owner = torch.repeat_interleave(torch.arange(len(groups)), torch.tensor([g.size for g in groups], dtype=torch.long))
+        owner = torch.repeat_interleave(
+            torch.arange(len(groups)), torch.tensor([g.size for g in groups], dtype=torch.long)
+        )
         elements = element_of[roots]  # of every label
 
         slices = {}
@@ -179,7 +181,7 @@ class _Builder:
         makers = list(dict.fromkeys(makers)) or [self.births[signature[0]][1]]
         name = makers[0]
         if len(makers) > 1:
-            prefix = commonprefix([maker.split(".") for maker in makers])
+            prefix = commonpath([maker.split(".") for maker in makers])
             name = ".".join([*prefix, "stream"]) if not heads else ".".join(prefix)
         return f"{name}.heads" if heads else name
 
@@ -194,6 +196,16 @@ class _Builder:
                 found = next((reasons[label] for label in range(first, first + size) if label in reasons), None)
                 excluded[name.rpartition(".")[0] or name] = found or "coupled with something that is not searched"
         return excluded
+
+
+def _common_path(names: Sequence[str]) -> list[str]:
+    """Return the leading parts that dotted names share."""
+    shared = []
+    for parts in zip(*(name.split(".") for name in names), strict=False):
+        if len(set(parts)) > 1:
+            break
+        shared.append(parts[0])
+    return shared
 
 
 class _Costs:
@@ -214,7 +226,7 @@ class _Costs:
         return float(len(own) - len(searched)), multiples
 
     def term(self, constant: float, dims: Sequence[Tensor], module: str) -> Term:
-        factors = []
+        factors: list[tuple[float, dict[int, float]]] = []
         for own in dims:
             factor = self.factor(own)
             if factor is None or len(factors) == FACTORS:
@@ -225,7 +237,9 @@ class _Costs:
 
     def of_operators(self, trace: Trace) -> CostModel:
         terms = [
-            self.term(contraction.constant, [self.elements[labels] for labels in contraction.factors], contraction.module)
+            self.term(
+                contraction.constant, [self.elements[labels] for labels in contraction.factors], contraction.module
+            )
             for contraction in trace.contractions
         ]
         return CostModel(terms, self.groups)
@@ -247,6 +261,3 @@ def _seen(book: dict[str, list[tuple[int, Tensor]]], elements: Tensor) -> dict[s
         if own:
             result[module] = own
     return result
-
-
-__all__ = ["Stage", "find_space"]

@@ -20,6 +20,8 @@ from torch import Tensor
 
 FACTORS = 3
 
+_Factors = tuple[tuple[float, tuple[tuple[int, float], ...]], ...]
+
 
 @dataclass(frozen=True)
 class Term:
@@ -40,15 +42,15 @@ class CostModel:
     """The sum of all terms, differentiable in the kept counts; exact in double precision."""
 
     def __init__(self, terms: Sequence[Term], groups: int) -> None:
-        merged: dict[tuple[object, ...], float] = {}
+        merged: dict[tuple[_Factors, int], float] = {}
         for term in terms:
-            factors = tuple((fixed, tuple(sorted(multiples.items()))) for fixed, multiples in term.factors)
-            merged[(factors, term.block)] = merged.get((factors, term.block), 0.0) + term.constant
+            key = tuple((fixed, tuple(sorted(multiples.items()))) for fixed, multiples in term.factors)
+            merged[key, term.block] = merged.get((key, term.block), 0.0) + term.constant
         self.constant = torch.tensor(list(merged.values()), dtype=torch.float64)
         self.fixed = torch.ones(FACTORS, len(merged), dtype=torch.float64)
         self.multiples = torch.zeros(FACTORS, len(merged), groups, dtype=torch.float64)
         self.block = torch.tensor([key[1] for key in merged], dtype=torch.long)
-        for row, (factors, _) in enumerate(merged):  # type: ignore[misc]
+        for row, (factors, _) in enumerate(merged):
             for place, (fixed, multiples) in enumerate(factors):
                 self.fixed[place, row] = fixed
                 for group, multiple in multiples:
@@ -80,9 +82,9 @@ class CostModel:
         """Return the cost.
 
         Args:
-            kept: kept elements of each group, [G].
+            kept: kept elements of each group, [..., G]; the cost is per leading index.
             blocks: 1 for blocks that stay, 0 for those that go (soft masks in between), [B].
         """
-        sizes = self.fixed + self.multiples @ kept.double()  # [F, T]
+        sizes = self.fixed + torch.einsum("ftg,...g->...ft", self.multiples, kept.double())  # [..., F, T]
         stays = torch.cat([blocks.double(), blocks.new_ones(1, dtype=torch.float64)])[self.block]  # [T]
-        return (self.constant * sizes.prod(0) * stays).sum()
+        return (self.constant * sizes.prod(-2) * stays).sum(-1)

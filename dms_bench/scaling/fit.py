@@ -4,6 +4,7 @@ Shape legend:
     U: searched units (width groups, then stages)
     E: elements of all units
     G: width groups
+    N: choices of widths that are costed at once
 """
 
 from __future__ import annotations
@@ -71,8 +72,12 @@ class _Fit:
         return (self.positions >= (self.sizes - kept)[self.owner]).float()
 
     def cost(self, kept: Tensor) -> float:
+        return float(self.costs(kept[None, : self.widths], kept))
+
+    def costs(self, widths: Tensor, kept: Tensor) -> Tensor:
+        """Cost of many choices of widths [N, G] at the depth of `kept`, [N]."""
         blocks = self.binary(kept)[self.space.width_elements :]
-        return float(self.space.cost(self.resource, kept[: self.widths], blocks))
+        return self.space.cost(self.resource, widths, blocks)
 
     def reach_by_depth(self, kept: Tensor, counts: Tensor) -> Tensor:
         """Add or remove blocks where even all, or the fewest, elements miss the target."""
@@ -94,36 +99,47 @@ class _Fit:
             kept[unit] += step
 
     def polished(self, kept: Tensor) -> Tensor:
-        """Add the largest single steps that fit; then, if still far, take the step that comes closest."""
+        """Add the largest single steps that fit; if still far, make the one or two that come closest."""
         kept, cost = kept.clone(), self.cost(kept)
-        while cost < self.target:
-            steps = self.steps(kept, +1)
-            fitting = {unit: delta for unit, delta in steps.items() if cost + delta <= self.target}
+        while cost < (1 - TOLERANCE / 10) * self.target:
+            fitting = [
+                (delta, unit) for delta, unit, way in self.steps(kept) if way > 0 and cost + delta <= self.target
+            ]
             if not fitting:
                 break
-            unit = max(fitting, key=lambda unit: fitting[unit])
+            delta, unit = max(fitting)
             kept[unit] += 1
-            cost += fitting[unit]
-        for _ in range(100):
-            gap = abs(cost - self.target)
-            if gap <= TOLERANCE * self.target:
-                break
-            moves = {(unit, way): delta for way in (+1, -1) for unit, delta in self.steps(kept, way).items()}
-            best = min(moves, key=lambda move: abs(cost + moves[move] - self.target), default=None)
-            if best is None or abs(cost + moves[best] - self.target) >= gap:
-                break
-            kept[best[0]] += best[1]
-            cost += moves[best]
-        return kept
-
-    def steps(self, kept: Tensor, way: int) -> dict[int, float]:
-        """Change of the cost when one group gains (+1) or loses (-1) one element."""
-        limit = self.sizes if way > 0 else self.minimum
-        before = self.cost(kept)
-        result = {}
-        for unit in range(self.widths):
-            if kept[unit] != limit[unit]:
-                moved = kept.clone()
+            cost += delta
+        if cost >= (1 - TOLERANCE) * self.target:
+            return kept
+        steps = self.steps(kept)
+        pairs = [(one, other) for one in steps for other in steps if one[1] < other[1]]
+        moves = [(step,) for step in steps] + sorted(
+            pairs, key=lambda pair: abs(cost + pair[0][0] + pair[1][0] - self.target)
+        )[:50]
+        best = kept
+        for move in moves:
+            moved = kept.clone()
+            for _, unit, way in move:
                 moved[unit] += way
-                result[unit] = self.cost(moved) - before
-        return result
+            # Two steps together cost not quite the sum of both.
+            new = self.cost(moved)
+            if new <= (1 + TOLERANCE) * self.target and abs(new - self.target) < abs(cost - self.target):
+                best, cost = moved, new
+        return best
+
+    def steps(self, kept: Tensor) -> list[tuple[float, int, int]]:
+        """Every single step: (change of the cost, group, +1 or -1)."""
+        moves = [
+            (unit, way)
+            for way, limit in ((+1, self.sizes), (-1, self.minimum))
+            for unit in range(self.widths)
+            if kept[unit] != limit[unit]
+        ]
+        if not moves:
+            return []
+        choices = kept[: self.widths].repeat(len(moves), 1)
+        for row, (unit, way) in enumerate(moves):
+            choices[row, unit] += way
+        changes = (self.costs(choices, kept) - self.cost(kept)).tolist()
+        return [(change, unit, way) for change, (unit, way) in zip(changes, moves, strict=True)]

@@ -123,7 +123,7 @@ class MaskedForward:
         if self._indices.device != mask.device:
             self._indices = self._indices.to(mask.device)
         extended = torch.cat([mask, mask.new_ones(1)])  # index -1: always stays
-        self.state.vectors = extended[self._indices].split(self._lengths)
+        self.state.vectors = torch.split(extended[self._indices], self._lengths)
         self.state.blocks = mask[self._first_block :]
         try:
             yield

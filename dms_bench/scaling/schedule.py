@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 
 def falling_target(supernet: float, final: float, progress: float, decay_share: float) -> float:
     """Equation (10): the target falls exponentially from the supernet's cost to the final one.
@@ -13,4 +15,4 @@ def falling_target(supernet: float, final: float, progress: float, decay_share: 
         decay_share: share of the search after which the final target holds. What follows refines
             widths with the depth fixed, because a block that goes makes the cost jump.
     """
-    return supernet * (final / supernet) ** min(progress / decay_share, 1.0)
+    return supernet * math.exp(math.log(final / supernet) * min(progress / decay_share, 1.0))

@@ -94,7 +94,7 @@ class SearchSpace:
     def units(self) -> Units:
         """Sizes of groups and stages as the top-k needs them."""
         return Units(
-            sizes=tuple(unit.size for unit in (*self.groups, *self.stages)),
+            sizes=(*(group.size for group in self.groups), *(stage.size for stage in self.stages)),
             minimum=(*(1 for _ in self.groups), *(stage.minimum for stage in self.stages)),
             steep=(*(group.heads for group in self.groups), *(True for _ in self.stages)),
         )
@@ -107,7 +107,7 @@ class SearchSpace:
     @property
     def names(self) -> tuple[str, ...]:
         """Names of groups and stages."""
-        return tuple(unit.name for unit in (*self.groups, *self.stages))
+        return (*(group.name for group in self.groups), *(stage.name for stage in self.stages))
 
     @property
     def macs(self) -> int:
@@ -157,7 +157,7 @@ class SearchSpace:
 
     def architecture(self, mask: Tensor) -> Architecture:
         """Turn a binary mask [E] into an architecture."""
-        parts = mask.cpu().bool().split(list(self.units.sizes))
+        parts = torch.split(mask.cpu().bool(), list(self.units.sizes))
         kept = [tuple(part.nonzero().flatten().tolist()) for part in parts]
         groups, stages = kept[: len(self.groups)], kept[len(self.groups) :]
         return Architecture(
@@ -188,9 +188,7 @@ class SearchSpace:
     def sizes_of(self, architecture: Architecture) -> dict[str, tuple[int, int]]:
         """Kept and total number of elements of every group and stage."""
         kept_of = {**architecture.groups, **architecture.stages}
-        return {
-            name: (len(kept_of[name]), size) for name, size in zip(self.names, self.units.sizes, strict=True)
-        }
+        return {name: (len(kept_of[name]), size) for name, size in zip(self.names, self.units.sizes, strict=True)}
 
     def without(self, names: Iterable[str], reason: str) -> SearchSpace:
         """Return the space with some groups and stages no longer searched."""

@@ -52,9 +52,8 @@ class Units:
 
     def slope(self, temperature: float) -> Tensor:
         """Slope lambda of equation (3): the temperature is its factor on N, [U]."""
-        return torch.tensor(
-            [temperature * size * (SMALL_UNIT_FACTOR if steep else 1.0) for size, steep in zip(self.sizes, self.steep, strict=True)]
-        )
+        factors = (SMALL_UNIT_FACTOR if steep else 1.0 for steep in self.steep)
+        return torch.tensor([temperature * size * factor for size, factor in zip(self.sizes, factors, strict=True)])
 
     def upper_ratio(self) -> Tensor:
         """The largest pruning ratio of each unit, which keeps its minimum, [U]."""

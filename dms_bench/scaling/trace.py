@@ -69,14 +69,14 @@ class Trace:
     residual_of: dict[int, frozenset[int]] = field(default_factory=dict)
 
 
-class Tracer(TorchDispatchMode):
+class Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Carries labels through the operators of a forward pass, by rules.
 
     An operator without a rule freezes what it touches: not searched, never wrong.
     """
 
     def __init__(self, model: nn.Module, rules: dict[str, Rule]) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.labels = Labels()
         self.trace = Trace(self.labels, {})
         self._model = model

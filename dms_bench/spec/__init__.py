@@ -1,0 +1,29 @@
+"""Suites as data: YAML read by Pydantic, resolved into trials with content hashes. No torch here."""
+
+from dms_bench.spec.load import load_suite, parse_suite
+from dms_bench.spec.problems import InvalidSpecError, Problem
+from dms_bench.spec.resolve import grid_points, resolve, resolve_sample, sample_space, trial_count
+from dms_bench.spec.schema import suite_schema
+from dms_bench.spec.suite import Experiment, Suite
+from dms_bench.spec.sweep import Range, Sampling, Sweep
+from dms_bench.spec.trial import Resources, Trial
+
+__all__ = [
+    "Experiment",
+    "InvalidSpecError",
+    "Problem",
+    "Range",
+    "Resources",
+    "Sampling",
+    "Suite",
+    "Sweep",
+    "Trial",
+    "grid_points",
+    "load_suite",
+    "parse_suite",
+    "resolve",
+    "resolve_sample",
+    "sample_space",
+    "suite_schema",
+    "trial_count",
+]

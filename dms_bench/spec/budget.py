@@ -36,10 +36,10 @@ Budget = Annotated[MacsBudget | ParamsBudget, Field(discriminator="kind")]
 
 
 def format_amount(amount: float) -> str:
-    """Write an amount shortly: `30%` for a fraction, `450M` for a count."""
+    """Write an amount shortly, yet so that different amounts differ: `30%` for a fraction, `450M` for a count."""
     if amount <= 1:
-        return f"{amount * 100:g}%"
+        return f"{amount * 100:.12g}%"
     for scale, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
         if amount >= scale:
-            return f"{amount / scale:g}{letter}"
-    return f"{amount:g}"
+            return f"{amount / scale:.12g}{letter}"
+    return f"{amount:.12g}"

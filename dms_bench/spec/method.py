@@ -12,6 +12,8 @@ class MethodSpec(PluginSpec):
 
     #: Whether the method trains during the search, and so needs the search recipe.
     trains_in_search: ClassVar[bool] = False
+    #: Whether the method cuts to the budget; if not, a sweep over budgets runs it once.
+    uses_budget: ClassVar[bool] = True
 
     def label(self) -> str:
         """Return the method as the leaderboard prints it."""

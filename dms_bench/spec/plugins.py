@@ -14,6 +14,7 @@ from typing import Any, ClassVar
 
 from dms_bench.errors import UserError, nearest
 from dms_bench.spec.base import Spec
+from dms_bench.spec.problems import show
 
 TASKS = "dms_bench.tasks"
 METHODS = "dms_bench.methods"
@@ -43,9 +44,12 @@ def registered(group: str) -> dict[str, type[PluginSpec]]:
     found: dict[str, type[PluginSpec]] = {}
     for point in sorted(entry_points(group=group), key=lambda point: point.name):
         try:
-            found[point.name] = point.load()
+            spec = point.load()
         except Exception as error:
             raise UserError(f"plug-in {point.name!r} ({point.value}) of {group}: {error}") from error
+        if not (isinstance(spec, type) and issubclass(spec, PluginSpec)):
+            raise UserError(f"plug-in {point.name!r} ({point.value}) of {group}: {spec!r} is no PluginSpec")
+        found[point.name] = spec
     return found
 
 
@@ -59,7 +63,7 @@ def parse_plugin(group: str, value: Any) -> PluginSpec:
         raise ValueError("needs a mapping with the field 'kind'")
     classes = registered(group)
     kind = value["kind"]
-    if kind not in classes:
+    if not isinstance(kind, str) or kind not in classes:
         noun = group.rpartition(".")[2].rstrip("s")
-        raise ValueError(f"unknown {noun} {kind!r}; {nearest(str(kind), classes)}")
+        raise ValueError(f"unknown {noun} {show(kind)}; {nearest(str(kind), classes)}")
     return classes[kind].model_validate(value)

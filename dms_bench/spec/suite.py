@@ -1,59 +1,46 @@
-"""A suite file: experiments, their sweeps, and where results go."""
+"""A suite: experiments, their sweeps, and where results go."""
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
-from pydantic import Field, StringConstraints
+from pydantic import Field, StringConstraints, field_validator
 
 from dms_bench.spec.base import Spec
+from dms_bench.spec.sweep import Sweep
 from dms_bench.spec.trial import Resources
 
 #: Names become folder names and MLflow tags: they cannot leave the storage folder.
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
 
 
-class Scheduler(Spec):
-    """Early stopping of sampled trials."""
-
-    kind: Literal["asha"] = "asha"
-    grace_epochs: Annotated[int, Field(ge=1)] = 1
-    reduction_factor: Annotated[int, Field(ge=2)] = 3
-
-
-class Uniform(Spec):
-    """A real number drawn between two bounds, on a linear or logarithmic scale."""
-
-    low: float
-    high: float
-    log: bool = False
-
-
-class Sampling(Spec):
-    """A sampled sweep: `samples` trials whose fields are drawn from `space`."""
-
-    algorithm: Literal["random", "optuna"] = "random"
-    samples: Annotated[int, Field(ge=1)]
-    #: Dotted field of the trial -> a list of choices or a range.
-    space: dict[str, list[Any] | Uniform]
-    scheduler: Scheduler | None = None
-    seed: int = 0
-
-
-class Sweep(Spec):
-    """Every combination of `grid`, each sampled where `sample` is given."""
-
-    #: Dotted field of the trial -> values.
-    grid: dict[str, list[Any]] = Field(default_factory=dict)
-    sample: Sampling | None = None
-
-
 class Experiment(Spec):
-    """One trial template and its sweep. `base` holds the trial's fields, validated when resolved."""
+    """The fields of a trial, as written, and the sweep over them.
+
+    The fields are typed when the sweep is resolved: only then does every trial have them all.
+    """
 
     name: Name
     sweep: Sweep = Sweep()
-    base: dict[str, Any] = Field(default_factory=dict)
+    task: Any = None
+    supernet: Any = None
+    pipeline: Any = None
+    budget: Any = None
+    method: Any = None
+    pretrain: Any = None
+    search: Any = None
+    retrain: Any = None
+    seed: Any = None
+    resources: Any = None
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The trial's fields that were written."""
+        return {field: getattr(self, field) for field in TRIAL_FIELDS if field in self.model_fields_set}
+
+
+#: The fields of an experiment that are fields of its trials.
+TRIAL_FIELDS = tuple(field for field in Experiment.model_fields if field not in ("name", "sweep"))
 
 
 class Suite(Spec):
@@ -65,5 +52,15 @@ class Suite(Spec):
     tracking: str = "sqlite:///mlflow.db"
     #: Folder for checkpoints and finished trials.
     storage: str = "runs"
+    #: What a trial runs on, unless its experiment says otherwise.
     resources: Resources = Resources()
     experiments: Annotated[list[Experiment], Field(min_length=1)]
+
+    @field_validator("experiments")
+    @classmethod
+    def _names_differ(cls, experiments: list[Experiment]) -> list[Experiment]:
+        names = [experiment.name for experiment in experiments]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise ValueError(f"two experiments have the name {twice[0]!r}")
+        return experiments

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BeforeValidator, Field, SerializeAsAny, ValidationInfo, field_validator, model_validator
 
 from dms_bench.spec.base import Spec
-from dms_bench.spec.budget import Budget
+from dms_bench.spec.budget import Budget, MacsBudget
 from dms_bench.spec.method import MethodSpec
 from dms_bench.spec.plugins import METHODS, TASKS, parse_plugin
 from dms_bench.spec.recipe import Recipe
@@ -50,15 +50,17 @@ class Trial(Spec):
     pretrain: SerializeAsAny[Recipe] | None = None
     search: SerializeAsAny[Recipe] | None = None
     retrain: SerializeAsAny[Recipe] | None = None
-    seed: Annotated[int, Field(ge=0)] = 0
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     resources: Resources = Resources()
 
     @field_validator("pretrain", "search", "retrain", mode="before")
     @classmethod
     def _recipe_of_the_task(cls, value: Any, info: ValidationInfo) -> Any:
         task = info.data.get("task")
-        if task is None or value is None or isinstance(value, Recipe):
-            return value  # a task that did not validate is reported by itself
+        if task is None:
+            return None  # a task that did not validate is reported by itself
+        if value is None or isinstance(value, Recipe):
+            return value
         return type(task).recipe_class.model_validate(value)
 
     @model_validator(mode="after")
@@ -75,6 +77,23 @@ class Trial(Spec):
             )
         return self
 
+    def canonical(self) -> Self:
+        """Return the trial without what cannot influence its result.
+
+        A method that does not train in its search has no use for the search recipe, nor one that
+        does not cut for a budget, and so on. Trials that differ only there are one trial.
+        """
+        unused: dict[str, Any] = {}
+        if not self.method.uses_budget:
+            unused["budget"] = MacsBudget(target=1.0)
+        if not self.method.trains_in_search:
+            unused["search"] = None
+        if self.pipeline == "DMSnp":
+            unused["pretrain"] = None
+        if self.pipeline == "DMSp-":
+            unused["retrain"] = None
+        return self.model_copy(update=unused)
+
     @property
     def hash(self) -> str:
         """Content hash of everything that decides the result (where it runs does not)."""
@@ -82,6 +101,6 @@ class Trial(Spec):
 
     @property
     def name(self) -> str:
-        """A readable, unique name: experiment, method, budget, seed and the hash's beginning."""
+        """A readable name, unique as it ends in the hash; fit for a folder."""
         budget = self.budget.label().replace(" ", "")
-        return f"{self.experiment}-{self.method.kind}-{budget}-s{self.seed}-{self.hash[:6]}".replace("%", "pct")
+        return f"{self.experiment}-{self.method.kind}-{budget}-s{self.seed}-{self.hash}".replace("%", "pct")

@@ -1,0 +1,26 @@
+"""What is written to MLflow: a parent run per suite invocation, a run per trial.
+
+Importing this package does not import MLflow; the functions do.
+"""
+
+from dms_bench.tracking.environment import environment
+from dms_bench.tracking.result import StageCost, TrialResult
+from dms_bench.tracking.store import check, connect, redact, resolve_uri
+from dms_bench.tracking.suite_run import SuiteRun, finished, forget, open_suite
+from dms_bench.tracking.trial_run import TrackingLost, TrialRun
+
+__all__ = [
+    "StageCost",
+    "SuiteRun",
+    "TrackingLost",
+    "TrialResult",
+    "TrialRun",
+    "check",
+    "connect",
+    "environment",
+    "finished",
+    "forget",
+    "open_suite",
+    "redact",
+    "resolve_uri",
+]

@@ -1,0 +1,5 @@
+"""`python -m dms_bench`, the same as `dms-bench`."""
+
+from dms_bench.cli import main
+
+main()

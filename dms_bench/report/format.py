@@ -1,0 +1,67 @@
+"""Numbers as people read them."""
+
+from __future__ import annotations
+
+import math
+
+#: Measures that tasks give in percent.
+_PERCENT = frozenset({"top1", "top5"})
+_DAY_UNITS = ((1.0, "days"), (1 / 24, "h"), (1 / 1440, "min"), (1 / 86400, "s"))
+
+MISSING = "-"
+
+
+def is_percent(metric: str) -> bool:
+    """Tell whether a measure is given in percent."""
+    return metric.rpartition("/")[2] in _PERCENT
+
+
+def heading(metric: str) -> str:
+    """Return a measure's name with its unit."""
+    return f"{metric} [%]" if is_percent(metric) else metric
+
+
+def measure(metric: str, mean: float | None, ci95: float | None, *, signed: bool = False) -> str:
+    """Write a measure with its interval: `71.3 ± 0.8`; one decimal for percent, else three."""
+    if mean is None:
+        return MISSING
+    if math.isnan(mean):
+        return "nan"
+    digits = 1 if is_percent(metric) else 3
+    text = f"{mean:{'+' if signed else ''}.{digits}f}"
+    return text if ci95 is None else f"{text} ± {ci95:.{digits}f}"
+
+
+def count(amount: float | None) -> str:
+    """Write a count with three digits: `1.57M`, `253k`."""
+    if amount is None:
+        return MISSING
+    for scale, letter in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if abs(amount) >= scale * 0.9995:
+            return f"{three_digits(amount / scale)}{letter}"
+    return three_digits(amount)
+
+
+def milliseconds(latency: float | None) -> str:
+    """Write a latency given in milliseconds."""
+    return MISSING if latency is None else f"{three_digits(latency)} ms"
+
+
+def cost(device_days: float | None, kind: str) -> str:
+    """Write a cost in the largest unit that it fills, with the kind of device: `3.2 GPU-h`."""
+    if device_days is None:
+        return MISSING
+    device = kind.upper() if kind else "device"
+    if device_days == 0:
+        return "0"
+    size, unit = next((pair for pair in _DAY_UNITS if device_days >= pair[0]), _DAY_UNITS[-1])
+    return f"{three_digits(device_days / size)} {device}-{unit}"
+
+
+def three_digits(value: float) -> str:
+    """Write a number with three significant digits (below 1: two) and no exponent."""
+    if value == 0 or not math.isfinite(value):
+        return f"{value:g}"
+    exponent = math.floor(math.log10(abs(float(f"{value:.3g}"))))
+    decimals = max(0, 2 - exponent) if exponent >= 0 else 1 - exponent
+    return f"{value:.{decimals}f}"

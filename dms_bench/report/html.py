@@ -1,0 +1,93 @@
+"""The leaderboard as one HTML page that needs nothing else: tables, plots, and where it all came from."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from html import escape
+from importlib.resources import files
+
+from dms_bench.report.board import CEILING, Row
+from dms_bench.report.layout import Block, blocks, footnotes
+from dms_bench.report.svg import CEILING_COLOUR, colours, panel
+
+_NUMBERS_FROM, _MEAN_COLUMN, _METHOD_COLUMN = 2, 2, 1
+
+
+def render_html(rows: Sequence[Row], title: str = "Leaderboard") -> str:
+    """Return the page."""
+    found = blocks(rows)
+    suites = ", ".join(sorted({row.suite for row in rows}))
+    trials = sum(row.n for row in rows)
+    body = [
+        f"<h1>{escape(title)}</h1>",
+        f'<p class="lead">Suite {escape(suites)}: {trials} finished trials in {len(found)} comparisons</p>',
+        _plots(found, rows),
+        *[f"<section><h2>{escape(block.title)}</h2>{_table(block)}</section>" for block in found],
+        f"<section><h2>How to read it</h2>{_notes(rows)}</section>",
+        f"<section><h2>Where it was made</h2>{_environment(rows)}</section>",
+    ]
+    head = f'<meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>{escape(title)}</title>'
+    style = files("dms_bench.report").joinpath("page.css").read_text(encoding="utf-8")
+    page = "\n".join(body)
+    return (
+        f'<!DOCTYPE html>\n<html lang="en"><head>{head}<style>{style}</style></head>\n'
+        f"<body><main>\n{page}\n</main></body></html>\n"
+    )
+
+
+def _plots(found: Sequence[Block], rows: Sequence[Row]) -> str:
+    colour = colours(rows)
+    figures = []
+    for block in found:
+        drawing = panel(block.rows, colour, f"{block.title}: against MACs")
+        if drawing:
+            figures.append(f"<figure><figcaption>{escape(block.title)}</figcaption>{drawing}</figure>")
+    if not figures:
+        return ""
+    entries = [f'<li><i style="background:{shade}"></i>{escape(method)}</li>' for method, shade in colour.items()]
+    if any(row.kind == CEILING for row in rows):
+        entries.append(f'<li><b style="color:{CEILING_COLOUR}">★</b>supernet, not cut (dashed: its level)</li>')
+    heading = ", ".join(sorted({row.metric for row in rows}))
+    caption = "Means over seeds; bars are 95 % intervals. Methods at one budget are drawn a few pixels apart. "
+    caption += "The vertical axis does not start at 0."
+    return (
+        f'<section><h2>{escape(heading)} against MACs</h2><ul class="legend">{"".join(entries)}</ul>'
+        f'<div class="panels">{"".join(figures)}</div><p class="caption">{caption}</p></section>'
+    )
+
+
+def _table(block: Block) -> str:
+    head = "".join(f"<th{_number(index)}>{escape(column)}</th>" for index, column in enumerate(block.columns))
+    lines = []
+    for line in block.lines:
+        kind = " ".join(name for name, holds in (("opens", line.opens), ("best", line.best)) if holds)
+        cells = "".join(f"<td{_number(index)}>{escape(cell)}</td>" for index, cell in enumerate(line.cells))
+        lines.append(f'<tr class="{kind}">{cells}</tr>')
+    return f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{"".join(lines)}</tbody></table></div>'
+
+
+def _number(column: int) -> str:
+    names = []
+    if column >= _NUMBERS_FROM:
+        names.append("number")
+    if column == _MEAN_COLUMN:
+        names.append("mean")
+    if column == _METHOD_COLUMN:
+        names.append("method")
+    return f' class="{" ".join(names)}"' if names else ""
+
+
+def _notes(rows: Sequence[Row]) -> str:
+    return f'<ul class="notes">{"".join(f"<li>{escape(note)}</li>" for note in footnotes(rows))}</ul>'
+
+
+def _environment(rows: Sequence[Row]) -> str:
+    values: dict[str, set[str]] = {}
+    for row in rows:
+        for name, found in row.environment.items():
+            values.setdefault(name, set()).update(found)
+    entries = []
+    for name, several in sorted(values.items()):
+        text = "<br>".join(escape(value) for value in sorted(several))
+        entries.append(f"<dt>{escape(name.replace('_', ' '))}</dt><dd>{text}</dd>")
+    return f"<dl>{''.join(entries)}</dl>"

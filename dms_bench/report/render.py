@@ -1,0 +1,110 @@
+"""A leaderboard as a terminal table, Markdown, CSV or one HTML page."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Sequence
+from dataclasses import fields
+from typing import Literal
+
+from rich import box
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from dms_bench.errors import UserError, nearest
+from dms_bench.report.board import Row
+from dms_bench.report.html import render_html
+from dms_bench.report.layout import Block, blocks, footnotes
+
+Format = Literal["table", "markdown", "csv", "html"]
+_RIGHT_FROM = 2  # budget and method are words, the rest numbers
+
+
+def render(rows: Sequence[Row], format: str = "table", title: str = "Leaderboard") -> RenderableType:
+    """Render rows; every format but `table` (a rich renderable) is a plain string.
+
+    Args:
+        rows: the leaderboard, in its order.
+        format: `table`, `markdown`, `csv` or `html`.
+        title: heading of the HTML page.
+
+    Raises:
+        UserError: unknown format.
+    """
+    if format == "table":
+        return render_table(rows)
+    if format == "markdown":
+        return render_markdown(rows)
+    if format == "csv":
+        return render_csv(rows)
+    if format == "html":
+        return render_html(rows, title)
+    raise UserError(f"unknown format {format!r}; {nearest(format, ('table', 'markdown', 'csv', 'html'))}")
+
+
+def render_table(rows: Sequence[Row]) -> Group:
+    """Return a rich table per block, with the footnotes."""
+    parts: list[RenderableType] = []
+    for block in blocks(rows):
+        parts += [_rich_table(block), Text()]
+    parts += [Text(note, style="dim") for note in footnotes(rows)]
+    return Group(*parts)
+
+
+def _rich_table(block: Block) -> Table:
+    table = Table(title=Text(block.title, style="bold"), title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    for index, column in enumerate(block.columns):
+        words = index < _RIGHT_FROM
+        table.add_column(
+            column, justify="left" if words else "right", no_wrap=index != 1, overflow="fold", header_style="bold"
+        )
+    for index, line in enumerate(block.lines):
+        if line.opens and index:
+            table.add_section()
+        cells = [
+            Text(cell, style="bold" if line.best and column in (1, 2) else "") for column, cell in enumerate(line.cells)
+        ]
+        table.add_row(*cells)
+    return table
+
+
+def render_markdown(rows: Sequence[Row]) -> str:
+    """Return a Markdown table per block, with the footnotes."""
+    parts = []
+    for block in blocks(rows):
+        lines = [f"### {_escape(block.title)}", "", _line(block.columns)]
+        lines.append(_line(["---" if index < _RIGHT_FROM else "---:" for index in range(len(block.columns))]))
+        for line in block.lines:
+            cells = [_escape(cell) for cell in line.cells]
+            if line.best:
+                cells[1], cells[2] = f"**{cells[1]}**", f"**{cells[2]}**"
+            lines.append(_line(cells))
+        parts.append("\n".join(lines))
+    parts.append("\n".join(f"- {note}" for note in footnotes(rows)))
+    return "\n\n".join(parts) + "\n"
+
+
+def _line(cells: Sequence[str]) -> str:
+    return "| " + " | ".join(cells) + " |"
+
+
+def _escape(text: str) -> str:
+    return text.replace("\\", "\\\\").replace("|", "\\|").replace("*", "\\*").replace("_", "\\_")
+
+
+def render_csv(rows: Sequence[Row]) -> str:
+    """Return every field of the rows in full precision, but for those that are no single value."""
+    columns = [
+        field.name for field in fields(Row) if field.name not in ("budget_order", "failed_trials", "environment")
+    ]
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(columns)
+    writer.writerows([_cell(getattr(row, column)) for column in columns] for row in rows)
+    return text.getvalue()
+
+
+def _cell(value: object) -> object:
+    return "" if value is None else repr(value) if isinstance(value, float) else value

@@ -1,0 +1,148 @@
+"""Convolutions, matrix products and attention: what masks scale, and what MACs are counted from.
+
+Dimension legend of the comments: B batch, C channels, K contracted, N tokens, H heads, D head size.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from torch import Tensor
+
+from dms_bench.scaling.labels import Axes, along, lay, varying_dims
+from dms_bench.scaling.rules.registry import axis_along, rule, unite_or_freeze
+from dms_bench.scaling.trace import Contraction, Tracer
+
+
+def _product(tracer: Tracer, left: Tensor, right: Tensor, out: Tensor) -> Axes:
+    """Matrix product with batch dimensions: [..., M, K] @ [..., K, N] -> [..., M, N]."""
+    rank = out.dim()
+    inner_left, inner_right = axis_along(tracer, left, -1), axis_along(tracer, right, -2)
+    unite_or_freeze(tracer, inner_left, inner_right, "multiplied with a matrix of fixed size")
+    constant = float(out.numel() * left.size(-1))
+    factors: list[Tensor] = []
+    result: list[Tensor] = []
+    if inner_right is not None:
+        factors.append(inner_right)
+    for dim in range(rank):
+        sides = [axis_along(tracer, left, dim)] if dim != rank - 1 else []
+        sides += [axis_along(tracer, right, dim)] if dim != rank - 2 else []
+        if len(sides) == 2:  # batch dimensions are matched element by element
+            unite_or_freeze(tracer, sides[0], sides[1], "multiplied with a batch of fixed size")
+        labels = next((side for side in sides if side is not None), None)
+        if labels is not None:
+            factors.append(labels)
+            result.append(lay(labels, dim, out.shape))
+    for labels in factors:
+        constant /= len(labels)
+    tracer.trace.contractions.append(Contraction(tracer.module, constant, tuple(factors), inner_right))
+    return tuple(result)
+
+
+@rule("mm", "bmm", "matmul")
+def _matmul(tracer: Tracer, args: Any, kwargs: Any, out: Tensor) -> Axes:
+    return _product(tracer, args[0], args[1], out)
+
+
+@rule("addmm", "baddbmm")
+def _addmm(tracer: Tracer, args: Any, kwargs: Any, out: Tensor) -> Axes:
+    axes = _product(tracer, args[1], args[2], out)
+    bias = args[0]
+    for dim in range(out.dim()):
+        own = dim - (out.dim() - bias.dim())
+        if own >= 0 and bias.size(own) > 1:
+            labels = next((along(axis, dim) for axis in axes if varying_dims(axis) == [dim]), None)
+            unite_or_freeze(tracer, labels, axis_along(tracer, bias, own), "added to a tensor of fixed size")
+    return axes
+
+
+@rule("linear")
+def _linear(tracer: Tracer, args: Any, kwargs: Any, out: Tensor) -> Axes:
+    data, weight = args[0], args[1]
+    bias = args[2] if len(args) > 2 else kwargs.get("bias")
+    inner, rows = axis_along(tracer, weight, 1), axis_along(tracer, weight, 0)
+    unite_or_freeze(tracer, axis_along(tracer, data, -1), inner, "multiplied with a matrix of fixed size")
+    factors = [labels for labels in (inner, rows) if labels is not None]
+    result = [lay(rows, out.dim() - 1, out.shape)] if rows is not None else []
+    for dim in range(out.dim() - 1):
+        labels = axis_along(tracer, data, dim)
+        if labels is not None:
+            factors.append(labels)
+            result.append(lay(labels, dim, out.shape))
+    if bias is not None:
+        unite_or_freeze(tracer, rows, axis_along(tracer, bias, 0), "added to a tensor of fixed size")
+    constant = out.numel() * data.size(-1) / math.prod(len(labels) for labels in factors)
+    tracer.trace.contractions.append(Contraction(tracer.module, constant, tuple(factors), inner))
+    return tuple(result)
+
+
+@rule("convolution", "_convolution")
+def _convolution(tracer: Tracer, args: Any, kwargs: Any, out: Tensor) -> Axes:
+    data, weight, bias = args[0], args[1], args[2]
+    transposed, groups = args[6], args[8]
+    for dim in range(2, data.dim()):
+        labels = axis_along(tracer, data, dim)
+        if labels is not None:
+            tracer.labels.freeze(labels, "convolved over")
+    inputs = axis_along(tracer, data, 1)
+    first, second = axis_along(tracer, weight, 0), axis_along(tracer, weight, 1)
+    kernel = math.prod(weight.shape[2:])
+    positions = out.numel() / out.size(1) if not transposed else data.numel() / data.size(1)
+    if groups == 1:
+        inner, outer = (first, second) if transposed else (second, first)
+        unite_or_freeze(tracer, inputs, inner, "convolved with a fixed number of channels")
+        factors = [labels for labels in (inner, outer) if labels is not None]
+        constant = positions * kernel * data.size(1) * out.size(1) / math.prod(len(labels) for labels in factors)
+    else:
+        # A group of a grouped convolution goes as a whole: its inputs and outputs are one element.
+        if second is not None:
+            tracer.labels.freeze(second, "inside the groups of a convolution")
+        outer = first if not transposed else None
+        if inputs is None or outer is None:
+            unite_or_freeze(tracer, inputs, outer, "convolved with a fixed number of channels")
+        else:
+            ins, outs = inputs.view(groups, -1), outer.view(groups, -1)
+            tracer.labels.unite(ins, ins[:, :1].expand_as(ins))
+            tracer.labels.unite(outs, ins[:, :1].expand_as(outs))
+            outer = ins[:, :1].expand_as(outs).reshape(-1)
+        inner = None
+        factors = [outer] if outer is not None else []
+        constant = (
+            positions * kernel * data.size(1) * out.size(1) / groups / math.prod(len(labels) for labels in factors)
+        )
+    if bias is not None:
+        unite_or_freeze(tracer, outer, axis_along(tracer, bias, 0), "added to a tensor of fixed size")
+    tracer.trace.contractions.append(Contraction(tracer.module, constant, tuple(factors), inner))
+    return (lay(outer, 1, out.shape),) if outer is not None else ()
+
+
+@rule(
+    *("_scaled_dot_product_flash_attention_for_cpu", "_scaled_dot_product_flash_attention"),
+    *("_scaled_dot_product_efficient_attention", "_scaled_dot_product_cudnn_attention"),
+    *("_scaled_dot_product_attention_math", "scaled_dot_product_attention"),
+)
+def _attention(tracer: Tracer, args: Any, kwargs: Any, out: Any) -> Axes:
+    """Attention of q, k, v [B, H, N, D]: heads are matched, head sizes and tokens stay."""
+    query, key, value = args[:3]
+    out = out if isinstance(out, Tensor) else out[0]
+    for operand in (query, key, value):
+        for dim in (-2, -1):
+            labels = axis_along(tracer, operand, dim)
+            if labels is not None:
+                tracer.labels.freeze(labels, "tokens or head size inside attention")
+    for operand in (*args[3:], *kwargs.values()):
+        tracer.freeze(operand, reason="attention bias")
+    result = []
+    for dim in range(out.dim() - 2):
+        heads = [axis_along(tracer, operand, dim) for operand in (query, key, value)]
+        for labels in heads[1:]:
+            unite_or_freeze(tracer, heads[0], labels, "attention heads of fixed number")
+        if heads[0] is not None:
+            result.append(lay(heads[0], dim, out.shape))
+    factors = tuple(along(axis, varying_dims(axis)[0]) for axis in result)
+    scale = math.prod(len(labels) for labels in factors)
+    for other in (query, value):  # scores = q k^T, then scores @ v
+        constant = query.numel() / query.size(-1) * key.size(-2) * other.size(-1) / scale
+        tracer.trace.contractions.append(Contraction(tracer.module, constant, factors, None))
+    return tuple(result)

@@ -1,0 +1,53 @@
+"""Normalisation layers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor
+
+from dms_bench.scaling.labels import Axes, along, lay, varying_dims
+from dms_bench.scaling.rules.registry import axis_along, rule, unite_or_freeze
+from dms_bench.scaling.trace import Tracer
+
+
+@rule(
+    "native_batch_norm",
+    "_native_batch_norm_legit_no_training",
+    "_native_batch_norm_legit",
+    "cudnn_batch_norm",
+    "batch_norm",
+)
+def _batch_norm(tracer: Tracer, args: Any, kwargs: Any, out: Any) -> Axes:
+    channels = axis_along(tracer, args[0], 1)
+    for operand in args[1:]:
+        if isinstance(operand, Tensor):
+            unite_or_freeze(tracer, channels, axis_along(tracer, operand, 0), "normalised with fixed statistics")
+    shape = (out if isinstance(out, Tensor) else out[0]).shape
+    for axis in tracer.axes(args[0]):
+        if varying_dims(axis) != [1]:
+            tracer.labels.freeze(axis, "statistics of a batch norm run over it")
+    return (lay(channels, 1, shape),) if channels is not None else ()
+
+
+@rule("native_layer_norm", "layer_norm")
+def _layer_norm(tracer: Tracer, args: Any, kwargs: Any, out: Any) -> Axes:
+    data, normalised = args[0], len(args[1])
+    for axis in tracer.axes(data):
+        (dim,) = varying_dims(axis)
+        if dim < data.dim() - normalised:
+            continue
+        labels = along(axis, dim)
+        for operand in args[2:4]:
+            if isinstance(operand, Tensor):
+                own = dim - (data.dim() - normalised)
+                unite_or_freeze(tracer, labels, axis_along(tracer, operand, own), "normalised with fixed weights")
+        if normalised > 1 or not tracer.note_norm(labels):
+            tracer.labels.freeze(labels, "statistics of a norm that is not a LayerNorm module")
+    return tracer.axes(data)
+
+
+@rule("native_group_norm", "group_norm")
+def _group_norm(tracer: Tracer, args: Any, kwargs: Any, out: Any) -> Axes:
+    tracer.freeze(*args[:3], reason="statistics of a group norm")
+    return ()

@@ -1,0 +1,100 @@
+"""What a trial and its result are called in MLflow: tags, params and metrics."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from dms_bench.spec.trial import Trial
+from dms_bench.tracking import names
+from dms_bench.tracking.result import StageCost, TrialResult
+
+#: MLflow's limits for a param.
+_KEY_LENGTH, _VALUE_LENGTH = 250, 6000
+#: Of one value, so that the whole environment fits into a tag (8000).
+_ENVIRONMENT_LENGTH = 400
+
+
+def trial_tags(trial: Trial) -> dict[str, str]:
+    """Return what identifies a trial, as the leaderboard groups by it."""
+    return {
+        names.TRIAL: trial.hash,
+        names.EXPERIMENT: trial.experiment,
+        names.TASK: trial.task.label(),
+        names.MODEL: trial.supernet.model,
+        names.BUDGET: trial.budget.label(),
+        names.BUDGET_KIND: trial.budget.kind,
+        names.METHOD: trial.method.kind,
+        names.METHOD_LABEL: trial.method.label(),
+        names.PIPELINE: trial.pipeline,
+        names.SEED: str(trial.seed),
+        names.METRIC: trial.task.metric,
+        names.HIGHER_IS_BETTER: str(trial.task.higher_is_better).lower(),
+        names.RESOURCES: trial.resources.model_dump_json(),
+    }
+
+
+def flat_params(trial: Trial) -> dict[str, str]:
+    """Return the resolved trial as dotted names and values, within MLflow's limits.
+
+    Without `resources`, which may change between attempts of the same trial: MLflow's params may not.
+    """
+    return dict(_flatten(trial.model_dump(mode="json", exclude={"resources"}), ""))
+
+
+def _flatten(value: Any, name: str) -> Iterator[tuple[str, str]]:
+    if isinstance(value, dict) and value:
+        for key, inner in value.items():
+            yield from _flatten(inner, f"{name}.{key}" if name else str(key))
+    elif value is not None:
+        key = "".join(letter if letter.isalnum() or letter in "_-. /" else "_" for letter in name)[:_KEY_LENGTH]
+        text = value if isinstance(value, str) else json.dumps(value)
+        yield key, text if len(text) <= _VALUE_LENGTH else text[: _VALUE_LENGTH - 1] + "…"
+
+
+def environment_tags(environment: dict[str, str]) -> dict[str, str]:
+    """Return the environment as one tag, with commit and command where MLflow's own pages show them."""
+    short = {key: value[:_ENVIRONMENT_LENGTH] for key, value in environment.items()}
+    own = {"mlflow.source.git.commit": "git_commit", "mlflow.source.name": "command"}
+    found = {tag: short[key] for tag, key in own.items() if key in short}
+    return {names.ENVIRONMENT: json.dumps(short), **found}
+
+
+def result_metrics(result: TrialResult) -> dict[str, float]:
+    """Return the numbers of a result by their MLflow names."""
+    found: dict[str, float | None] = {
+        **{names.measured(name): value for name, value in result.metrics.items()},
+        names.measured(result.metric): result.value,
+        "macs": result.macs,
+        "params": result.params,
+        "supernet_macs": result.supernet_macs,
+        "supernet_params": result.supernet_params,
+        "latency_ms": result.latency_ms,
+        "supernet_latency_ms": result.supernet_latency_ms,
+        "target": result.target,
+        "budget_missed": result.budget_missed,
+        **cost_metrics(result.costs),
+    }
+    return {name: float(value) for name, value in found.items() if value is not None}
+
+
+def cost_metrics(costs: Sequence[StageCost]) -> dict[str, float]:
+    """Return the cost of each stage, and what is paid per model and once for all (0 for no such stage)."""
+    days: dict[str, float] = dict.fromkeys((names.PRIVATE_STAGE, names.PUBLIC_STAGE), 0.0)
+    for cost in costs:
+        days[cost.stage] = days.get(cost.stage, 0.0) + cost.device_days
+    return {
+        "search_device_days": days[names.PRIVATE_STAGE],
+        "public_device_days": days[names.PUBLIC_STAGE],
+        **{names.cost_metric(stage): value for stage, value in days.items()},
+    }
+
+
+def cost_tags(costs: Sequence[StageCost]) -> dict[str, str]:
+    """Return the devices that the cost was paid on, and the attempts of each stage."""
+    return {
+        names.DEVICE: " + ".join(dict.fromkeys(cost.device for cost in costs)),
+        names.DEVICE_KIND: "+".join(dict.fromkeys(cost.kind for cost in costs)),
+        names.COSTS: json.dumps([cost.model_dump() for cost in costs]),
+    }

@@ -1,0 +1,89 @@
+"""Where and from what a result was made: commit, command, versions, hardware."""
+
+from __future__ import annotations
+
+import os
+import platform
+import re
+import shlex
+import subprocess
+import sys
+from collections.abc import Sequence
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from dms_bench.tracking.store import redact
+
+_PACKAGES = ("dms-bench", "torch", "torchvision", "timm", "ray", "mlflow")
+_SECRET = re.compile(r"(?i)(token|password|passwd|secret|api[-_]?key|credential)")
+
+
+def environment() -> dict[str, str]:
+    """Describe this process: git commit, command line (tokens masked), versions, CPU and GPUs."""
+    found = {
+        "command": command_line(sys.argv),
+        "python": platform.python_version(),
+        "platform": platform.platform(terse=True),
+        "cpu": cpu_name(),
+        "cores": str(len(os.sched_getaffinity(0))),
+    }
+    for package in _PACKAGES:
+        try:
+            found[package.replace("-", "_")] = version(package)
+        except PackageNotFoundError:
+            continue
+    commit = git_commit(Path(__file__).parent)
+    if commit:
+        found["git_commit"] = commit
+    gpus = _gpu_names()
+    if gpus:
+        found["gpus"] = ", ".join(gpus)
+    return found
+
+
+def command_line(arguments: Sequence[str]) -> str:
+    """Return the command as it would be typed, with tokens and passwords replaced by `***`."""
+    words = [Path(arguments[0]).name if arguments else ""]
+    mask_next = False
+    for word in arguments[1:]:
+        name, equals, _ = word.partition("=")
+        if mask_next:
+            word = "***"
+        elif equals and _SECRET.search(name):
+            word = f"{name}=***"
+        mask_next = not mask_next and not equals and word.startswith("-") and bool(_SECRET.search(name))
+        words.append(word)
+    return redact(shlex.join(words))
+
+
+def git_commit(folder: Path) -> str | None:
+    """Return the commit of the checkout that holds `folder` (with `-dirty` when edited), if there is one."""
+    try:
+        finished = subprocess.run(
+            ["git", "describe", "--always", "--abbrev=40", "--dirty", "--exclude=*"],
+            cwd=folder, capture_output=True, text=True, timeout=10, check=True,
+        )  # fmt: skip
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return finished.stdout.strip() or None
+
+
+def cpu_name() -> str:
+    """Return the processor's model name."""
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine() or "unknown CPU"
+
+
+def _gpu_names() -> list[str]:
+    try:
+        import torch
+    except ImportError:
+        return []
+    if not torch.cuda.is_available():
+        return []
+    return [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]

@@ -1,0 +1,47 @@
+"""The tags and metrics of a run, shared by those who write them and the report that reads them."""
+
+from __future__ import annotations
+
+#: Prefix of everything that dms_bench tags; a run with the tag `TRIAL` is a trial's.
+TRIAL = "dms.trial"
+SUITE = "dms.suite"
+EXPERIMENT = "dms.experiment"
+TASK = "dms.task"
+MODEL = "dms.model"
+BUDGET = "dms.budget"
+BUDGET_KIND = "dms.budget_kind"
+METHOD = "dms.method"
+METHOD_LABEL = "dms.method_label"
+PIPELINE = "dms.pipeline"
+SEED = "dms.seed"
+METRIC = "dms.metric"
+HIGHER_IS_BETTER = "dms.higher_is_better"
+STATUS = "dms.status"
+ERROR = "dms.error"
+DEVICE = "dms.device"
+DEVICE_KIND = "dms.device_kind"
+#: The cost of each stage in full, as JSON.
+COSTS = "dms.costs"
+RESOURCES = "dms.resources"
+#: What `environment()` found, as JSON: one tag, as reading a store costs time for every tag of every run.
+ENVIRONMENT = "dms.environment"
+
+#: MLflow's own tag that makes a run a child of another.
+PARENT_RUN = "mlflow.parentRunId"
+
+RUNNING, FINISHED, FAILED, STOPPED = "running", "finished", "failed", "stopped"
+#: How each status reads as MLflow's own.
+MLFLOW_STATUS = {RUNNING: "RUNNING", FINISHED: "FINISHED", FAILED: "FAILED", STOPPED: "KILLED"}
+
+#: Stages that every searched model pays for itself, and that are paid once for all (method.md, section 7).
+PRIVATE_STAGE, PUBLIC_STAGE = "search", "pretrain"
+
+
+def measured(name: str) -> str:
+    """Name of a measure taken on the test split, at the end."""
+    return f"test/{name}"
+
+
+def cost_metric(stage: str) -> str:
+    """Name of the cost of a stage, in devices x days."""
+    return f"cost/{stage}_device_days"

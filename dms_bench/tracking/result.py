@@ -1,0 +1,56 @@
+"""What a finished trial comes to: its measure, its size, its speed and what it cost."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field
+
+_SECONDS_PER_DAY = 86400.0
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class StageCost(_Record):
+    """Devices x wall time of one stage, all its attempts together."""
+
+    stage: str
+    #: The device's name, for example `NVIDIA H200` or `AMD EPYC 9654`.
+    device: str
+    #: `cpu`, `gpu`, ...: time on one kind is never called time on another.
+    kind: str
+    devices: Annotated[float, Field(gt=0)]
+    #: Wall time in seconds, failed and stopped attempts included.
+    seconds: Annotated[float, Field(ge=0)]
+    attempts: Annotated[int, Field(ge=1)] = 1
+
+    @property
+    def device_days(self) -> float:
+        """Devices x days."""
+        return self.devices * self.seconds / _SECONDS_PER_DAY
+
+
+class TrialResult(_Record):
+    """The outcome of a trial, as written to `result.json` and published in MLflow."""
+
+    #: The measure that the leaderboard ranks by, and its value on the test split.
+    metric: str
+    value: float
+    #: Everything measured on the test split, the metric included.
+    metrics: dict[str, float] = Field(default_factory=dict)
+    #: Multiply-accumulates of one forward pass of one sample.
+    macs: int
+    params: int
+    supernet_macs: int
+    supernet_params: int
+    #: Median time of a forward pass in milliseconds.
+    latency_ms: float | None = None
+    supernet_latency_ms: float | None = None
+    #: The budget as an absolute count of MACs or parameters.
+    target: float
+    #: The cut network's cost is more than 1 % off the target.
+    budget_missed: bool = False
+    costs: list[StageCost] = Field(default_factory=list)
+    seed: int

@@ -1,0 +1,143 @@
+"""The driver's side: one experiment per suite, one parent run per invocation, and what is done already."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from dms_bench.errors import UserError
+from dms_bench.spec.suite import Suite
+from dms_bench.tracking import names
+from dms_bench.tracking.content import environment_tags
+from dms_bench.tracking.store import connect, redact, resolve_uri, sqlite_path
+
+#: Runs of a request; few large pages, as the database sorts all runs for each.
+_PAGE = 5000
+
+
+@dataclass(frozen=True)
+class SuiteRun:
+    """An invocation of a suite; the runs of its trials are its children."""
+
+    uri: str
+    experiment_id: str
+    parent_id: str
+
+    def finish(self, status: str = names.FINISHED) -> None:
+        """Close the parent run as `finished`, `failed` or `stopped`.
+
+        Raises:
+            UserError: the store does not answer.
+        """
+        client = connect(self.uri)
+        client.set_tag(self.parent_id, names.STATUS, status)
+        client.set_terminated(self.parent_id, names.MLFLOW_STATUS[status])
+
+
+def open_suite(uri: str, suite: Suite, environment: dict[str, str]) -> SuiteRun:
+    """Make database, experiment and parent run where they are missing. Call it before workers start.
+
+    Raises:
+        UserError: the store cannot be used, or the experiment was deleted.
+    """
+    uri = resolve_uri(uri)
+    client = connect(uri, create=True)
+    experiment = client.get_experiment_by_name(suite.name)
+    if experiment is None:
+        experiment_id = _create_experiment(client, uri, suite.name)
+    elif experiment.lifecycle_stage != "active":
+        raise UserError(
+            f"tracking {redact(uri)}: experiment {suite.name!r} was deleted there; restore it with "
+            f"`mlflow experiments restore -x {experiment.experiment_id}` or rename the suite"
+        )
+    else:
+        experiment_id = experiment.experiment_id
+    tags = {names.SUITE: suite.name, names.STATUS: names.RUNNING, **environment_tags(environment)}
+    if suite.description:
+        tags["mlflow.note.content"] = suite.description[:5000]
+    run = client.create_run(experiment_id, tags=tags, run_name=suite.name)
+    client.log_text(run.info.run_id, suite.model_dump_json(indent=2), "suite.json")
+    return SuiteRun(uri, experiment_id, run.info.run_id)
+
+
+def finished(uri: str, suite_name: str) -> dict[str, str]:
+    """Return `finished`, `failed` or `stopped` for each trial (by hash) that came to an end.
+
+    A store or a suite that does not exist yet has none. Trials that were killed are left out: they go on.
+
+    Raises:
+        UserError: the store does not answer.
+    """
+    path = sqlite_path(resolve_uri(uri))
+    if path is not None and not path.exists():
+        return {}
+    statuses: dict[str, str] = {}
+    for run in trial_runs(connect(uri), suite_name):
+        tags = run.data.tags
+        status = tags.get(names.STATUS, names.RUNNING)
+        if status != names.RUNNING and statuses.get(tags[names.TRIAL]) != names.FINISHED:
+            statuses[tags[names.TRIAL]] = status
+    return statuses
+
+
+def forget(uri: str, suite_name: str, trials: Collection[str]) -> int:
+    """Delete the runs of these trials (hashes), so that they can be run afresh; returns how many there were.
+
+    Raises:
+        UserError: the store does not answer.
+    """
+    path = sqlite_path(resolve_uri(uri))
+    if path is not None and not path.exists():
+        return 0
+    client = connect(uri)
+    gone = [run for run in trial_runs(client, suite_name) if run.data.tags[names.TRIAL] in trials]
+    for run in gone:
+        client.delete_run(run.info.run_id)
+    return len(gone)
+
+
+def trial_runs(client: Any, suite_name: str) -> list[Any]:
+    """Return the MLflow runs of a suite's trials, none if the experiment does not exist."""
+    experiment = client.get_experiment_by_name(suite_name)
+    if experiment is None:
+        return []
+    found: list[Any] = []
+    token = None
+    with _collector_paused():
+        while True:
+            page = client.search_runs([experiment.experiment_id], max_results=_PAGE, page_token=token)
+            # Telling the trials apart here is cheaper than a filter, which is a join in the database.
+            found += [run for run in page if names.TRIAL in run.data.tags]
+            token = page.token
+            if not token:
+                return found
+
+
+@contextmanager
+def _collector_paused() -> Iterator[None]:
+    """Pause garbage collection: with millions of live objects it took three quarters of the reading time."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
+
+
+def _create_experiment(client: Any, uri: str, name: str) -> str:
+    from mlflow.exceptions import MlflowException
+
+    path = sqlite_path(uri)
+    # Beside the database, not in whatever folder the driver happens to run; a server decides itself.
+    location = (path.parent / "mlruns" / name).as_uri() if path is not None else None
+    try:
+        return str(client.create_experiment(name, artifact_location=location, tags={names.SUITE: name}))
+    except MlflowException:  # another driver was quicker
+        experiment = client.get_experiment_by_name(name)
+        if experiment is None:
+            raise
+        return str(experiment.experiment_id)

@@ -1,0 +1,215 @@
+"""A trial's run: found again after an interruption, written in batches, patient with a lost server."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from dms_bench.errors import TrialFailure
+from dms_bench.spec.trial import Trial
+from dms_bench.tracking import names
+from dms_bench.tracking.content import (
+    cost_metrics,
+    cost_tags,
+    environment_tags,
+    flat_params,
+    result_metrics,
+    trial_tags,
+)
+from dms_bench.tracking.result import StageCost, TrialResult
+from dms_bench.tracking.store import make_client, reason, redact, resolve_uri
+
+_FLUSH_SECONDS = 2.0
+_RETRY_SECONDS = 30.0
+#: MLflow's limits: metrics, parameters and tags of a request, and the length of a tag.
+_METRICS, _PARAMS, _TAGS, _TAG_LENGTH = 1000, 100, 100, 8000
+
+_log = logging.getLogger(__name__)
+
+
+class TrackingLost(TrialFailure):
+    """The tracking store did not take a trial's results; they are still on disk."""
+
+
+class TrialRun:
+    """The run of one trial, found by the trial's hash or created. For one writer (rank 0).
+
+    A run that is already finished is left alone: everything below then does nothing. While the
+    store does not answer, what is logged is kept and sent later; only `finish`, `stop` and `fail` insist.
+    """
+
+    def __init__(self, uri: str, experiment_id: str, parent_id: str, trial: Trial, environment: dict[str, str]) -> None:
+        self._uri = resolve_uri(uri)
+        self._experiment_id = experiment_id
+        self._parent_id = parent_id
+        self._trial = trial
+        self._environment = environment
+        self._client: Any = None
+        self._metrics: list[Any] = []
+        self._artifacts: list[tuple[Path, str | None]] = []
+        self._stage: str | None = None
+        #: Last step of each metric that an earlier attempt logged; None while it is not read.
+        self._logged: dict[str, int | None] = {}
+        self._next_flush = 0.0
+        self._lost = False
+        self.run_id: str | None = None
+        self.already_finished = False
+        self.flush()
+
+    def log(self, stage: str, epoch: int, metrics: dict[str, float]) -> None:
+        """Record an epoch's metrics as `<stage>/<name>`; an epoch that is there already is skipped."""
+        from mlflow.entities import Metric
+
+        if stage != self._stage:
+            self._next_flush = 0.0
+        self._stage = stage
+        now = int(time.time() * 1000)
+        self._metrics += [Metric(f"{stage}/{name}", float(value), now, epoch) for name, value in metrics.items()]
+        if time.monotonic() >= self._next_flush:
+            self.flush()
+
+    def artifact(self, path: Path | str, folder: str | None = None) -> None:
+        """Publish a file (now, or as soon as the store answers) under the run's `folder`.
+
+        Raises:
+            FileNotFoundError: there is no such file.
+        """
+        if not Path(path).is_file():
+            raise FileNotFoundError(path)
+        self._artifacts.append((Path(path), folder))
+        self.flush()
+
+    def flush(self) -> bool:
+        """Send what is kept; returns whether nothing is left. Never raises for a store that does not answer."""
+        try:
+            self._send()
+        except Exception as error:  # MLflow passes on what SQLAlchemy, requests or the file system raises
+            if not self._lost:
+                _log.warning(
+                    "tracking %s does not take results, keeping them for later: %s", redact(self._uri), reason(error)
+                )
+            self._lost = True
+            self._next_flush = time.monotonic() + _RETRY_SECONDS
+            return False
+        self._lost = False
+        self._next_flush = time.monotonic() + _FLUSH_SECONDS
+        return True
+
+    def finish(self, result: TrialResult) -> None:
+        """Publish the result and close the run. May be called again by a later process.
+
+        Raises:
+            TrackingLost: the store does not take it; publish it again from `result.json`.
+        """
+        self._close(names.FINISHED, result_metrics(result), cost_tags(result.costs))
+
+    def stop(self, message: str, costs: Sequence[StageCost] = ()) -> None:
+        """Close the run of a trial that a scheduler ended early; it is not run again.
+
+        Raises:
+            TrackingLost: the store does not take it.
+        """
+        self._close(names.STOPPED, cost_metrics(costs), {**cost_tags(costs), names.ERROR: message})
+
+    def fail(self, message: str, costs: Sequence[StageCost] = ()) -> None:
+        """Close the run as failed, with its message and what it has cost so far.
+
+        Raises:
+            TrackingLost: the store does not take it.
+        """
+        self._close(names.FAILED, cost_metrics(costs), {**cost_tags(costs), names.ERROR: message})
+
+    def _close(self, status: str, metrics: dict[str, float], tags: dict[str, str]) -> None:
+        from mlflow.entities import Metric
+
+        try:
+            self._send()
+            if self.already_finished:
+                return
+            now = int(time.time() * 1000)
+            points = [Metric(name, value, now, 0) for name, value in metrics.items()]
+            # The status comes last: a run that says `finished` has everything.
+            self._client.log_batch(self.run_id, metrics=points, tags=_tags({**tags, names.STATUS: status}))
+            self._client.set_terminated(self.run_id, names.MLFLOW_STATUS[status])
+        except Exception as error:
+            raise TrackingLost(
+                f"trial {self._trial.name}: tracking {redact(self._uri)} did not take its results "
+                f"({reason(error)}); they are kept, and the same command publishes them"
+            ) from error
+
+    def _send(self) -> None:
+        if self.run_id is None:
+            self._open()
+        if self.already_finished:
+            self._metrics, self._artifacts = [], []
+            return
+        while self._metrics:
+            batch = self._metrics[:_METRICS]
+            fresh = [metric for metric in batch if metric.step > self._last_step(metric.key)]
+            if fresh:
+                self._client.log_batch(self.run_id, metrics=fresh)
+            del self._metrics[: len(batch)]
+        while self._artifacts:
+            path, folder = self._artifacts[0]
+            self._client.log_artifact(self.run_id, str(path), folder)
+            del self._artifacts[0]
+
+    def _open(self) -> None:
+        """Find the trial's run, or create it; complete what an interrupted attempt left out."""
+        if self._client is None:
+            self._client = make_client(self._uri)
+        known = self._client.search_runs(
+            [self._experiment_id], filter_string=f"tags.`{names.TRIAL}` = '{self._trial.hash}'"
+        )
+        for run in known:
+            if run.data.tags.get(names.STATUS) in (names.FINISHED, names.STOPPED):
+                self.run_id, self.already_finished = run.info.run_id, True
+                return
+        tags = {
+            **trial_tags(self._trial),
+            **environment_tags(self._environment),
+            names.SUITE: self._client.get_experiment(self._experiment_id).name,
+            names.STATUS: names.RUNNING,
+            names.PARENT_RUN: self._parent_id,
+        }
+        if known:
+            run = known[0]
+            if names.ERROR in run.data.tags:
+                self._client.delete_tag(run.info.run_id, names.ERROR)
+            self._client.update_run(run.info.run_id, status="RUNNING")
+            self._client.log_batch(run.info.run_id, tags=_tags(tags))
+        else:
+            run = self._client.create_run(
+                self._experiment_id, tags={tag.key: tag.value for tag in _tags(tags)}, run_name=self._trial.name
+            )
+        self._logged = dict.fromkeys(run.data.metrics)
+        self._log_params(run)
+        self._client.log_text(run.info.run_id, self._trial.model_dump_json(indent=2), "spec.json")
+        self.run_id = run.info.run_id
+
+    def _log_params(self, run: Any) -> None:
+        from mlflow.entities import Param
+
+        params = [Param(key, value) for key, value in flat_params(self._trial).items() if key not in run.data.params]
+        for start in range(0, len(params), _PARAMS):
+            self._client.log_batch(run.info.run_id, params=params[start : start + _PARAMS])
+
+    def _last_step(self, key: str) -> int:
+        """Return the last step of `key` that an earlier attempt logged, -1 for none."""
+        if key not in self._logged:
+            return -1
+        step = self._logged[key]
+        if step is None:
+            step = max(metric.step for metric in self._client.get_metric_history(self.run_id, key))
+            self._logged[key] = step
+        return step
+
+
+def _tags(tags: dict[str, str]) -> list[Any]:
+    from mlflow.entities import RunTag
+
+    assert len(tags) <= _TAGS
+    return [RunTag(key, value[:_TAG_LENGTH]) for key, value in tags.items()]

@@ -1,0 +1,76 @@
+"""Image classification: the task that the runtime sees."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from dms_bench.errors import UserError
+from dms_bench.spec.recipe import Recipe
+from dms_bench.spec.supernet import SupernetSpec
+from dms_bench.tasks import Loop, Split, StructureHook
+from tasks.classification import measure, model, train
+from tasks.classification.data import open_data
+from tasks.classification.optim import check_optimizer
+from tasks.classification.spec import ClassificationRecipe, ClassificationTask
+
+#: Training images that batch norm's statistics are estimated from.
+RECALIBRATION_IMAGES = 4096
+
+
+class Classification:
+    """Data, networks, training and measure of one trial.
+
+    Args:
+        spec: the task.
+        seed: the trial's seed: initial weights, order and augmentation of the data, dropout.
+    """
+
+    def __init__(self, spec: ClassificationTask, seed: int) -> None:
+        self.spec, self.seed = spec, seed
+        self._data = open_data(spec)
+
+    def build(self, supernet: SupernetSpec) -> nn.Module:
+        """Build the supernet on the CPU. Raises UserError for what timm cannot build."""
+        spec = self.spec
+        return model.build(supernet, spec.data.classes, spec.channels, spec.image_size, self.seed)
+
+    def example_input(self, batch: int = 2) -> Tensor:
+        """Return random inputs of shape [batch, channels, image_size, image_size]."""
+        generator = torch.Generator().manual_seed(0)
+        return torch.randn(batch, self.spec.channels, self.spec.image_size, self.spec.image_size, generator=generator)
+
+    def prepare(self) -> None:
+        """Generate the embedded data, or look at every split of the others. Raises UserError."""
+        self._data.check()
+
+    def check_recipe(self, recipe: Recipe) -> None:
+        """Refuse, before anything runs, a recipe that cannot be used. Raises UserError."""
+        recipe = _classification(recipe)
+        check_optimizer(recipe)
+        self._data.check_recipe(recipe)
+
+    def train_samples(self) -> int:
+        """Return the number of training images."""
+        return self._data.train_samples()
+
+    def fit(self, model: nn.Module, recipe: Recipe, loop: Loop, structure: StructureHook | None = None) -> nn.Module:
+        """Train `model` in place and return it. Raises TrialFailure where the loss is not finite."""
+        self.check_recipe(recipe)
+        classes = self.spec.data.classes
+        return train.fit(model, self._data, classes, _classification(recipe), loop, structure, self.seed)
+
+    def recalibrate(self, model: nn.Module, device: torch.device) -> None:
+        """Estimate batch norm's statistics on training images, without augmentation."""
+        batches = self._data.evaluation(model.to(device), "train", device, limit=RECALIBRATION_IMAGES)
+        measure.recalibrate(model, batches)
+
+    def evaluate(self, model: nn.Module, split: Split, device: torch.device) -> dict[str, float]:
+        """Return `top1` (and `top5`) in percent, `loss` and `n` of a split."""
+        return measure.measure(model, self._data.evaluation(model.to(device), split, device), device)
+
+
+def _classification(recipe: Recipe) -> ClassificationRecipe:
+    if not isinstance(recipe, ClassificationRecipe):
+        raise UserError(f"classification trains by a ClassificationRecipe, not by a {type(recipe).__name__}")
+    return recipe

@@ -1,0 +1,135 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from classification_helpers import CPU, MemoryLoop, recipe, same
+from PIL import Image
+
+from dms_bench.errors import UserError
+from dms_bench.spec.supernet import SupernetSpec
+from tasks.classification.data import Shard
+from tasks.classification.spec import ClassificationTask
+from tasks.classification.task import Classification
+from tasks.classification.timm_data import TimmSource
+
+NET = SupernetSpec(model="test_efficientnet")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("images")
+    rng = np.random.default_rng(0)
+    for split, count in (("train", 20), ("val", 5)):
+        for label in ("cat", "dog"):
+            (root / split / label).mkdir(parents=True)
+            for number in range(count):
+                pixels = rng.integers(256, size=(40, 50, 3), dtype=np.uint8)
+                Image.fromarray(pixels).save(root / split / label / f"{number}.png")
+    return root
+
+
+def task(folder: Path, **data: Any) -> Classification:
+    fields = {"name": "timm", "root": str(folder), "classes": 2, "workers": 0, "val_fraction": 0.2} | data
+    return Classification(ClassificationTask.model_validate({"data": fields, "image_size": 32}), 0)
+
+
+def source(folder: Path, **data: Any) -> TimmSource:
+    origin = task(folder, **data)._data
+    assert isinstance(origin, TimmSource)
+    return origin
+
+
+def names(origin: TimmSource, split: Any) -> set[str]:
+    view = origin.open(split)
+    return {view.dataset.filename(int(index)) for index in view.indices}
+
+
+def test_splits_are_separate_and_complete(folder: Path) -> None:
+    origin = source(folder)
+    origin.check()
+    train, val = names(origin, "train"), names(origin, "val")
+    assert (len(train), len(val), len(names(origin, "test"))) == (32, 8, 10)
+    assert not train & val
+    assert val == names(source(folder), "val")
+    assert val != names(source(folder, seed=1), "val")
+    assert origin.train_samples() == 32
+
+
+def test_an_efficientnet_recipe_trains_and_resumes(folder: Path) -> None:
+    options: dict[str, Any] = {
+        "epochs": 2, "batch_size": 16, "opt": "rmsproptf", "lr": 0.01, "opt_kwargs": {"eps": 0.001}, "sched": "step",
+        "decay_epochs": 2.4, "decay_rate": 0.97, "warmup_epochs": 1, "aa": "rand-m9-mstd0.5", "reprob": 0.2,
+        "drop": 0.2, "drop_path": 0.2, "model_ema_decay": 0.9, "smoothing": 0.1,
+    }  # fmt: skip
+    whole = task(folder)
+    expected = whole.fit(whole.build(NET), recipe(**options), MemoryLoop())
+    killed = MemoryLoop(stop=1)
+    with pytest.raises(KeyboardInterrupt):
+        whole.fit(whole.build(NET), recipe(**options), killed)
+    resumed = MemoryLoop(killed.state)
+    assert same(whole.fit(whole.build(NET), recipe(**options), resumed).state_dict(), expected.state_dict())
+    assert whole.evaluate(expected, "test", CPU)["n"] == 10
+    whole.recalibrate(expected, CPU)
+
+
+def test_worker_processes_repeat_themselves(folder: Path) -> None:
+    origin = source(folder, workers=1)
+    model = task(folder).build(NET)
+
+    def epoch(number: int) -> torch.Tensor:
+        torch.manual_seed(number)
+        return torch.cat(
+            [images for images, _ in origin.train(model, recipe(batch_size=16), Shard(), CPU, 0).epoch(number)]
+        )
+
+    assert torch.equal(epoch(0), epoch(0))
+    assert not torch.equal(epoch(0), epoch(1))
+
+
+def test_images_are_normalised_as_the_network_expects(folder: Path) -> None:
+    model = task(folder).build(NET)
+    plain = next(source(folder, mean=(0, 0, 0), std=(1, 1, 1)).evaluation(model, "test", CPU))[0]
+    images = next(source(folder).evaluation(model, "test", CPU))[0]
+    mean, std = (torch.tensor(model.pretrained_cfg[name]).view(1, 3, 1, 1) for name in ("mean", "std"))
+    assert torch.allclose(images, (plain - mean) / std, atol=1e-4)
+
+
+def test_grey_images(folder: Path) -> None:
+    fields = {"name": "timm", "root": str(folder), "classes": 2, "workers": 0}
+    grey = Classification(ClassificationTask.model_validate({"data": fields, "image_size": 32, "channels": 1}), 0)
+    grey.prepare()
+    assert grey.evaluate(grey.build(NET), "test", CPU)["n"] == 10
+
+
+def test_shards_cover_a_split_once(folder: Path) -> None:
+    origin, model = source(folder), task(folder).build(NET)
+    counts = [sum(len(y) for _, y in origin.evaluation(model, "test", CPU, Shard(rank, 3))) for rank in range(3)]
+    assert counts == [4, 3, 3]
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        ({"root": "/nowhere"}, "data folder '/nowhere' does not exist"),
+        ({"classes": 3}, "train has 2 classes, not classes: 3"),
+        ({"splits": {"test": "vall"}}, "no split 'vall': did you mean 'val'"),
+        ({"splits": {"train": "training_set"}}, "no split 'training_set': did you mean"),
+        ({"dataset": "torhc/cifar10"}, "unknown data set 'torhc/cifar10': did you mean 'torch'"),
+        ({"dataset": "torch/cifar11"}, "cifar11"),
+        ({"dataset": "torch/cifar10"}, "Dataset not found"),
+        ({"dataset": "wds/some"}, "needs the package 'webdataset'"),
+    ],
+)
+def test_what_is_missing_is_said_in_one_line(folder: Path, data: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError, match=message) as caught:
+        source(folder, **data).check()
+    assert "\n" not in str(caught.value)
+
+
+def test_options_of_the_embedded_sets_are_refused(folder: Path) -> None:
+    with pytest.raises(UserError, match="shift"):
+        source(folder).check_recipe(recipe(shift=2))

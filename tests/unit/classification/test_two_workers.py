@@ -1,0 +1,34 @@
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import torch
+from classification_helpers import NORMLESS, MemoryLoop, glyph_task, recipe, same
+
+HERE = Path(__file__).parent
+
+
+def test_two_workers_agree_with_each_other_and_with_one(tmp_path: Path) -> None:
+    script = HERE / "two_workers.py"
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    ranks = [subprocess.Popen([sys.executable, script, str(rank), tmp_path], env=environment) for rank in (0, 1)]
+    try:
+        assert [rank.wait(timeout=120) for rank in ranks] == [0, 0]
+    finally:
+        for rank in ranks:
+            rank.kill()
+    one, other = (torch.load(tmp_path / f"rank{rank}.pt", weights_only=True) for rank in (0, 1))
+    for name in ("trained", "search", "plain"):
+        assert same(one[name], other[name]), name
+    assert one["shared"] == other["shared"]
+
+    # The same global batches: without batch norm, the same training as by one worker.
+    task = glyph_task()
+    start = task.build(NORMLESS).state_dict()
+    alone = task.fit(task.build(NORMLESS), recipe(epochs=1), MemoryLoop()).state_dict()
+    for name, value in alone.items():
+        assert torch.allclose(one["plain"][name], value, atol=1e-4), name
+    assert not torch.allclose(start["head.weight"], alone["head.weight"], atol=1e-2)

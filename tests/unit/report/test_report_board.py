@@ -1,0 +1,164 @@
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from dms_bench.errors import UserError
+from dms_bench.report import Row, leaderboard
+from dms_bench.report.statistics import estimate
+from dms_bench.spec.budget import ParamsBudget
+from dms_bench.spec.suite import Suite
+from dms_bench.spec.trial import Trial
+from dms_bench.tracking import open_suite
+from tests.unit.report.published import CEILING, VALUES, Publish
+
+
+@pytest.fixture(scope="module")
+def board(board_uri: str) -> list[Row]:
+    return leaderboard(board_uri, "quick")
+
+
+def pick(rows: list[Row], method: str, budget: str) -> Row:
+    return next(row for row in rows if (row.method, row.budget) == (method, budget))
+
+
+def test_rows_are_ceiling_first_then_budgets_with_the_best_first(board: list[Row]) -> None:
+    assert [(row.budget, row.method) for row in board] == [
+        ("-", "supernet"),
+        ("macs 30%", "dms"),
+        ("macs 30%", "uniform"),
+        ("macs 30%", "random"),
+        ("macs 50%", "dms"),
+        ("macs 50%", "random"),
+    ]
+
+
+def test_means_and_intervals_are_over_seeds(board: list[Row]) -> None:
+    values = list(VALUES["dms", "30%"].values())
+    row = pick(board, "dms", "macs 30%")
+    assert (row.mean, row.ci95, row.n) == estimate(values)
+    assert row.mean == pytest.approx(statistics.mean(values))
+    assert (row.task, row.model, row.metric, row.device, row.device_kind) == (
+        "paper",
+        "resnet18",
+        "top1",
+        "EPYC",
+        "cpu",
+    )
+    assert (row.macs, row.params, row.latency_ms, row.supernet_macs) == (1.5e6, 240_000, 0.834, 5e6)
+    assert row.search_device_days == pytest.approx(2 * 43.2 / 86400)
+    assert row.environment["torch"] == ("2.15.0",)
+
+
+def test_differences_are_paired_by_seed(board: list[Row]) -> None:
+    row = pick(board, "dms", "macs 30%")
+    pairs = [VALUES["dms", "30%"][seed] - VALUES["random", "30%"][seed] for seed in range(3)]
+    assert (row.delta_random, row.delta_random_ci95, row.delta_n) == pytest.approx(estimate(pairs))
+    other = pick(board, "dms", "macs 50%")
+    assert other.delta_random == pytest.approx(10.0)
+    assert (other.delta_random_ci95, other.delta_n) == (None, 1)
+    assert pick(board, "random", "macs 30%").delta_random is None
+    assert pick(board, "supernet", "-").delta_random is None
+
+
+def test_the_supernet_is_one_row_and_a_seed_counts_once(board: list[Row]) -> None:
+    row = pick(board, "supernet", "-")
+    assert (row.mean, row.ci95, row.n) == pytest.approx(estimate(list(CEILING.values())))
+
+
+def test_failures_missed_budgets_and_unfinished_trials_are_counted(board: list[Row]) -> None:
+    row = pick(board, "random", "macs 50%")
+    assert (row.n, row.failed, row.unfinished, row.stopped) == (1, 1, 1, 0)
+    assert len(row.failed_trials) == 1
+    assert row.failed_trials[0].startswith("cnn-random")
+    assert pick(board, "uniform", "macs 30%").budget_missed == 1
+    assert pick(board, "dms", "macs 30%").budget_missed == 0
+
+
+def test_a_method_that_only_failed_is_a_row(publish: Publish, make_trial: Callable[..., Trial], store: str) -> None:
+    publish(make_trial("dms", 0), None)
+    publish(make_trial("uniform", 0), 0.5)
+    rows = leaderboard(store)
+    assert [(row.method, row.mean, row.n, row.failed) for row in rows] == [("uniform", 0.5, 1, 0), ("dms", None, 0, 1)]
+
+
+def test_settings_that_differ_are_rows_of_their_own(
+    publish: Publish, make_trial: Callable[..., Trial], store: str
+) -> None:
+    for temperature, epochs, value in ((1.0, 3, 0.7), (2.0, 3, 0.8), (1.0, 9, 0.9)):
+        options = {"temperature": temperature}
+        for seed in (0, 1):
+            publish(make_trial("dms", seed, options=options, retrain={"epochs": epochs}), value + 0.01 * seed)
+    for epochs, value in ((3, 0.6), (9, 0.65)):
+        for seed in (0, 1):
+            publish(make_trial("random", seed, retrain={"epochs": epochs}), value)
+    rows = {row.method: row for row in leaderboard(store)}
+    assert set(rows) == {
+        "dms (temperature=1.0, retrain.epochs=3)",
+        "dms (temperature=2.0, retrain.epochs=3)",
+        "dms (temperature=1.0, retrain.epochs=9)",
+        "random (retrain.epochs=3)",
+        "random (retrain.epochs=9)",
+    }
+    # Each is compared with the random networks that were trained as long.
+    assert rows["dms (temperature=2.0, retrain.epochs=3)"].delta_random == pytest.approx(0.805 - 0.6)
+    assert rows["dms (temperature=1.0, retrain.epochs=9)"].delta_random == pytest.approx(0.905 - 0.65)
+    assert all(row.n == 2 for row in rows.values())
+
+
+def test_budgets_and_pipelines_are_not_mixed(publish: Publish, make_trial: Callable[..., Trial], store: str) -> None:
+    pretrained = {"pipeline": "DMSp", "pretrain": {"epochs": 1}}
+    publish(make_trial("dms", 0), 0.7)
+    publish(make_trial("dms", 0, **pretrained), 0.9)
+    publish(make_trial("random", 0, **pretrained), 0.8)
+    publish(make_trial("random", 0, budget=ParamsBudget(target="30%")), 0.1)
+    rows = leaderboard(store)
+    deltas = {(row.pipeline, row.method, row.budget): row.delta_random for row in rows}
+    assert deltas == {
+        ("DMSnp", "dms", "macs 30%"): None,
+        ("DMSnp", "random", "params 30%"): None,
+        ("DMSp", "dms", "macs 30%"): pytest.approx(0.1),
+        ("DMSp", "random", "macs 30%"): None,
+    }
+
+
+def test_missing_stores_and_suites_are_named(board_uri: str, store: str, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no results there"):
+        leaderboard(f"sqlite:///{tmp_path / 'nothing.db'}")
+    with pytest.raises(UserError, match="did you mean 'quick'"):
+        leaderboard(board_uri, "quik")
+    with pytest.raises(UserError, match="no suite has been run"):
+        leaderboard(store, "quick")
+    with pytest.raises(UserError, match="no trials yet"):
+        leaderboard(store)
+
+
+def test_a_suite_without_trials(store: str, make_suite: Callable[..., Suite]) -> None:
+    open_suite(store, make_suite("empty"), {})
+    with pytest.raises(UserError, match="'empty' has no trials yet"):
+        leaderboard(store, "empty")
+
+
+def test_experiments_of_others_in_the_store_do_not_matter(
+    publish: Publish, make_trial: Callable[..., Trial], store: str
+) -> None:
+    from mlflow import MlflowClient
+
+    client = MlflowClient(store)
+    client.create_run(client.create_experiment("somebody else's"))
+    publish(make_trial("dms", 0), 0.5)
+    assert [row.suite for row in leaderboard(store)] == ["paper"]
+
+
+def test_many_trials_are_read_in_pages(
+    publish: Publish, make_trial: Callable[..., Trial], store: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from dms_bench.tracking import suite_run
+
+    monkeypatch.setattr(suite_run, "_PAGE", 3)
+    for seed in range(8):
+        publish(make_trial("dms", seed), 0.5)
+    assert [row.n for row in leaderboard(store)] == [8]

@@ -1,0 +1,197 @@
+from __future__ import annotations
+
+import csv
+import io
+import re
+from dataclasses import replace
+from html.parser import HTMLParser
+from xml.etree import ElementTree
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from rich.console import Console, RenderableType
+
+from dms_bench.errors import UserError
+from dms_bench.report import Row, leaderboard, render, show
+from dms_bench.report.svg import colours, panel, ticks
+
+FIRST = (
+    "task,model,budget,method,metric,mean,ci95,n,macs,params,latency_ms,search_device_days,device,"
+    "delta_random,delta_random_ci95,failed,"
+)
+
+
+@pytest.fixture(scope="module")
+def board(board_uri: str) -> list[Row]:
+    return leaderboard(board_uri)
+
+
+def printed(renderable: RenderableType, width: int = 100) -> str:
+    console = Console(file=io.StringIO(), width=width, force_terminal=False)
+    console.print(renderable)
+    return console.file.getvalue()  # type: ignore[attr-defined]
+
+
+def test_csv_has_the_promised_columns_in_full_precision(board: list[Row]) -> None:
+    text = render(board, "csv")
+    assert text.startswith(FIRST)
+    lines = list(csv.DictReader(io.StringIO(text)))
+    assert len(lines) == len(board)
+    for line, row in zip(lines, board, strict=True):
+        assert float(line["mean"]) == row.mean
+        assert (float(line["ci95"]) if line["ci95"] else None) == row.ci95
+        assert (line["method"], int(line["failed"]), line["budget"]) == (row.method, row.failed, row.budget)
+
+
+def test_the_table_fits_and_says_how_to_read_it(board: list[Row]) -> None:
+    text = printed(render(board, "table"))
+    assert max(map(len, text.splitlines())) <= 100
+    assert re.search(r"macs 30%\s+dms\s+73\.0 ± 6\.6\s+3\s+1\.50M\s+240k\s+0\.83 ms\s+1\.44 CPU-min", text)
+    assert re.search(r"supernet\s+91\.0", text)
+    assert "uniform † 1/3" in text
+    assert "random ✗ 1 … 1" in text
+    for note in (
+        "95 % interval",
+        "n = 1",
+        "dms-bench show",
+        "the ceiling",
+        "paired by seed",
+        "Latency and cost on: EPYC",
+    ):
+        assert note in text.replace("\n", " ")
+
+
+def test_notes_are_only_about_what_is_there(board: list[Row]) -> None:
+    text = printed(render([row for row in board if row.method == "dms" and row.n == 3], "table"))
+    for note in ("n = 1", "✗", "†", "ceiling", "…"):
+        assert note not in text
+
+
+def test_markdown_is_a_table_with_the_best_in_bold(board: list[Row]) -> None:
+    text = render(board, "markdown")
+    rows = [line for line in text.splitlines() if line.startswith("|")]
+    assert {line.count("|") for line in rows} == {10}
+    bold = [line for line in rows if "**" in line]
+    assert [line.split("|")[2].strip() for line in bold] == ["**dms**", "**dms**"]
+
+
+def test_lower_can_be_better(board: list[Row]) -> None:
+    rows = [replace(row, higher_is_better=False) for row in board if row.budget == "macs 30%"]
+    bold = [line for line in render(rows, "markdown").splitlines() if "**" in line]
+    assert len(bold) == 1
+    assert "random" in bold[0]
+
+
+def test_unknown_formats_are_refused(board: list[Row]) -> None:
+    with pytest.raises(UserError, match="did you mean 'html'"):
+        render(board, "htm")
+
+
+class Page(HTMLParser):
+    """Collect what a browser would fetch, and whether the tags are balanced."""
+
+    VOID = ("meta", "br")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fetches: list[str] = []
+        self.open: list[str] = []
+
+    def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
+        if tag not in self.VOID:
+            self.open.append(tag)
+        self.fetches += [value or "" for name, value in attributes if name in ("src", "href", "srcset", "data")]
+        if tag in ("script", "link", "iframe", "img"):
+            self.fetches.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_startendtag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
+        pass
+
+
+def test_the_page_needs_nothing_else_and_says_where_it_was_made(board: list[Row]) -> None:
+    text = render(board, "html", title="Quick & easy")
+    page = Page()
+    page.feed(text)
+    assert page.fetches == []
+    assert page.open == []
+    assert not re.search(r"url\(|@import|https?://", text)
+    assert "<h1>Quick &amp; easy</h1>" in text
+    for part in ("dms-bench run quick.yaml", "abc123", "2.15.0", "EPYC", "73.0 ± 6.6", "<svg", "★"):
+        assert part in text
+
+
+def test_markup_in_names_stays_text(board: list[Row]) -> None:
+    odd = [
+        replace(row, metric="<script>", model="<script>x</script>[bold]|*_", method=row.method + "<b>[red]")
+        for row in board
+    ]
+    assert "<script>" not in render(odd, "html")
+    assert "[bold]" in printed(render(odd, "table"), 140)
+    assert "[red]" in printed(render(odd, "table"), 140)
+
+
+def test_a_panel_draws_each_row_where_it_belongs(board: list[Row]) -> None:
+    svg = ElementTree.fromstring(panel(board, colours(board), "a & b"))
+    circles = svg.findall("circle")
+    assert len(circles) == 5  # every row but the supernet
+    tops = {title.text.partition(" [")[0]: float(circle.get("cy", "")) for circle in circles for title in circle}
+    assert tops["dms, macs 50%: top1"] < tops["dms, macs 30%: top1"] < tops["random, macs 30%: top1"]
+    assert len(svg.findall("path[@class='interval']")) == 4  # one row has a single seed
+    width, height = map(float, svg.get("viewBox", "").split()[2:])
+    for circle in circles:
+        assert 0 < float(circle.get("cx", "")) < width
+        assert 0 < float(circle.get("cy", "")) < height
+
+
+def test_a_board_of_failures_still_renders(board: list[Row]) -> None:
+    none = dict.fromkeys(("mean", "ci95", "macs", "params", "latency_ms", "search_device_days", "delta_random"))
+    failed = [replace(row, n=0, failed=3, device="", device_kind="", **none) for row in board]
+    assert "<svg" not in render(failed, "html")
+    for form in ("table", "markdown", "csv"):
+        assert "dms" in printed(render(failed, form), 200)
+
+
+def test_a_single_point_can_be_drawn(board: list[Row]) -> None:
+    alone = [replace(board[1], ci95=None, mean=0.0)]
+    assert "circle" in panel(alone, colours(alone), "")
+
+
+@given(st.floats(-1e6, 1e6), st.floats(1e-3, 1e6))
+def test_ticks_are_few_and_inside(low: float, span: float) -> None:
+    found = ticks(low, low + span)
+    assert 2 <= len(found) <= 7
+    assert all(low - 1e-6 * span <= tick <= low + span * (1 + 1e-6) for tick in found)
+
+
+def test_show_finds_a_trial_by_name_hash_or_beginning(board_uri: str, board: list[Row]) -> None:
+    failed = next(row for row in board if row.failed).failed_trials[0]
+    text = printed(show(board_uri, failed), 120)
+    assert "failed: loss is nan in retrain, epoch 2" in text
+    code = re.search(r"hash\s+(\w{12})", text)
+    assert code is not None
+    assert printed(show(board_uri, code[1]), 120) == text
+    assert printed(show(board_uri, code[1][:6], "quick"), 120) == text
+    assert printed(show(board_uri, failed[:-4]), 120) == text
+
+
+def test_show_tells_result_cost_and_specification(board_uri: str) -> None:
+    text = printed(show(board_uri, "cnn-dms-macs30pct-s1"), 120)
+    assert re.search(r"top1 \[%\]\s+74\.0", text)
+    assert re.search(r"macs\s+1\.50M of 5\.00M \(30\.0%\)", text)
+    assert re.search(r"search\s+1\.44 CPU-min\s+43\.2 s\s+2\s+EPYC\s+3", text)
+    assert re.search(r"method\.temperature\s+1\.0", text)
+    assert re.search(r"retrain/train_loss\s+0\.50", text)
+    assert "spec.json" in text
+
+
+def test_show_refuses_unknown_and_ambiguous_names(board_uri: str) -> None:
+    with pytest.raises(UserError, match=r"no trial 'cnn-dsm-macs30pct-s1'; did you mean"):
+        show(board_uri, "cnn-dsm-macs30pct-s1")
+    with pytest.raises(UserError, match=r"is not one trial but \d+"):
+        show(board_uri, "cnn-dms")
+    with pytest.raises(UserError, match="no trial 'cn'"):
+        show(board_uri, "cn")

@@ -1,0 +1,163 @@
+"""The search space on real models: what is found, what it costs, and that masking equals cutting."""
+
+import functools
+
+import pytest
+import timm
+import torch
+from torch import nn
+
+from dms_bench.scaling import Supernet, count, cut, find_space
+from dms_bench.scaling.fit import fit_to_budget
+from dms_bench.scaling.space import SearchSpace
+
+MODELS = {
+    "resnet18": 64,
+    "resnet50": 64,
+    "efficientnet_b0": 64,
+    "mobilenetv2_100": 64,
+    "deit_tiny_patch16_224": 224,
+}
+
+
+@functools.cache
+def case(name: str) -> tuple[nn.Module, torch.Tensor, SearchSpace]:
+    torch.manual_seed(0)
+    model = timm.create_model(name).eval()
+    example = torch.randn(2, 3, MODELS[name], MODELS[name])
+    return model, example, find_space(model, example)
+
+
+def random_mask(space: SearchSpace, seed: int, share: float = 0.5) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    mask = torch.zeros(space.units.total)
+    for start, size, low in zip(space.units.starts, space.units.sizes, space.units.minimum, strict=True):
+        keeps = max(low, round(share * size))
+        mask[start + torch.randperm(size, generator=generator)[:keeps]] = 1
+    return mask
+
+
+def test_resnet50_has_the_published_number_of_structure_parameters():
+    space = case("resnet50")[2]
+    assert len(space.groups) == 37
+    assert sum(group.size for group in space.groups) == 11_456
+    assert [stage.size for stage in space.stages] == [2, 3, 5, 2]
+    assert len(space.units.sizes) == 41
+    assert space.units.total == 11_468
+
+
+def test_deit_searches_heads_hidden_widths_the_stream_and_blocks():
+    space = case("deit_tiny_patch16_224")[2]
+    assert sum(group.heads for group in space.groups) == 12
+    assert {group.size for group in space.groups if group.heads} == {3}
+    assert sum(group.size == 768 for group in space.groups) == 12
+    assert [stage.size for stage in space.stages] == [12]
+    assert space.stages[0].minimum == 1
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_cut_equals_mask_and_its_macs_equal_the_counters(name):
+    model, example, space = case(name)
+    assert space.proof_error < 1e-10
+    assert (space.macs, space.params) == (count(model, example).macs, count(model, example).params)
+    net = Supernet(model, space).eval()
+    mask = random_mask(space, seed=1)
+    architecture = space.architecture(mask)
+    small = cut(model, space, architecture).eval()
+    with torch.no_grad(), net.fixed(mask):
+        expected = net(example)
+    with torch.no_grad():
+        found = small(example)
+    assert float((found - expected).norm() / expected.norm()) < 1e-5
+    assert float((found - model(example)).norm()) > 0  # the cut did change the network
+    counted = count(small, example)
+    assert (architecture.macs, architecture.params) == (counted.macs, counted.params)
+    # The differentiable term gives the same MACs at these sizes.
+    kept = torch.tensor([float(len(architecture.groups[group.name])) for group in space.groups])
+    assert float(space.cost("macs", kept, mask[space.width_elements :])) == counted.macs
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_cut_networks_train_on(name):
+    model, example, space = case(name)
+    small = cut(model, space, space.architecture(random_mask(space, seed=2, share=0.3))).train()
+    small(example).square().mean().backward()
+    assert all(p.grad is not None and bool(p.grad.isfinite().all()) for p in small.parameters())
+
+
+@pytest.mark.parametrize("share", [0.1, 0.3, 0.7, 0.95])
+@pytest.mark.parametrize("resource", ["macs", "params"])
+@pytest.mark.parametrize("name", ["resnet18", "efficientnet_b0"])
+def test_fit_meets_the_budget_within_one_percent(name, resource, share):
+    space = case(name)[2]
+    low, high = space.reachable(resource)
+    target = share * high
+    assert low < target
+    generator = torch.Generator().manual_seed(3)
+    counts = torch.rand(len(space.units.sizes), generator=generator) * torch.tensor(space.units.sizes)
+    mask = fit_to_budget(space, counts, torch.rand(space.units.total, generator=generator), resource, target)
+    assert abs(space.hard_cost(resource, mask) - target) <= 0.01 * target
+
+
+def test_fit_reaches_both_ends_of_the_space():
+    space = case("resnet18")[2]
+    low, high = space.reachable("macs")
+    counts = torch.tensor(space.units.sizes).float() / 2
+    for target in (low, high):
+        mask = fit_to_budget(space, counts, torch.rand(space.units.total), "macs", target)
+        assert abs(space.hard_cost("macs", mask) - target) <= 0.01 * target
+
+
+def test_excluded_groups_are_left_whole():
+    model, example, _ = case("resnet18")
+    space = find_space(model, example, exclude=["layer4*"])
+    assert not [name for name in space.names if name.startswith("layer4")]
+    assert "layer4.0.conv1" in space.excluded
+    small = cut(model, space, space.architecture(random_mask(space, seed=4)))
+    assert small.layer4[0].conv1.out_channels == 512
+    assert count(small, example).macs == space.architecture(random_mask(space, seed=4)).macs
+
+
+def test_an_unknown_operator_freezes_and_never_breaks():
+    class Odd(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.b, self.c = nn.Linear(8, 16), nn.Linear(16, 16), nn.Linear(16, 4)
+
+        def forward(self, x):
+            x = torch.fft.rfft(self.a(x)).real
+            return self.c(self.b(torch.nn.functional.pad(x, (0, 7))))
+
+    model, example = Odd().eval(), torch.randn(2, 8)
+    space = find_space(model, example)
+    assert [group.name for group in space.groups] == ["b"]
+    assert "a" in space.excluded
+
+
+def test_a_wrong_cut_is_found_by_the_proof():
+    class Fixed(nn.Module):
+        """Its code holds a channel number that no attribute tells."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.b, self.free = nn.Linear(8, 16), nn.Linear(16, 8), nn.Linear(8, 8)
+            self.out = nn.Linear(8, 4)
+
+        def forward(self, x):
+            return self.out(self.free(self.b(self.a(x).reshape(-1, 16))))
+
+    space = find_space(Fixed().eval(), torch.randn(2, 8))
+    assert "a" in space.excluded
+    assert {group.name for group in space.groups} == {"b", "free"}
+
+
+def test_architecture_survives_json_and_refuses_other_spaces():
+    _, _, space = case("resnet18")
+    architecture = space.architecture(random_mask(space, seed=5))
+    again = type(architecture).from_json(architecture.to_json())
+    assert again == architecture
+    assert torch.equal(space.mask(again), random_mask(space, seed=5))
+    with pytest.raises(ValueError, match="another search space"):
+        case("efficientnet_b0")[2].mask(architecture)
+    with pytest.raises(ValueError, match="not an architecture"):
+        type(architecture).from_json('{"groups": 1}')

@@ -1,0 +1,123 @@
+from typing import ClassVar, Literal
+
+import pytest
+import torch
+from torch import nn
+
+from dms_bench.errors import UserError
+from dms_bench.runtime.plan import plan, total_macs
+from dms_bench.spec import parse_suite, plugins
+from dms_bench.spec.recipe import Recipe
+from dms_bench.spec.task import TaskSpec
+
+#: MACs and parameters of one linear layer of 10 by 10.
+MACS, PARAMS = 100, 110
+SAMPLES = 7
+
+
+class LinearSpec(TaskSpec):
+    recipe_class: ClassVar[type[Recipe]] = Recipe
+    metric: ClassVar[str] = "top1"
+
+    kind: Literal["linear"] = "linear"
+
+    def load_implementation(self):
+        return Linear
+
+
+class Linear:
+    built = 0
+
+    def __init__(self, spec, seed):
+        pass
+
+    def build(self, supernet):
+        type(self).built += 1
+        return nn.Linear(10, 10)
+
+    def example_input(self, batch=2):
+        return torch.zeros(batch, 10)
+
+    def train_samples(self):
+        return SAMPLES
+
+
+@pytest.fixture
+def planned(monkeypatch):
+    """Plan an experiment with these fields beside the ordinary ones."""
+    known = {plugins.TASKS: {"linear": LinearSpec}, plugins.METHODS: plugins.registered(plugins.METHODS)}
+    monkeypatch.setattr(plugins, "registered", known.__getitem__)
+    monkeypatch.setattr(Linear, "built", 0)
+
+    def planned(**fields):
+        experiment = {
+            "name": "lines",
+            "task": "linear",
+            "supernet": {"model": "linear"},
+            "budget": {"kind": "macs", "target": "30%"},
+            "method": "dms",
+            "search": {"epochs": 2},
+            "retrain": {"epochs": 10},
+        }
+        return plan(parse_suite({"name": "suite", "experiments": [experiment | fields]}))
+
+    return planned
+
+
+def stages(trial):
+    return {stage.stage: stage.training_macs for stage in trial.stages}
+
+
+def test_a_stage_is_three_forward_passes_of_every_sample_and_epoch(planned):
+    (trial,) = planned()
+    assert stages(trial) == pytest.approx({"search": 3 * MACS * SAMPLES * 2, "retrain": 3 * MACS * 0.3 * SAMPLES * 10})
+    assert trial.training_macs == pytest.approx(sum(stages(trial).values()))
+    assert (trial.experiment, trial.method, trial.budget, trial.pipeline) == ("lines", "dms", "macs 30%", "DMSnp")
+
+
+@pytest.mark.parametrize(
+    ("budget", "share"),
+    [
+        ({"kind": "macs", "target": 50}, 0.5),
+        ({"kind": "params", "target": 55}, 0.5),
+        ({"kind": "params", "target": "20%"}, 0.2),
+    ],
+)
+def test_the_target_of_every_budget(planned, budget, share):
+    (trial,) = planned(method="random", budget=budget)
+    assert stages(trial) == pytest.approx({"retrain": 3 * MACS * share * SAMPLES * 10})
+
+
+def test_more_than_the_supernet_is_refused(planned):
+    message = r"^experiment 'lines': budget params 111 is more than the whole linear, which has 110 params$"
+    with pytest.raises(UserError, match=message):
+        planned(budget={"kind": "params", "target": PARAMS + 1})
+
+
+def test_shared_pretraining_is_counted_once(planned):
+    trials = planned(
+        pipeline="DMSp", pretrain={"epochs": 100}, sweep={"grid": {"method": ["dms", "random"], "seed": [0, 1]}}
+    )
+    pretraining = 3 * MACS * SAMPLES * 100
+    assert [stages(trial)["pretrain"] for trial in trials] == [pretraining] * 4
+    alone = sum(trial.training_macs for trial in trials) - 4 * pretraining
+    assert total_macs(trials) == pytest.approx(alone + 2 * pretraining), "once for each seed"
+
+
+def test_the_search_only_pipeline_retrains_nothing(planned):
+    (trial,) = planned(pipeline="DMSp-", pretrain={"epochs": 5})
+    assert list(stages(trial)) == ["pretrain", "search"]
+
+
+def test_samples_are_planned_by_their_first(planned):
+    sample = {"samples": 8, "space": {"retrain.epochs": [4, 9], "method.temperature": {"low": 1, "high": 2}}}
+    trials = planned(sweep={"grid": {"seed": [0, 1]}, "sample": sample})
+    assert [(trial.seed, trial.count, trial.hash) for trial in trials] == [(0, 8, None), (1, 8, None)]
+    one = 3 * MACS * SAMPLES * (2 + 0.3 * 4)
+    assert total_macs(trials) == pytest.approx(sum(trial.training_macs for trial in trials))
+    assert total_macs(trials) == pytest.approx(2 * 8 * one)
+
+
+def test_a_supernet_is_built_once(planned):
+    assert len(planned(sweep={"grid": {"seed": list(range(20))}})) == 20
+    assert Linear.built == 1
