@@ -6,7 +6,6 @@ import fnmatch
 import time
 from bisect import bisect_right
 from collections.abc import Sequence
-from os.path import commonpath
 
 import torch
 from torch import Tensor, nn
@@ -181,7 +180,7 @@ class _Builder:
         makers = list(dict.fromkeys(makers)) or [self.births[signature[0]][1]]
         name = makers[0]
         if len(makers) > 1:
-            prefix = commonpath([maker.split(".") for maker in makers])
+            prefix = _common_path(makers)
             name = ".".join([*prefix, "stream"]) if not heads else ".".join(prefix)
         return f"{name}.heads" if heads else name
 
