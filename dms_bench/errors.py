@@ -13,7 +13,7 @@ class UserError(Exception):
     """
 
 
-class TrialFailure(Exception):
+class TrialFailure(Exception):  # noqa: N818 - a trial fails, a user errs
     """A trial could not finish (NaN losses, a damaged checkpoint, ...); other trials go on.
 
     The trial is recorded as failed with this message, and the command line exits with 1.

@@ -60,6 +60,7 @@ class _Builder:
             for axis in axes:
                 (dim,) = varying_dims(axis)
                 self.births.append((int(along(axis, dim)[0]), name, dim))
+        self.reasons: dict[int, str] = {}
         self.first_labels = [first for first, _, _ in self.births]
 
     def build(self, width: bool, depth: bool) -> SearchSpace:
@@ -70,7 +71,7 @@ class _Builder:
             for axes in self.trace.state.values():
                 for axis in axes:
                     labels.freeze(axis, "width is not searched")
-        roots = self._roots()
+        roots, self.reasons = labels.resolve()
         members = self._members(roots, {(site.parameter, site.dim) for site in sites})
         element_of = torch.full((len(roots),), -1, dtype=torch.long)
         groups, next_element = [], 0
@@ -112,12 +113,6 @@ class _Builder:
     def _tensor(self, name: str) -> Tensor:
         return self.parameters[name] if name in self.parameters else self.model.get_buffer(name)
 
-    def _roots(self) -> Tensor:
-        find = self.trace.labels.find
-        last = self.births[-1] if self.births else (0, "", 0)
-        total = last[0] + (self._tensor(last[1]).size(last[2]) if last[1] else 1)
-        return torch.tensor([find(label) for label in range(total)], dtype=torch.long)
-
     def _birth(self, label: int) -> tuple[int, str, int]:
         return self.births[bisect_right(self.first_labels, label) - 1]
 
@@ -150,7 +145,7 @@ class _Builder:
             signature = tuple(sorted({place for place, _ in found}))
             places = [(self.births[place][1], self.births[place][2]) for place in signature]
             if not any(place in masked for place in places):
-                self.trace.labels.reasons.setdefault(root, "no weight sums over it")
+                self.reasons.setdefault(root, "no weight sums over it")
                 continue
             by_signature.setdefault(signature, []).append(root)
             repeated[signature] = len(found) > len(signature)
@@ -186,7 +181,7 @@ class _Builder:
 
     def _frozen(self, roots: Tensor, slices: dict[tuple[str, int], Tensor]) -> dict[str, str]:
         """Name the output dimensions of weights that are not searched, with the reason."""
-        reasons = self.trace.labels.reasons
+        reasons = self.reasons
         excluded = {}
         for first, name, dim in self.births:
             is_output = name in self.parameters and dim == 0 and self.parameters[name].dim() > 1

@@ -30,8 +30,16 @@ def count(model: nn.Module, example: Tensor) -> Count:
     """
     training = model.training
     model.eval()
-    with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        model(example)
-    model.train(training)
+    # The counter follows modules by gradient hooks, which fail on parameters that are handed to a module.
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    try:
+        for parameter in trained:
+            parameter.requires_grad_(False)
+        with torch.no_grad(), FlopCounterMode(display=False) as counter:
+            model(example)
+    finally:
+        for parameter in trained:
+            parameter.requires_grad_(True)
+        model.train(training)
     macs = counter.get_total_flops() / 2 / len(example)
     return Count(round(macs), sum(parameter.numel() for parameter in model.parameters()))

@@ -19,48 +19,77 @@ Axes = tuple[Tensor, ...]
 
 
 class Labels:
-    """Union-find over labels. Uniting a label with `FIXED` freezes its whole class."""
+    """Classes of labels. Unions and freezings are written down, and resolved all at once."""
 
     def __init__(self) -> None:
-        self._parent = [FIXED]
-        #: Why a class was frozen, for the report; the first reason of a label stays.
-        self.reasons: dict[int, str] = {}
+        self._next = FIXED + 1
+        self._pairs: list[Tensor] = []
+        self._frozen: list[tuple[Tensor, str]] = []
 
     def fresh(self, count: int) -> Tensor:
         """Return `count` new labels, [count]."""
-        first = len(self._parent)
-        self._parent.extend(range(first, first + count))
+        first = self._next
+        self._next += count
         return torch.arange(first, first + count)
-
-    def find(self, label: int) -> int:
-        """Return the representative of a label's class; `FIXED` for frozen classes."""
-        parent = self._parent
-        while parent[label] != label:
-            parent[label] = parent[parent[label]]
-            label = parent[label]
-        return label
 
     def unite(self, left: Tensor, right: Tensor) -> None:
         """Unite the classes of two label tensors of one shape, element by element."""
         for dim in range(left.dim()):
             if left.stride(dim) == 0 and right.stride(dim) == 0:
                 left, right = left.narrow(dim, 0, 1), right.narrow(dim, 0, 1)
-        pairs = torch.stack([left.flatten(), right.flatten()], dim=1)
-        for a, b in torch.unique(pairs, dim=0).tolist():
-            low, high = sorted((self.find(a), self.find(b)))
-            if low != high:
-                self._parent[high] = low  # FIXED is the lowest, so it always becomes the root
+        differ = left != right
+        if bool(differ.any()):
+            self._pairs.append(_distinct(left[differ], right[differ]))
 
     def freeze(self, axis: Tensor, reason: str) -> None:
         """Exclude the classes of all labels of an axis from the search."""
         for dim in range(axis.dim()):
             if axis.stride(dim) == 0:
                 axis = axis.narrow(dim, 0, 1)
-        for label in torch.unique(axis).tolist():
-            root = self.find(label)
-            if root != FIXED:
-                self.reasons.setdefault(root, reason)
-                self._parent[root] = FIXED
+        self._frozen.append((torch.unique(axis), reason))
+
+    def resolve(self) -> tuple[Tensor, dict[int, str]]:
+        """Return the class of every label, and why the first labels of frozen classes were frozen.
+
+        Returns:
+            The lowest label of each label's class, [labels], `FIXED` for frozen classes; and by label
+            the reason why a class is frozen (the first that was given).
+        """
+        pairs = torch.cat([*self._pairs, torch.empty(2, 0, dtype=torch.long)], dim=1)
+        pairs = _distinct(pairs[0], pairs[1]) if pairs.size(1) else pairs
+        fixed = (pairs == FIXED).any(0)
+        roots = _components(self._next, pairs[:, ~fixed])
+        frozen = torch.zeros(self._next, dtype=torch.bool)
+        reason_of: dict[int, str] = {}
+        met_fixed = pairs[:, fixed].amax(0)
+        for labels, reason in [*self._frozen, (met_fixed, "meets what has a fixed size")]:
+            for root in torch.unique(roots[labels]).tolist():
+                reason_of.setdefault(root, reason)
+            frozen[roots[labels]] = True
+        frozen[FIXED] = True
+        reasons = {label: reason_of[root] for label, root in enumerate(roots.tolist()) if root in reason_of}
+        return torch.where(frozen[roots], FIXED, roots), reasons
+
+
+def _distinct(left: Tensor, right: Tensor) -> Tensor:
+    """Return the distinct pairs of two label vectors, the lower label first, [2, pairs]."""
+    low, high = torch.minimum(left, right).flatten(), torch.maximum(left, right).flatten()
+    base = int(high.max()) + 1
+    codes = torch.unique(low * base + high)
+    return torch.stack([codes // base, codes % base])
+
+
+def _components(count: int, pairs: Tensor) -> Tensor:
+    """Return the lowest label of each label's connected component, [count]."""
+    roots = torch.arange(count)
+    while pairs.size(1):
+        roots.scatter_reduce_(0, pairs[1], pairs[0], "amin")
+        while not torch.equal(jumped := roots[roots], roots):
+            roots = jumped
+        ends = roots[pairs]
+        ends = ends[:, ends[0] != ends[1]]
+        pairs = _distinct(ends[0], ends[1]) if ends.size(1) else ends
+    return roots
 
 
 def varying_dims(axis: Tensor) -> list[int]:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import copy
+import re
+from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
 
-from dms_bench.scaling.counter import count
 from dms_bench.scaling.masking import MaskedForward
 from dms_bench.scaling.space import SearchSpace
 from dms_bench.scaling.surgery import cut
@@ -17,7 +19,12 @@ from dms_bench.scaling.surgery import cut
 KEPT_SHARE = 0.6
 #: In double precision a right cut agrees to about 1e-15, a wrong one differs by 1e-3 and more.
 TOLERANCE = 1e-7
+#: In single precision, in which culprits are looked for (convolutions are many times faster).
+ROUGH_TOLERANCE = 1e-3
+#: Trials spent on finding culprits one by one; then what is left in doubt goes as a whole.
+MAX_TRIALS = 60
 
+DIFFERS = "the cut network does not equal the masked one"
 
 def prove(model: nn.Module, example: Tensor, space: SearchSpace, seed: int = 0) -> SearchSpace:
     """Return the space without what could not be proven.
@@ -28,68 +35,125 @@ def prove(model: nn.Module, example: Tensor, space: SearchSpace, seed: int = 0) 
         space: what the labels found.
         seed: of the random weights and masks.
     """
-    trial = _Proof(model, example, space, torch.Generator().manual_seed(seed))
-    good = trial.provable(list(space.names))
-    bad = [name for name in space.names if name not in set(good)]
-    if bad:
-        space = space.without(bad, "the cut network does not equal the masked one")
-    return replace(space, proof_error=trial.error(space.names) if space.names else 0.0)
+    proof = _Proof(model, example, space, torch.Generator().manual_seed(seed), torch.double)
+    names = list(space.names)
+    error = proof.error(names)
+    if not error <= TOLERANCE:
+        rough = _Proof(model, example, space, torch.Generator().manual_seed(seed), torch.float)
+        names = rough.provable(names)
+        error = proof.error(names)
+        if not error <= TOLERANCE:
+            names = proof.provable(names)
+            error = proof.error(names)
+        for name in [name for name in space.names if name not in set(names)]:
+            space = space.without([name], proof.reasons.get(name) or rough.reasons.get(name) or DIFFERS)
+    return replace(space, proof_error=error)
 
 
 class _Proof:
-    def __init__(self, model: nn.Module, example: Tensor, space: SearchSpace, generator: torch.Generator) -> None:
-        self.space, self.generator = space, generator
-        self.model = copy.deepcopy(model).double().eval()
-        _randomise(self.model, generator)
-        self.example = example.double() if example.is_floating_point() else example
+    """Compares masked and cut networks in one precision."""
 
-    def provable(self, names: list[str]) -> list[str]:
-        """Return the units that can be cut; failing sets are halved until single units fail."""
-        if not names or self.error(names) <= TOLERANCE:
-            return names
-        if len(names) == 1:
-            return []
-        half = len(names) // 2
-        good = self.provable(names[:half]) + self.provable(names[half:])
-        # Units that are fine alone may fail together; then the later ones go.
-        while good and self.error(good) > TOLERANCE:
-            good.pop()
+    def __init__(
+        self, model: nn.Module, example: Tensor, space: SearchSpace, generator: torch.Generator, dtype: torch.dtype
+    ) -> None:
+        self.space, self.generator, self.dtype = space, generator, dtype
+        self.tolerance = TOLERANCE if dtype == torch.double else ROUGH_TOLERANCE
+        self.trials = 0
+        #: Why the last trial failed; and by unit, why it was dropped.
+        self.failure = ""
+        self.reasons: dict[str, str] = {}
+        self.model = copy.deepcopy(model).to(dtype).eval().requires_grad_(False)
+        _randomise(self.model, generator)
+        # Shares the weights; its hooks are not copied by a cut.
+        self.masked = copy.deepcopy(self.model, {id(tensor): tensor for tensor in self.model.parameters()})
+        self.forward = MaskedForward(self.masked, space)
+        self.example = example.to(dtype) if example.is_floating_point() else example
+
+    def provable(self, names: Sequence[str]) -> list[str]:
+        """Return the units that can be cut: without the kinds, and then single units, that fail."""
+        kinds: dict[str, list[str]] = {}
+        for name in names:
+            kinds.setdefault(re.sub(r"\d+", "*", name), []).append(name)
+        good = self._good(list(kinds.values()))
+        # What fails as a kind is tried unit by unit, beside what is known to be good.
+        for kind in kinds.values():
+            if len(kind) > 1 and not set(kind) <= set(good):
+                good += self._good([[name] for name in kind])
+        while good and not self.passes(good):  # fine alone, not together: then the later ones go
+            gone = good[len(good) * 3 // 4 :]
+            self.reasons.update(dict.fromkeys(gone, f"cannot be cut together with others: {self.failure}"))
+            good = good[: len(good) * 3 // 4]
         return good
 
-    def error(self, names: list[str] | tuple[str, ...]) -> float:
+    def _good(self, sets: list[list[str]]) -> list[str]:
+        """Return the union of the sets that can be cut; failing unions are halved."""
+        names = [name for one in sets for name in one]
+        if not names or self.passes(names):
+            return names
+        if len(sets) == 1 or self.trials > MAX_TRIALS:
+            self.reasons.update(dict.fromkeys(names, self.failure))
+            return []
+        half = len(sets) // 2
+        return self._good(sets[:half]) + self._good(sets[half:])
+
+    def passes(self, names: Sequence[str]) -> bool:
+        """Whether random elements of some units can be cut."""
+        self.trials += 1
+        return self.error(names) <= self.tolerance
+
+    def error(self, names: Sequence[str]) -> float:
         """Relative difference when random elements of some units go; infinite if the cut fails."""
-        mask = self.space.full()
+        mask, chosen = self.space.full(), set(names)
         units = self.space.units
         for name, start, size, low in zip(self.space.names, units.starts, units.sizes, units.minimum, strict=True):
-            if name in names:
+            if name in chosen:
                 keeps = max(low, min(size - 1, round(KEPT_SHARE * size)))
                 order = torch.randperm(size, generator=self.generator)
                 mask[start + order[keeps:]] = 0
         architecture = self.space.architecture(mask)
-        masked = copy.deepcopy(self.model)
-        with torch.no_grad(), MaskedForward(masked, self.space).using(mask.double()):
-            expected = masked(self.example)
+        with torch.no_grad(), self.forward.using(mask.to(self.dtype)):
+            expected = self.masked(self.example)
         try:
             small = cut(self.model, self.space, architecture)
-            with torch.no_grad():
+            with torch.no_grad(), FlopCounterMode(display=False) as counter:
                 found = small(self.example)
-        except (RuntimeError, ValueError, TypeError, AssertionError, IndexError):
-            return float("inf")  # integers in the model's code that the cut did not mend
+        except (RuntimeError, ValueError, TypeError, AssertionError, IndexError, ZeroDivisionError) as error:
+            # Integers in the model's code that the cut did not mend.
+            self.failure = f"the cut network fails in {_place(error)}"
+            return float("inf")
+        self.failure = DIFFERS
         if found.shape != expected.shape:
             return float("inf")
-        counted = count(small, self.example)
-        if (counted.macs, counted.params) != (architecture.macs, architecture.params):
+        macs = counter.get_total_flops() // 2 // len(self.example)
+        params = sum(parameter.numel() for parameter in small.parameters())
+        if (macs, params) != (architecture.macs, architecture.params):
+            self.failure = "the predicted MACs are not the counted ones"
             return float("inf")
         return float((found - expected).norm() / expected.norm().clamp_min(1e-12))
 
 
+def _place(error: BaseException) -> str:
+    """Name the class and line of the innermost module of the model's own that an error passed through."""
+    place, step = "its code", error.__traceback__
+    while step is not None:
+        owner = step.tb_frame.f_locals.get("self")
+        if isinstance(owner, nn.Module) and not type(owner).__module__.startswith("torch."):
+            place = f"{type(owner).__name__}, line {step.tb_lineno} of {step.tb_frame.f_globals.get('__name__')}"
+        step = step.tb_next
+    return place
+
+
 def _randomise(model: nn.Module, generator: torch.Generator) -> None:
     """Give every tensor values under which no branch is silent (zero-initialised norms, layer scales)."""
+    parameters = dict(model.named_parameters())
     with torch.no_grad():
         for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
             if not tensor.is_floating_point():
                 continue
+            is_buffer = name not in parameters
+            if is_buffer and not name.endswith(("running_mean", "running_var")):
+                continue
             if name.endswith("running_var") or (tensor.dim() == 1 and name.endswith(("weight", "gamma"))):
                 tensor.uniform_(0.5, 1.5, generator=generator)
-            elif tensor.dim() == 1:
+            elif tensor.dim() == 1 or (tensor.numel() > 1 and not bool(tensor.std() > 0)):
                 tensor.uniform_(-0.5, 0.5, generator=generator)

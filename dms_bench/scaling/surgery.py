@@ -45,18 +45,19 @@ class Surgery:
 def cut(model: nn.Module, space: SearchSpace, architecture: Architecture) -> nn.Module:
     """Return a cut copy of a network, with the weights of what stays."""
     mask = space.mask(architecture)
-    small = copy.deepcopy(model)
+    tensors: dict[str, Tensor] = {**dict(model.named_parameters()), **dict(model.named_buffers())}
+    cut_names = {name for name, _ in space.slices}
+    small = copy.deepcopy(model, {id(tensors[name]): tensors[name] for name in cut_names})  # these are replaced
     strip_hooks(small)
     kept = torch.cat([mask.bool(), torch.tensor([True])])  # index -1: always stays
-    selected: dict[str, Tensor] = {**dict(small.named_parameters()), **dict(small.named_buffers())}
     with torch.no_grad():
-        for name in {name for name, _ in space.slices}:
-            tensor = selected[name].detach()
+        for name in cut_names:
+            tensor = tensors[name].detach()
             for dim in range(tensor.dim()):
                 elements = space.slices.get((name, dim))
                 if elements is not None:
                     tensor = tensor.index_select(dim, kept[elements].nonzero().flatten().to(tensor.device))
-            _replace(small, name, tensor.clone())
+            _replace(small, name, tensor)
     apply_structure(small, plan_surgery(model, space, architecture))
     return small
 
@@ -92,6 +93,9 @@ def apply_structure(model: nn.Module, surgery: Surgery) -> None:
     for name, shape in surgery.shapes.items():
         if tuple(tensors[name].shape) != tuple(shape):
             _replace(model, name, tensors[name].detach().new_zeros(shape))
+        parent, _, leaf = name.rpartition(".")
+        # What the library computes for the supernet's size must be saved with the weights from now on.
+        model.get_submodule(parent)._non_persistent_buffers_set.discard(leaf)
     for name, values in surgery.attributes.items():
         module = model.get_submodule(name)
         for attribute, value in values.items():

@@ -190,7 +190,11 @@ class Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if rule is None:
             self.freeze(*operands, reason=f"operator {name} has no rule")
             return out
-        axes = rule(self, args, kwargs, out)
+        try:
+            axes = rule(self, args, kwargs, out)
+        except (RuntimeError, ValueError, IndexError, TypeError):
+            self.freeze(*operands, reason=f"operator {name} in a form that its rule does not know")
+            return out
         if isinstance(axes, list):
             for tensor, its_axes in zip(out, axes, strict=True):
                 self._set(tensor, its_axes)

@@ -47,7 +47,9 @@ class MemorySource:
 
     def check_recipe(self, recipe: ClassificationRecipe) -> None:
         """Raise UserError for options of timm's image pipeline."""
-        given = [name for name in _PIPELINE_OPTIONS if name in recipe.model_fields_set]
+        # Compared with the defaults, as a recipe that was stored and read again names every field.
+        fields = type(recipe).model_fields
+        given = [name for name in _PIPELINE_OPTIONS if getattr(recipe, name) != fields[name].get_default()]
         if given:
             raise UserError(f"recipe: {', '.join(given)}: not for {self.data.name!r}, whose augmentation is 'shift'")
         if recipe.shift >= self.size:

@@ -22,6 +22,8 @@ _RESERVED = {
     "pretrained": "supernet.pretrained",
     "checkpoint_path": "supernet.checkpoint",
 }
+#: Height and width of images where timm's configuration says nothing.
+_USUAL_SIZE = 224
 
 
 def build(supernet: SupernetSpec, classes: int, channels: int, image_size: int, seed: int) -> nn.Module:
@@ -34,8 +36,7 @@ def build(supernet: SupernetSpec, classes: int, channels: int, image_size: int, 
     import timm
 
     name = supernet.model
-    if ":" not in name and not timm.is_model(name.partition(".")[0]):
-        raise UserError(f"supernet.model: timm has no model {name!r}; {nearest(name, timm.list_models())}")
+    _check_name(name)
     for argument in _RESERVED.keys() & supernet.args.keys():
         raise UserError(f"supernet.args.{argument} is decided by {_RESERVED[argument]}: leave it out")
     args: dict[str, Any] = dict(supernet.args)
@@ -53,6 +54,24 @@ def build(supernet: SupernetSpec, classes: int, channels: int, image_size: int, 
         load_weights(model, supernet.checkpoint)
     _try_input(model, name, channels, image_size, classes)
     return model
+
+
+def own_size(name: str) -> int:
+    """Return the height and width of the images that timm made a network for.
+
+    Raises:
+        UserError: timm has no such network.
+    """
+    from timm.models import get_pretrained_cfg
+
+    _check_name(name)
+    config = None if ":" in name else get_pretrained_cfg(name, allow_unregistered=True)
+    return int(config.input_size[-1]) if config else _USUAL_SIZE
+
+
+def example_input(batch: int, channels: int, size: int) -> Tensor:
+    """Return random images, always the same, [batch, channels, size, size]."""
+    return torch.randn(batch, channels, size, size, generator=torch.Generator().manual_seed(0))
 
 
 def load_weights(model: nn.Module, path: str) -> None:
@@ -142,6 +161,13 @@ def _set_drop_path(core: nn.Module, rate: float) -> list[tuple[nn.Module, str, n
             changed.append((module, name, before))
             setattr(module, name, DropPath(block_rate))
     return changed
+
+
+def _check_name(name: str) -> None:
+    import timm
+
+    if ":" not in name and not timm.is_model(name.partition(".")[0]):
+        raise UserError(f"timm has no model {name!r}; {nearest(name, timm.list_models())}")
 
 
 def _size_is_built_in(name: str) -> bool:

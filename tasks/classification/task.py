@@ -37,8 +37,7 @@ class Classification:
 
     def example_input(self, batch: int = 2) -> Tensor:
         """Return random inputs of shape [batch, channels, image_size, image_size]."""
-        generator = torch.Generator().manual_seed(0)
-        return torch.randn(batch, self.spec.channels, self.spec.image_size, self.spec.image_size, generator=generator)
+        return model.example_input(batch, self.spec.channels, self.spec.image_size)
 
     def prepare(self) -> None:
         """Generate the embedded data, or look at every split of the others. Raises UserError."""

@@ -1,4 +1,5 @@
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -48,8 +49,9 @@ def dms_bench(capsys):
 def test_without_a_command_it_says_what_there_is(dms_bench):
     code, out, err = dms_bench()
     assert (code, err) == (0, "")
-    for command in ("validate", "plan", "run", "ls", "schema", "leaderboard", "show"):
-        assert command in out
+    words = {line.split()[1] for line in out.splitlines() if line.startswith("│") and len(line.split()) > 2}
+    commands = "validate plan run submit ls schema leaderboard show export space"
+    assert set(commands.split()) <= words
 
 
 def test_validate(dms_bench, suite):
@@ -100,10 +102,31 @@ def test_run_hands_over_the_suite_and_returns_its_exit_code(dms_bench, suite, mo
     from dms_bench.runtime import run
 
     calls = []
-    monkeypatch.setattr(run, "run_suite", lambda suite, fresh: calls.append((suite.name, fresh)) or 1)
+    monkeypatch.setattr(
+        run, "run_suite", lambda suite, fresh: calls.append((suite.name, suite.storage, suite.tracking, fresh)) or 1
+    )
     assert dms_bench("run", suite)[0] == 1
     assert dms_bench("run", suite, "--smoke", "--fresh")[0] == 1
-    assert calls == [("tiny", False), ("tiny-smoke", True)]
+    assert dms_bench("run", suite, "--storage", "/shared/runs", "--tracking", "http://127.0.0.1:5000")[0] == 1
+    here = ("runs", "sqlite:///mlflow.db")
+    assert calls == [
+        ("tiny", *here, False),
+        ("tiny-smoke", *here, True),
+        ("tiny", "/shared/runs", "http://127.0.0.1:5000", False),
+    ]
+
+
+def test_submit_hands_over_the_suite_and_returns_the_jobs_exit_code(dms_bench, suite, monkeypatch):
+    from dms_bench.runtime import submit
+
+    calls = []
+    monkeypatch.setattr(submit, "submit", lambda *given, **options: calls.append((*given, options)) or 1)
+    assert dms_bench("submit", suite)[0] == 1
+    assert dms_bench("submit", suite, "--address", "http://ray.example:8265", "--smoke", "--fresh")[0] == 1
+    assert calls == [
+        (suite, "http://127.0.0.1:8265", {"smoke": False, "fresh": False}),
+        (suite, "http://ray.example:8265", {"smoke": True, "fresh": True}),
+    ]
 
 
 @pytest.mark.parametrize(
@@ -173,6 +196,65 @@ def test_leaderboard(dms_bench, board, tmp_path, monkeypatch):
         assert file.read_text() == content
     server = "http://127.0.0.1:5000"
     assert board == [("sqlite:///mlflow.db", None), ("sqlite:///mlflow.db", "quick"), (server, None), (server, None)]
+
+
+def test_show_and_export_name_a_trial(dms_bench, store, tmp_path):
+    nothing = "error: no trial 'x'; 0 choices, none similar\n"
+    assert dms_bench("show", "x", "--tracking", store) == (2, "", nothing)
+    exported = tmp_path / "exported"
+    assert dms_bench("export", "x", "--output", exported, "--tracking", store) == (2, "", nothing)
+    assert not exported.exists()
+    assert dms_bench("export", "x") == (2, "", "error: Missing option '--output' / '-o'.\n")
+
+
+def test_space_as_json(dms_bench):
+    code, out, err = dms_bench("space", "test_vit", "--image-size", "32", "--channels", "1", "--format", "json")
+    assert (code, err) == (0, "")
+    space = json.loads(out)
+    assert (space["model"], space["input"]) == ("test_vit", [1, 32, 32])
+    assert {"name": "blocks.0.mlp.fc1", "size": 192, "heads": False} in space["groups"]
+    heads = [group["size"] for group in space["groups"] if group["heads"]]
+    assert heads == [2] * 6
+    (stage,) = space["stages"]
+    assert (stage["name"], stage["size"]) == ("blocks", 6)
+    smallest, whole = space["reachable"]["macs"]
+    assert space["macs"] == whole
+    assert space["searchable_macs_fraction"] == 1 - smallest / whole > 0.6
+    assert 0 <= space["proof_error"] < 1e-7
+    assert space["excluded"] == {"head": "output of the network"}
+    assert space["params"] > 0 < space["seconds"]
+
+
+def test_space_as_a_table_with_arguments_and_exclusions(dms_bench, tmp_path):
+    options = ("--image-size", 32, "--arg", "channels=[8, 8, 16, 16]", "--exclude", "layer1*", "--exclude", "stream")
+    code, out, err = dms_bench("space", "resnet18", *options)
+    assert (code, err) == (0, "")
+    searched, _, left_out = out.partition("not searched because")
+    rows = [line.split() for line in searched.splitlines()]
+    assert ["layer4.stream", "width", "16"] in rows
+    assert ["layer2", "blocks", "1"] in rows
+    assert not any(row[0].startswith("layer1") or row[0] == "stream" for row in rows if row)
+    assert re.search(r"excluded by the specification +4 ", left_out)
+    assert "resnet18 at 3 x 32 x 32: 9 groups with 112 elements, 3 stages with 3 removable blocks" in left_out
+    assert re.search(r"MACs: .* searchable", left_out)
+    file = tmp_path / "space.txt"
+    assert dms_bench("space", "resnet18", *options, "--output", file)[:2] == (0, f"wrote {file}\n")
+    assert file.read_text().partition("(found")[0] == out.partition("(found")[0]
+
+
+@pytest.mark.parametrize(
+    ("options", "line"),
+    [
+        (["resnet81"], "timm has no model 'resnet81'; did you mean 'resnet18' or 'resnet61q' or 'resnet51q'?"),
+        (["resnet18", "--format", "yaml"], "unknown format 'yaml'; choose from 'json', 'table'"),
+        (["resnet18", "--arg", "depth"], "--arg 'depth': write it as key=value, for example drop_rate=0.1"),
+        (["resnet18", "--arg", "a=[1"], "--arg 'a=[1': write it as key=value, for example drop_rate=0.1"),
+        (["resnet18", "--arg", "num_classes=3"], "supernet.args.num_classes is decided by data: leave it out"),
+        (["resnet18", "--image-size", "0"], "Invalid value for '--image-size': Input should be greater than or equal to 1"),
+    ],
+)
+def test_a_space_that_cannot_be_found_is_one_line(dms_bench, options, line):
+    assert dms_bench("space", *options) == (2, "", f"error: {line}\n")
 
 
 def in_a_process(*arguments):

@@ -1,0 +1,68 @@
+"""The command line: thin, and quick to start, as each command imports what it needs when it runs.
+
+Exit codes: 0 all is well, 1 a trial failed or the run was interrupted, 2 the user must change something.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+from typer.exceptions import TyperException
+
+from dms_bench import __version__
+from dms_bench.cli import networks, results, suites
+from dms_bench.errors import TrialFailure, UserError
+
+app = typer.Typer(
+    name="dms-bench",
+    help="Benchmark differentiable model scaling: search architectures, retrain them, compare them.",
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+#: What typer makes of Ctrl-C.
+_INTERRUPTED = 130
+
+for command in (
+    *(suites.validate, suites.plan, suites.run, suites.submit, suites.ls, suites.schema),
+    *(results.leaderboard, results.show, results.export),
+    networks.space,
+):
+    app.command()(command)
+
+
+def main() -> None:
+    """Run the command line, and turn what the user can mend into a line without a traceback."""
+    sys.exit(_main())
+
+
+def _main(arguments: list[str] | None = None) -> int:
+    try:
+        code = app(args=arguments, prog_name="dms-bench", standalone_mode=False) or 0
+    except UserError as error:
+        return _error(str(error), 2)
+    except TyperException as error:
+        return _error(error.format_message(), 2)
+    except TrialFailure as error:
+        return _error(str(error), 1)
+    except KeyboardInterrupt:
+        code = _INTERRUPTED
+    return _error("interrupted", 1) if code == _INTERRUPTED else int(code)
+
+
+def _error(message: str, code: int) -> int:
+    for line in message.splitlines():
+        print(f"error: {line}", file=sys.stderr)
+    return code
+
+
+@app.callback(invoke_without_command=True)
+def _root(
+    context: typer.Context, version: Annotated[bool, typer.Option("--version", help="Show the version.")] = False
+) -> None:
+    if version:
+        typer.echo(f"dms-bench {__version__}")
+    elif context.invoked_subcommand is None:
+        typer.echo(context.get_help())

@@ -1,0 +1,54 @@
+"""Commands on results: compare them, look at one, take its network away."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from dms_bench.cli.output import Output, write
+
+Trial = Annotated[
+    str,
+    typer.Argument(metavar="TRIAL", help="A trial's name or hash, or the beginning of one.", show_default=False),
+]
+Suite = Annotated[str | None, typer.Option(help="Only this suite (its name).", show_default=False)]
+Tracking = Annotated[str, typer.Option(help="MLflow tracking URI.", envvar="MLFLOW_TRACKING_URI")]
+
+_TRACKING = "sqlite:///mlflow.db"
+
+
+def leaderboard(
+    suite: Suite = None,
+    format: Annotated[str, typer.Option("--format", "-f", help="table, markdown, csv or html.")] = "table",
+    output: Output = None,
+    tracking: Tracking = _TRACKING,
+) -> None:
+    """Compare methods: metric, interval, cost, and difference to random architectures."""
+    from dms_bench.report import leaderboard, render
+
+    title = f"Leaderboard: {suite}" if suite else "Leaderboard"
+    write(render(leaderboard(tracking, suite), format, title), output)
+
+
+def show(trial: Trial, suite: Suite = None, tracking: Tracking = _TRACKING) -> None:
+    """Show one trial: specification, results, cost of each stage, artifacts, error."""
+    from dms_bench.report import show
+
+    write(show(tracking, trial, suite), None)
+
+
+def export(
+    trial: Trial,
+    output: Annotated[
+        Path, typer.Option("--output", "-o", metavar="DIR", help="Folder to write into.", show_default=False)
+    ],
+    suite: Suite = None,
+    tracking: Tracking = _TRACKING,
+) -> None:
+    """Write a finished trial's network into a folder, which `dms_bench.load(folder)` reads."""
+    from dms_bench.runtime.export import export
+
+    for path in export(tracking, trial, output, suite):
+        typer.echo(f"wrote {path}")

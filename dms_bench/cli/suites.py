@@ -1,0 +1,122 @@
+"""Commands on suite files: check, plan, run and submit them; list what they can name."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from dms_bench.cli.output import Output, console, write
+from dms_bench.errors import UserError, nearest
+
+SuiteFile = Annotated[Path, typer.Argument(metavar="SUITE", help="A suite file (YAML).", show_default=False)]
+Smoke = Annotated[bool, typer.Option("--smoke", help="Lay the suite's `smoke` section over every experiment.")]
+Fresh = Annotated[bool, typer.Option("--fresh", help="Forget the suite's earlier results first.")]
+
+
+def validate(suites: Annotated[list[Path], typer.Argument(metavar="SUITE...", help="Suite files.")]) -> None:
+    """Check suite files, their smoke variants included, and count their trials."""
+    from dms_bench.spec import load_suite, trial_count
+
+    wrong = []
+    for path in suites:
+        try:
+            suite = load_suite(path)
+        except UserError as error:
+            wrong.append(str(error))
+        else:
+            typer.echo(f"{path}: valid, {trial_count(suite)} trials in {len(suite.experiments)} experiments")
+    if wrong:
+        raise UserError("\n".join(wrong))
+
+
+def plan(suite: SuiteFile, smoke: Smoke = False) -> None:
+    """Show the trials of a suite, and how much training they are, without running anything."""
+    from rich import box
+    from rich.table import Table
+
+    from dms_bench.runtime.plan import plan, total_macs
+    from dms_bench.spec import load_suite
+
+    planned = plan(load_suite(suite, smoke=smoke))
+    table = Table(box=box.SIMPLE_HEAD)
+    for heading in ("experiment", "method", "budget", "pipeline", "seed", "hash", "stages (epochs x MACs x samples)"):
+        table.add_column(heading, no_wrap=heading != "stages (epochs x MACs x samples)")
+    table.add_column("training MACs", justify="right")
+    for trial in planned:
+        stages = ", ".join(
+            f"{stage.stage} {stage.epochs} x {stage.macs:.3g} x {stage.samples}" for stage in trial.stages
+        )
+        name = trial.hash or f"{trial.count} samples"
+        identity = (trial.experiment, trial.method, trial.budget, trial.pipeline, str(trial.seed), name)
+        table.add_row(*identity, stages, f"{trial.training_macs:.2e}")
+    write(table, None)
+    trials = sum(trial.count for trial in planned)
+    typer.echo(
+        f"{trials} trials, about {total_macs(planned):.2e} MACs of training (3 x forward MACs x samples x epochs)"
+    )
+
+
+def run(
+    suite: SuiteFile,
+    smoke: Smoke = False,
+    fresh: Fresh = False,
+    storage: Annotated[
+        str | None, typer.Option(help="Folder for checkpoints and results, instead of the suite's.", show_default=False)
+    ] = None,
+    tracking: Annotated[
+        str | None, typer.Option(help="MLflow tracking URI, instead of the suite's.", show_default=False)
+    ] = None,
+) -> int:
+    """Run what is left of a suite; the same command goes on where an interrupted one stopped."""
+    from dms_bench.runtime.run import run_suite
+    from dms_bench.spec import load_suite
+
+    elsewhere = {name: value for name, value in (("storage", storage), ("tracking", tracking)) if value is not None}
+    return run_suite(load_suite(suite, smoke=smoke).model_copy(update=elsewhere), fresh=fresh)
+
+
+def submit(
+    suite: SuiteFile,
+    address: Annotated[
+        str, typer.Option(help="The dashboard of a Ray cluster.", envvar="RAY_DASHBOARD_ADDRESS")
+    ] = "http://127.0.0.1:8265",
+    smoke: Smoke = False,
+    fresh: Fresh = False,
+) -> int:
+    """Run a suite as a job on a Ray cluster; follows its log and ends with its exit code."""
+    from dms_bench.runtime.submit import submit
+
+    return submit(suite, address, smoke=smoke, fresh=fresh)
+
+
+def ls(
+    what: Annotated[
+        str | None, typer.Argument(help="tasks, methods or suites; all of them by default.", show_default=False)
+    ] = None,
+) -> None:
+    """List the tasks and methods that are installed, and the suites in `benchmarks/`."""
+    from rich import box
+    from rich.table import Table
+
+    from dms_bench.catalogue import LISTINGS
+
+    if what is not None and what not in LISTINGS:
+        raise UserError(f"there is nothing called {what!r} to list; {nearest(what, LISTINGS)}")
+    for listing in [what] if what else LISTINGS:
+        table = Table(box=box.SIMPLE_HEAD, title=listing, title_justify="left")
+        headings, rows = LISTINGS[listing]()
+        for heading in headings:
+            table.add_column(heading)
+        for row in rows:
+            table.add_row(*row)
+        console().print(table)
+
+
+def schema(output: Output = None) -> None:
+    """Write the JSON Schema of suite files, for completion and checks in editors."""
+    from dms_bench.spec import suite_schema
+
+    write(json.dumps(suite_schema(), indent=2), output)

@@ -1,0 +1,98 @@
+"""A search space as people and programs read it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from rich import box
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from dms_bench.report import format as fmt
+
+if TYPE_CHECKING:
+    from dms_bench.scaling import SearchSpace
+
+#: Layers that are named for each reason why something is not searched.
+_NAMED = 3
+
+
+def describe_space(model: str, input_shape: tuple[int, int, int], space: SearchSpace) -> dict[str, Any]:
+    """Return what of a network is searched, ready for JSON.
+
+    Args:
+        model: the network's name.
+        input_shape: channels, height and width of its input.
+        space: what was found.
+    """
+    reachable = {resource: space.reachable(resource) for resource in ("macs", "params")}
+    smallest, whole = reachable["macs"]
+    return {
+        "model": model,
+        "input": list(input_shape),
+        "macs": space.macs,
+        "params": space.params,
+        "searchable_macs_fraction": 1 - smallest / whole if whole else 0.0,
+        "reachable": {resource: list(ends) for resource, ends in reachable.items()},
+        "proof_error": space.proof_error if math.isfinite(space.proof_error) else None,
+        "seconds": round(space.seconds, 3),
+        "groups": [{"name": group.name, "size": group.size, "heads": group.heads} for group in space.groups],
+        "stages": [
+            {"name": stage.name, "size": stage.size, "minimum": stage.minimum, "blocks": list(stage.blocks)}
+            for stage in space.stages
+        ],
+        "excluded": dict(space.excluded),
+    }
+
+
+def render_space(description: Mapping[str, Any]) -> RenderableType:
+    """Return what `describe_space` says as tables with a summary."""
+    parts: list[RenderableType] = [_units(description)]
+    if description["excluded"]:
+        parts.append(_excluded(description["excluded"]))
+    return Group(*parts, Text(_summary(description)))
+
+
+def _units(description: Mapping[str, Any]) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table.add_column("searched", overflow="fold")
+    table.add_column("what")
+    table.add_column("size", justify="right")
+    for group in description["groups"]:
+        table.add_row(Text(group["name"]), "heads" if group["heads"] else "width", str(group["size"]))
+    for stage in description["stages"]:
+        table.add_row(Text(stage["name"]), "blocks", str(stage["size"]))
+    return table
+
+
+def _excluded(excluded: Mapping[str, str]) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for column in ("not searched because", "number", "such as"):
+        table.add_column(column, overflow="fold", justify="right" if column == "number" else "left")
+    for reason in dict.fromkeys(excluded.values()):
+        names = [name for name, own in excluded.items() if own == reason]
+        examples = ", ".join(names[:_NAMED]) + (", ..." if len(names) > _NAMED else "")
+        table.add_row(Text(reason), str(len(names)), Text(examples))
+    return table
+
+
+def _summary(description: Mapping[str, Any]) -> str:
+    groups, stages = description["groups"], description["stages"]
+    elements, blocks = sum(group["size"] for group in groups), sum(stage["size"] for stage in stages)
+    error = description["proof_error"]
+    reachable = {"MACs": description["reachable"]["macs"], "parameters": description["reachable"]["params"]}
+    lines = [
+        f"{description['model']} at {' x '.join(map(str, description['input']))}: "
+        f"{len(groups)} groups with {elements:,} elements, {len(stages)} stages with {blocks} removable blocks",
+        *(
+            f"{what}: {fmt.count(low)} to {fmt.count(high)}, so {1 - low / high:.1%} searchable"
+            for what, (low, high) in reachable.items()
+            if high
+        ),
+        f"proven: cut and masked networks differ by {'an unknown amount' if error is None else f'{error:.1e}'} "
+        f"relatively (found and proven in {description['seconds']:.1f} s)",
+    ]
+    return "\n".join(lines)

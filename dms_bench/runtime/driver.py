@@ -1,0 +1,242 @@
+"""The process that hands a suite's work to Ray, watches it and sees to it that all results are published."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Literal
+
+from dms_bench.errors import TrialFailure
+from dms_bench.runtime.sampling import SampledSweep, Sampler
+from dms_bench.runtime.storage import SuiteFolder
+from dms_bench.runtime.work import Work
+from dms_bench.spec import Suite, Trial
+from dms_bench.tracking import environment, finished, open_suite
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+_DONE = ("finished", "stopped")
+
+
+class Driver:
+    """One invocation of a suite."""
+
+    def __init__(
+        self,
+        suite: Suite,
+        folder: SuiteFolder,
+        uri: str,
+        trials: list[Trial],
+        sweeps: list[SampledSweep],
+        console: Console,
+    ) -> None:
+        """Look at what is there already.
+
+        Args:
+            suite: what is run.
+            folder: where it keeps its files; claimed by this process.
+            uri: where results are published.
+            trials: the trials that are known beforehand.
+            sweeps: the sampled sweeps, whose trials are not.
+            console: where to show progress.
+        """
+        self._suite, self._folder, self._uri, self._console = suite, folder, uri, console
+        self._trials, self._sweeps = trials, sweeps
+        self._known = finished(uri, suite.name)
+        self._todo = [trial for trial in trials if not self._is_done(trial)]
+        self._open_sweeps = [sweep for sweep in sweeps if self._samples_left(sweep)]
+
+    def to_check(self) -> list[Trial]:
+        """Return the trials to run, and an example of each sampled sweep."""
+        return [*self._todo, *(sweep.example for sweep in self._open_sweeps)]
+
+    def run(self) -> int:
+        """Do what is left; returns the exit code.
+
+        Raises:
+            UserError: a trial needs more than the machine has.
+        """
+        left = len(self._todo) + sum(self._samples_left(sweep) for sweep in self._open_sweeps)
+        done = len(self._trials) + sum(sweep.sampling.samples for sweep in self._sweeps) - left
+        if not left and not self._unpublished():
+            self._console.print(f"{self._suite.name}: all {done} trials are finished already")
+            return 0
+        self._console.print(
+            f"{self._suite.name}: {left} trials to run" + (f", {done} finished already" if done else "")
+        )
+        self._environment = environment()
+        self._run = open_suite(self._uri, self._suite, self._environment)
+        status = "failed"
+        try:
+            status = self._train(left) if left else "finished"
+            if not self._publish() and status == "finished":
+                status = "failed"
+        finally:
+            self._run.finish(status)
+        return 0 if status == "finished" else 1
+
+    def _train(self, total: int) -> str:
+        """Have the work done; returns `finished`, `failed` or `stopped` (by the user)."""
+        from dms_bench.runtime.console import Board
+        from dms_bench.runtime.schedule import run_all
+        from dms_bench.runtime.session import ray_session
+
+        self._board = board = Board(self._console, total)
+        works = [self._work("trial", trial) for trial in self._todo]
+        try:
+            with board.live(), ray_session():
+                examples = [self._work("trial", sweep.example) for sweep in self._open_sweeps]
+                run_all(self._supernets([*works, *examples]), self._folder.scratch, self)
+                run_all([work for work in works if self._supernet_is_ready(work)], self._folder.scratch, self)
+                for sweep in self._open_sweeps:
+                    self._sample(sweep)
+        except KeyboardInterrupt:
+            self._console.print(
+                f"interrupted after {board.ended_trials} of {total} trials; the same command goes on from here"
+            )
+            return "stopped"
+        counted = [f"{number} {status}" for status, number in board.counts.items() if number]
+        self._console.print(f"{self._suite.name}: " + ", ".join(counted))
+        return "failed" if board.counts["failed"] else "finished"
+
+    def _sample(self, sweep: SampledSweep) -> None:
+        """Run a sampled sweep."""
+        from dms_bench.runtime import hooks, schedule
+
+        example, chosen = sweep.example, sweep.sampling.scheduler
+        epochs = example.retrain.epochs if example.retrain else 1
+        metric = f"val_{example.task.metric}"
+
+        def stopped(work: Work, epoch: int, value: float) -> None:
+            work.folder.stop(f"stopped by the scheduler after epoch {epoch} at {metric} {value:.4g}", value)
+
+        scheduler = chosen and hooks.Asha(chosen, metric, example.task.higher_is_better, epochs, stopped)
+        schedule.run_sampled(_SampledWork(self, sweep), example.resources, scheduler, self._folder.scratch, self)
+
+    def started(self, work: Work) -> None:
+        """Take notice that work has begun (`hooks.Observer`)."""
+        self._board.started(work)
+
+    def ended(self, work: Work, died: bool) -> None:
+        """Take notice of work that is over (`hooks.Observer`)."""
+        from dms_bench.runtime.console import summary_of
+        from dms_bench.runtime.schedule import RETRIES
+        from dms_bench.tracking import TrialResult
+
+        folder = work.folder
+        stopped = folder.stopped()
+        if work.kind == "supernet" and folder.stage("pretrain").finished():
+            self._board.ended(work, "finished")
+        elif work.kind == "trial" and folder.result.exists():
+            self._board.ended(work, "finished", summary_of(TrialResult.model_validate_json(folder.result.read_text())))
+        elif stopped is not None:
+            self._board.ended(work, "stopped", stopped[0])
+        else:
+            if died or folder.failure() is None:
+                folder.fail(f"its process died {RETRIES + 1} times (killed, or out of memory)")
+            self._fail(work)
+
+    def _fail(self, work: Work) -> None:
+        self._board.ended(work, "failed", work.folder.failure() or "")
+
+    def _supernets(self, works: Sequence[Work]) -> list[Work]:
+        """Return the training of each supernet that trials share and that is not trained yet."""
+        wanted: dict[str, Work] = {}
+        for work in works:
+            if work.supernet is not None and not work.supernet.stage("pretrain").finished():
+                supernet = self._work("supernet", work.trial)
+                wanted.setdefault(supernet.key, supernet)
+        return list(wanted.values())
+
+    def _supernet_is_ready(self, work: Work) -> bool:
+        """Tell whether the trial's supernet is there; if its training failed, so has the trial."""
+        if work.supernet is None or work.supernet.stage("pretrain").finished():
+            return True
+        work.folder.fail(f"the training of its supernet failed: {work.supernet.failure()}")
+        self._fail(work)
+        return False
+
+    def _publish(self) -> bool:
+        """Publish what the workers could not; returns whether everything is published."""
+        from dms_bench.runtime.publish import publish
+
+        self._known = finished(self._uri, self._suite.name)
+        for trial in self._unpublished():
+            try:
+                publish(self._work("trial", trial))
+            except TrialFailure as error:
+                self._console.print(f"error: {error}", style="red", markup=False, soft_wrap=True)
+                return False
+        return True
+
+    def _unpublished(self) -> list[Trial]:
+        """Return the trials whose end, as their folder has it, is not in the tracking store."""
+        drawn = [trial for sweep in self._sweeps for trial in sweep.trials]
+        return [trial for trial in (*self._trials, *drawn) if self._status(trial) != self._known.get(trial.hash)]
+
+    def _status(self, trial: Trial) -> str | None:
+        """Return how the trial ended: by its folder or, where that says nothing, by the tracking store."""
+        folder = self._folder.trial(trial.hash)
+        if folder.result.exists():
+            return "finished"
+        if folder.stopped() is not None:
+            return "stopped"
+        return "failed" if folder.failure() is not None else self._known.get(trial.hash)
+
+    def _is_done(self, trial: Trial) -> bool:
+        return self._status(trial) in _DONE or self._known.get(trial.hash) in _DONE
+
+    def _samples_left(self, sweep: SampledSweep) -> int:
+        return sweep.sampling.samples - sum(self._is_done(trial) for trial in sweep.trials)
+
+    def _work(self, kind: Literal["trial", "supernet"], trial: Trial, *, scheduled: bool = False) -> Work:
+        return Work(
+            kind=kind,
+            trial=trial,
+            suite_folder=self._folder.path,
+            uri=self._uri,
+            experiment_id=self._run.experiment_id,
+            parent_id=self._run.parent_id,
+            environment=self._environment,
+            scheduled=scheduled,
+        )
+
+
+class _SampledWork:
+    """Gives out the trials of a sampled sweep and tells the sampler how they end (`schedule.Feed`)."""
+
+    def __init__(self, driver: Driver, sweep: SampledSweep) -> None:
+        self._driver, self._sweep = driver, sweep
+        known = {trial.hash: _value(driver._work("trial", trial)) for trial in sweep.trials if driver._is_done(trial)}
+        self._sampler = Sampler(sweep, known, sweep.example.task.higher_is_better)
+
+    @property
+    def left(self) -> int:
+        """Number of samples to run."""
+        return self._sampler.left
+
+    def next(self) -> Work | None:
+        """Return the next sample, None when there is no more."""
+        trial = self._sampler.next()
+        if trial is None:
+            return None
+        return self._driver._work("trial", trial, scheduled=self._sweep.sampling.scheduler is not None)
+
+    def done(self, work: Work) -> None:
+        """Tell the sampler what a sample came to."""
+        self._sampler.tell(work.key, _value(work))
+
+
+def _value(work: Work) -> float | None:
+    """Return the value on the validation split that a trial ended with, None if it failed."""
+    stopped = work.folder.stopped()
+    if stopped is not None:
+        return stopped[1]
+    if work.folder.failure() is not None:
+        return None
+    for stage in ("retrain", "recalibrate"):
+        history = work.folder.stage(stage).history()
+        if history:
+            value = history[-1].get(f"val_{work.trial.task.metric}")
+            return None if value is None else float(value)
+    return None

@@ -1,0 +1,138 @@
+"""Where Ray Tune and the driver meet: what Tune tells, what it is given to do, what it ends early.
+
+The `Tuner` pickles all of these for a restore that is never asked for, as trials are taken up from
+their folders; so they leave what they hold behind.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Protocol
+
+from ray.tune.progress_reporter import TrialProgressCallback
+from ray.tune.schedulers import AsyncHyperBandScheduler, TrialScheduler
+from ray.tune.search import Searcher
+
+from dms_bench.runtime.work import Work
+from dms_bench.spec.sweep import Scheduler
+
+
+class Feed(Protocol):
+    """Gives out work, one piece at a time."""
+
+    @property
+    def left(self) -> int:
+        """Upper bound on the pieces that it gives out."""
+
+    def next(self) -> Work | None:
+        """Return the next piece, None when there is no more."""
+
+    def done(self, work: Work) -> None:
+        """Take notice that a piece is over."""
+
+
+class Observer(Protocol):
+    """Is told what happens to work."""
+
+    def started(self, work: Work) -> None:
+        """Work has begun, or has begun anew after its process died."""
+
+    def ended(self, work: Work, died: bool) -> None:
+        """Work is over; its process `died` once too often, or its folder says how it ended."""
+
+
+class _StatelessWhenPickled:
+    def __getstate__(self) -> dict[str, Any]:
+        return {}
+
+
+class Watch(_StatelessWhenPickled, TrialProgressCallback):  # type: ignore[misc]
+    """Tells an observer. A progress callback, as Tune would add its own chatty one beside any other."""
+
+    def __init__(self, observer: Observer) -> None:
+        super().__init__()
+        self._observer = observer
+
+    def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        """Tune starts a trial."""
+        self._observer.started(work_of(trial))
+
+    def on_trial_result(self, iteration: int, trials: list[Any], trial: Any, *_: Any, **info: Any) -> None:
+        """Tune has a report: nothing to print."""
+
+    def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        """A trial has returned, or was stopped by the scheduler."""
+        self._observer.ended(work_of(trial), False)
+
+    def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        """A trial's process died too often."""
+        self._observer.ended(work_of(trial), True)
+
+
+class FromFeed(_StatelessWhenPickled, Searcher):  # type: ignore[misc]
+    """Lets Tune ask a feed for its next trial."""
+
+    def __init__(self, feed: Feed) -> None:
+        super().__init__()
+        self._feed = feed
+        self._given: dict[str, Work] = {}
+
+    def set_search_properties(self, *_: Any, **__: Any) -> bool:
+        """Accept what Tune knows of metric and space; the feed knows better."""
+        return True
+
+    def suggest(self, trial_id: str) -> Any:
+        """Return the next trial's configuration."""
+        work = self._feed.next()
+        if work is None:
+            return Searcher.FINISHED
+        self._given[trial_id] = work
+        return {"work": work.model_dump_json()}
+
+    def on_trial_complete(self, trial_id: str, result: Any = None, error: bool = False) -> None:
+        """Pass on that a trial is over."""
+        self._feed.done(self._given.pop(trial_id))
+
+    def save(self, checkpoint_path: str) -> None:
+        """Satisfy Tune's snapshots."""
+        Path(checkpoint_path).touch()
+
+    def restore(self, checkpoint_path: str) -> None:
+        """Refuse: sweeps are taken up from their own lists of samples."""
+        raise NotImplementedError
+
+
+class Asha(_StatelessWhenPickled, AsyncHyperBandScheduler):  # type: ignore[misc]
+    """Tune's ASHA, which says whom it stops: `stopped(work, epoch, value)`."""
+
+    def __init__(
+        self,
+        spec: Scheduler,
+        metric: str,
+        higher_is_better: bool,
+        epochs: int,
+        stopped: Callable[[Work, int, float], None],
+    ) -> None:
+        super().__init__(
+            time_attr="epoch",
+            metric=metric,
+            mode="max" if higher_is_better else "min",
+            max_t=max(epochs, spec.grace_epochs),
+            grace_period=spec.grace_epochs,
+            reduction_factor=spec.reduction_factor,
+            stop_last_trials=False,  # they still have to be evaluated
+        )
+        self._tell = stopped
+
+    def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
+        """Decide whether the trial goes on after an epoch."""
+        decision: str = super().on_trial_result(tune_controller, trial, result)
+        if decision == TrialScheduler.STOP:
+            self._tell(work_of(trial), int(result["epoch"]), float(result[self._metric]))
+        return decision
+
+
+def work_of(trial: Any) -> Work:
+    """Return the work that a trial of Tune's does."""
+    return Work.model_validate_json(trial.config["work"])

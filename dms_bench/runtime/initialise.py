@@ -1,0 +1,26 @@
+"""Fresh random weights for a network that was cut out of another."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+
+def reinitialise(model: nn.Module, seed: int) -> None:
+    """Draw the weights of `model` anew, as if it had been built at its present size.
+
+    Every layer is reset by its own `reset_parameters`, so that the scale follows the layer's present
+    fan-in; then, where the model offers `init_weights` (as timm's ResNets and transformers do), that
+    has the last word. Parameters that belong to no such layer (position embeddings, class tokens,
+    layer scales) keep the values that they have, whose distribution does not depend on the width.
+    The global random state is left as it was.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        for module in model.modules():
+            reset = getattr(module, "reset_parameters", None) or getattr(module, "_reset_parameters", None)
+            if callable(reset):
+                reset()
+        initialise = getattr(model, "init_weights", None)
+        if callable(initialise):
+            initialise()

@@ -1,0 +1,59 @@
+"""How long a network takes for one sample, on the device at hand."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from statistics import median
+
+import torch
+from torch import Tensor, nn
+
+_WARM_UP = 3
+_ROUNDS = 50
+_LEAST_ROUNDS = 7
+_ENOUGH_SECONDS = 1.0
+
+
+def latencies(models: Sequence[nn.Module], example: Tensor, device: torch.device) -> list[float]:
+    """Return the median time of a forward pass of each model in milliseconds.
+
+    The models take turns, so that whatever else the machine does meets them alike.
+
+    Args:
+        models: networks to compare; they are moved to `device`, their training flag is restored.
+        example: one sample with its batch dimension, shape [1, ...].
+        device: where to measure.
+    """
+    example = example.to(device)
+    trained = [model.training for model in models]
+    spent: list[list[float]] = [[] for _ in models]
+    try:
+        with torch.inference_mode():
+            for model in models:
+                model.to(device).eval()
+                for _ in range(_WARM_UP):
+                    model(example)
+            started = time.perf_counter()
+            for turn in range(_ROUNDS):
+                if turn >= _LEAST_ROUNDS and time.perf_counter() - started > _ENOUGH_SECONDS:
+                    break
+                for model, times in zip(models, spent, strict=True):
+                    times.append(_seconds(model, example))
+    finally:
+        for model, training in zip(models, trained, strict=True):
+            model.train(training)
+    return [1e3 * median(times) for times in spent]
+
+
+def _seconds(model: nn.Module, example: Tensor) -> float:
+    _synchronise(example.device)
+    started = time.perf_counter()
+    model(example)
+    _synchronise(example.device)
+    return time.perf_counter() - started
+
+
+def _synchronise(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)

@@ -1,0 +1,154 @@
+"""What a suite will do, and about how much training that is, before anything runs.
+
+Training a network costs about three forward passes per sample: one forward, two backward (with
+respect to activations and to weights). So a stage is estimated as
+
+    3 x forward MACs per sample x training samples x epochs,
+
+with the supernet's MACs for pretraining and search, and the target's for retraining. Evaluation is
+not counted. A parameter budget's MACs are not known before the search; they are taken to shrink as
+the parameters do.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from dms_bench.errors import UserError
+from dms_bench.spec import Experiment, Range, Suite, Trial, grid_points, resolve, resolve_sample, sample_space
+from dms_bench.spec.budget import format_amount
+
+if TYPE_CHECKING:
+    from dms_bench.scaling import Count
+
+#: Forward and backward pass of a sample, in forward passes.
+PASSES = 3
+
+
+@dataclass(frozen=True)
+class StageEstimate:
+    """One training stage of a trial."""
+
+    stage: str
+    #: Forward MACs of one sample.
+    macs: float
+    #: Training samples per epoch.
+    samples: int
+    epochs: int
+    #: Trials with the same key share the stage: it is trained once for all of them.
+    shared: str | None = None
+
+    @property
+    def training_macs(self) -> float:
+        """Estimated MACs of the whole stage."""
+        return PASSES * self.macs * self.samples * self.epochs
+
+
+@dataclass(frozen=True)
+class PlannedTrial:
+    """One trial, or `count` samples of a sampled sweep, of which the first is shown."""
+
+    experiment: str
+    method: str
+    budget: str
+    pipeline: str
+    seed: int
+    #: None for samples: their hashes are known when they are drawn.
+    hash: str | None
+    stages: tuple[StageEstimate, ...]
+    count: int = 1
+
+    @property
+    def training_macs(self) -> float:
+        """Estimated MACs of the trial's stages, shared ones included."""
+        return self.count * sum(stage.training_macs for stage in self.stages)
+
+
+def plan(suite: Suite) -> list[PlannedTrial]:
+    """Return the trials of a suite with the estimated cost of their stages; nothing is trained.
+
+    Raises:
+        UserError: a supernet that the task cannot build, or data that is not there.
+    """
+    estimator = _Estimator()
+    planned = [estimator.planned(trial) for trial in resolve(suite)]
+    for experiment in suite.experiments:
+        if experiment.sweep.sample:
+            for point in grid_points(experiment):
+                first = resolve_sample(suite, experiment, point, _first_sample(experiment))
+                planned.append(estimator.planned(first, samples=experiment.sweep.sample.samples))
+    return planned
+
+
+def total_macs(planned: list[PlannedTrial]) -> float:
+    """Return the estimated training MACs of all trials, with every shared stage counted once."""
+    total = 0.0
+    shared: dict[str, float] = {}
+    for trial in planned:
+        for stage in trial.stages:
+            if stage.shared is None:
+                total += trial.count * stage.training_macs
+            else:
+                shared[stage.shared] = stage.training_macs
+    return total + sum(shared.values())
+
+
+def _first_sample(experiment: Experiment) -> dict[str, Any]:
+    space = sample_space(experiment)
+    return {field: drawn.low if isinstance(drawn, Range) else drawn[0] for field, drawn in space.items()}
+
+
+class _Estimator:
+    """Builds and counts every supernet once."""
+
+    def __init__(self) -> None:
+        self._known: dict[tuple[str, str], tuple[Count, int]] = {}
+
+    def planned(self, trial: Trial, samples: int | None = None) -> PlannedTrial:
+        """Estimate a trial, or that many samples of which `trial` is the first."""
+        return PlannedTrial(
+            experiment=trial.experiment,
+            method=trial.method.label(),
+            budget=trial.budget.label() if trial.method.uses_budget else "-",
+            pipeline=trial.pipeline,
+            seed=trial.seed,
+            hash=None if samples else trial.hash,
+            stages=self._stages(trial),
+            count=samples or 1,
+        )
+
+    def _stages(self, trial: Trial) -> tuple[StageEstimate, ...]:
+        from dms_bench.runtime.work import supernet_hash
+
+        supernet, samples = self._count(trial)
+        kind, target, whole = trial.budget.kind, trial.budget.target, float(supernet.macs)
+        if target > 1:
+            target /= float(getattr(supernet, kind))
+        if target > 1:
+            raise UserError(
+                f"experiment {trial.experiment!r}: budget {trial.budget.label()} is more than the whole "
+                f"{trial.supernet.model}, which has {format_amount(getattr(supernet, kind))} {kind}"
+            )
+        stages = (
+            ("pretrain", trial.pretrain, whole, supernet_hash(trial)),
+            ("search", trial.search, whole, None),
+            ("retrain", trial.retrain, whole * target, None),
+        )
+        return tuple(
+            StageEstimate(stage, macs, samples, recipe.epochs, shared)
+            for stage, recipe, macs, shared in stages
+            if recipe is not None
+        )
+
+    def _count(self, trial: Trial) -> tuple[Count, int]:
+        """Return the supernet's cost and the number of training samples."""
+        from dms_bench.runtime.spaces import untrained
+        from dms_bench.scaling import count
+
+        supernet = untrained(trial.supernet)
+        key = (trial.task.content_hash(), supernet.content_hash())
+        if key not in self._known:
+            task = trial.task.load_implementation()(trial.task, trial.seed)
+            self._known[key] = (count(task.build(supernet), task.example_input()), task.train_samples())
+        return self._known[key]

@@ -1,0 +1,108 @@
+"""Work through Ray Tune: as much at once as the resources allow, and again what died."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray import tune
+
+from dms_bench.errors import UserError
+from dms_bench.runtime.hooks import Feed, FromFeed, Observer, Watch
+from dms_bench.runtime.work import Work
+from dms_bench.runtime.worker import tune_function
+from dms_bench.spec.trial import Resources
+
+#: How often a trial is started again when its process dies.
+RETRIES = 2
+#: Where Tune's own function of a trial with a group of workers runs; the workers hold the real resources.
+_SUPERVISOR = {"node:__internal_head__": 0.001}
+
+
+def run_all(works: Sequence[Work], scratch: Path, observer: Observer) -> None:
+    """Do all the work, one shape of resources after the other (a `Tuner` has one shape), and return.
+
+    Work that failed says so in its folder; of work whose process died too often, the observer is told.
+
+    Raises:
+        UserError: a trial needs more than there is.
+        KeyboardInterrupt: the user wants to stop.
+    """
+    shapes = list(dict.fromkeys(work.trial.resources for work in works))
+    for shape in shapes:
+        slots_for(shape)  # before anything is trained
+    for shape in shapes:
+        grid = [work.model_dump_json() for work in works if work.trial.resources == shape]
+        _fit(shape, scratch, observer, {"work": tune.grid_search(grid)})
+
+
+def run_sampled(feed: Feed, shape: Resources, scheduler: Any, scratch: Path, observer: Observer) -> None:
+    """Do the work that `feed` gives out, each new piece chosen in the light of those that are done.
+
+    Args:
+        feed: gives out the work, all of the same shape.
+        shape: resources of each piece.
+        scheduler: one of Tune's, or None.
+        scratch: folder for Tune's own files.
+        observer: is told what happens.
+
+    Raises:
+        UserError: a trial needs more than there is.
+        KeyboardInterrupt: the user wants to stop.
+    """
+    _fit(shape, scratch, observer, {}, search_alg=FromFeed(feed), scheduler=scheduler, num_samples=feed.left)
+
+
+def slots_for(shape: Resources) -> int:
+    """Return how many trials of this shape run at once.
+
+    Raises:
+        UserError: not a single one does.
+    """
+    available = ray.cluster_resources()
+    slots = []
+    for kind, each in (("CPU", shape.cpus), ("GPU", shape.gpus)):
+        needed, have = each * shape.workers, available.get(kind, 0)
+        if needed > have:
+            raise UserError(f"a trial needs {needed:g} {kind}s, there are {have:g}; change its 'resources'")
+        if needed:
+            slots.append(int(have / needed + 1e-9))
+    return min(slots)
+
+
+def _fit(shape: Resources, scratch: Path, observer: Observer, space: dict[str, Any], **options: Any) -> None:
+    """Run one `Tuner` to its end."""
+    tuner = tune.Tuner(
+        tune.with_resources(tune_function, _held(shape)),
+        param_space=space,
+        tune_config=tune.TuneConfig(
+            reuse_actors=True,
+            max_concurrent_trials=slots_for(shape),
+            trial_dirname_creator=_numbered(),
+            **options,
+        ),
+        run_config=tune.RunConfig(
+            name=f"{len(list(scratch.glob('*'))):03d}",
+            storage_path=str(scratch),
+            failure_config=tune.FailureConfig(max_failures=RETRIES),
+            callbacks=[Watch(observer)],
+            verbose=0,
+        ),
+    )
+    tuner.fit()
+
+
+def _held(shape: Resources) -> Any:
+    """Return what Tune reserves for a trial."""
+    if shape.workers > 1:
+        return tune.PlacementGroupFactory([_SUPERVISOR])
+    return tune.PlacementGroupFactory([{"CPU": shape.cpus} | ({"GPU": shape.gpus} if shape.gpus else {})])
+
+
+def _numbered() -> Callable[[Any], str]:
+    """Short names for Tune's folders; by default they hold the whole configuration."""
+    numbers = itertools.count()
+    return lambda _: f"{next(numbers):05d}"

@@ -1,0 +1,222 @@
+"""One trial, from its specification to its result. Knows nothing of Ray or MLflow.
+
+The stages follow one another as the pipelines of the paper say (`Trial.pipeline`):
+
+```
+            build ─> pretrain ─> search ─> cut ─> retrain          ─> evaluate
+DMSnp                            all weights      from scratch
+DMSp                 shared      all weights      from the searched weights
+DMSp-                shared      structure only   statistics only
+```
+
+A finished stage leaves its outputs and a marker in the trial's folder; a trial that is run again
+skips it, and continues an unfinished one from its last checkpoint.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import nn
+
+from dms_bench.methods.base import SearchContext
+from dms_bench.runtime.budget import TOLERANCE, target_of
+from dms_bench.runtime.group import Group
+from dms_bench.runtime.initialise import reinitialise
+from dms_bench.runtime.latency import latencies
+from dms_bench.runtime.loop import Log, Report, StageLoop, replay
+from dms_bench.runtime.meter import Meter, costs
+from dms_bench.runtime.record import ARCHITECTURE, WEIGHTS, describe, load_weights, save_weights, write_description
+from dms_bench.runtime.spaces import space_of, untrained
+from dms_bench.runtime.storage import StageFolder, WorkFolder, write_atomic
+from dms_bench.scaling import Architecture, Count, SearchSpace, count, cut, plan_surgery
+from dms_bench.spec.trial import Trial
+from dms_bench.tasks import Task
+from dms_bench.tracking import TrialResult
+
+
+def run_trial(
+    trial: Trial,
+    folder: WorkFolder,
+    group: Group,
+    *,
+    supernet: WorkFolder | None = None,
+    log: Log | None = None,
+    report: Report | None = None,
+) -> TrialResult | None:
+    """Run what is left of a trial; every worker of its group calls this.
+
+    Args:
+        trial: what to do.
+        folder: the trial's folder, on storage that all workers share.
+        group: this process's place among the workers.
+        supernet: folder of the pretrained supernet, where the trial has a pretraining recipe.
+        log: publishes epochs; called by the leading worker only.
+        report: tells a scheduler about epochs of the retraining; called by all workers.
+
+    Returns:
+        The result, which is also in the folder; None in workers that do not lead.
+
+    Raises:
+        UserError: the specification cannot be carried out.
+        TrialFailure: NaN losses, a damaged file, workers that disagree.
+    """
+    with Meter(folder, group.hardware(), writes=group.leads) as meter:
+        run = _Run(trial, folder, group, meter, supernet, log, report)
+        network, architecture = run.search()
+        network = run.finetune(network)
+        return run.evaluate(network, architecture) if group.leads else None
+
+
+def pretrain_supernet(trial: Trial, folder: WorkFolder, group: Group) -> None:
+    """Train the supernet that `trial` shares with others, unless that is done; every worker calls this.
+
+    Raises:
+        UserError: the specification cannot be carried out.
+        TrialFailure: NaN losses or damaged checkpoints.
+    """
+    assert trial.pretrain is not None
+    stage = folder.stage("pretrain")
+    if _finished(stage, group):
+        return
+    with Meter(folder, group.hardware(), writes=group.leads) as meter, meter.stage("pretrain"):
+        task: Task = trial.task.load_implementation()(trial.task, trial.seed)
+        loop = StageLoop(stage, group, meter)
+        model = task.fit(task.build(trial.supernet), trial.pretrain, loop).cpu()
+        if group.leads:
+            save_weights(model, stage.output(WEIGHTS))
+            stage.finish((WEIGHTS,), loop.history)
+
+
+@dataclass(frozen=True)
+class _Run:
+    """One attempt at a trial; each method is a stage."""
+
+    trial: Trial
+    folder: WorkFolder
+    group: Group
+    meter: Meter
+    supernet: WorkFolder | None
+    log: Log | None
+    report: Report | None
+
+    @property
+    def starts_random(self) -> bool:
+        return self.trial.pipeline == "DMSnp"
+
+    def search(self) -> tuple[nn.Module, Architecture]:
+        """Return the network that the search finds, ready to be trained on, and what it kept."""
+        with self.meter.stage("build"):
+            task, space = self._task(), space_of(self.trial.task, self.trial.supernet)
+            target = target_of(self.trial, space)
+            model = self._supernet(task)
+        stage = self.folder.stage("search")
+        if _finished(stage, self.group):
+            self._replay("search")
+            architecture = Architecture.from_json(stage.output(ARCHITECTURE).read_text())
+            network = cut(model, space, architecture)
+            if not self.starts_random:
+                load_weights(network, stage.output(WEIGHTS))
+        else:
+            with self.meter.stage("search"):
+                loop = self._loop("search")
+                method = self.trial.method.load_implementation()(self.trial.method)
+                architecture = method.search(SearchContext(self.trial, task, model, space, target, loop))
+                self.group.agree(architecture.to_json(), "the architecture found")
+                network = cut(model.cpu(), space, architecture)
+                if self.group.leads:
+                    outputs: tuple[str, ...] = (ARCHITECTURE,)
+                    write_atomic(stage.output(ARCHITECTURE), architecture.to_json())
+                    if not self.starts_random:
+                        save_weights(network, stage.output(WEIGHTS))
+                        outputs += (WEIGHTS,)
+                    stage.finish(outputs, loop.history)
+        if self.starts_random:
+            network = cut(self._supernet(task), space, architecture)
+            reinitialise(network, self.trial.seed)
+        return network, architecture
+
+    def finetune(self, network: nn.Module) -> nn.Module:
+        """Retrain the cut network, or for DMSp- only re-estimate its statistics."""
+        retrains = self.trial.pipeline != "DMSp-"
+        stage = self.folder.stage("retrain" if retrains else "recalibrate")
+        if _finished(stage, self.group):
+            self._replay(stage.name)
+            load_weights(network, stage.output(WEIGHTS))
+            return network
+        with self.meter.stage(stage.name):
+            loop, task = self._loop(stage.name), self._task()
+            if retrains:
+                assert self.trial.retrain is not None
+                network = task.fit(network, self.trial.retrain, loop)
+            elif self.group.leads:
+                task.recalibrate(network, self.group.device)
+                measured = task.evaluate(network, "val", self.group.device)
+                loop.epoch_done(1, {f"val_{name}": value for name, value in measured.items()}, {})
+            network = network.cpu()
+            if self.group.leads:
+                save_weights(network, stage.output(WEIGHTS))
+                stage.finish((WEIGHTS,), loop.history)
+        return network
+
+    def evaluate(self, network: nn.Module, architecture: Architecture) -> TrialResult:
+        """Measure the network on the test split, once, and write the result."""
+        task, space, device = self._task(), space_of(self.trial.task, self.trial.supernet), self.group.device
+        with self.meter.stage("evaluate"):
+            counted = count(network.cpu(), task.example_input(1))
+            supernet = task.build(untrained(self.trial.supernet))
+            surgery = plan_surgery(supernet, space, architecture)
+            description = describe(self.trial, space, architecture, surgery, counted.counter)
+            write_description(self.folder.path / ARCHITECTURE, description)
+            metrics = task.evaluate(network, "test", device)
+            times = latencies([network, supernet], task.example_input(1), device)
+        result = self._result(counted, space, metrics, times)
+        write_atomic(self.folder.result, result.model_dump_json(indent=1))
+        return result
+
+    def _result(self, counted: Count, space: SearchSpace, metrics: dict[str, float], times: list[float]) -> TrialResult:
+        metric, target = self.trial.task.metric, target_of(self.trial, space)
+        cost = getattr(counted, self.trial.budget.kind)
+        shared = costs(self.supernet) if self.supernet else []
+        return TrialResult(
+            metric=metric,
+            value=metrics[metric],
+            metrics=metrics,
+            macs=counted.macs,
+            params=counted.params,
+            supernet_macs=round(space.macs),
+            supernet_params=round(space.params),
+            latency_ms=times[0],
+            supernet_latency_ms=times[1],
+            target=target,
+            budget_missed=self.trial.method.uses_budget and abs(cost - target) > TOLERANCE * target,
+            costs=shared + costs(self.folder),
+            seed=self.trial.seed,
+        )
+
+    def _task(self) -> Task:
+        task: Task = self.trial.task.load_implementation()(self.trial.task, self.trial.seed)
+        return task
+
+    def _supernet(self, task: Task) -> nn.Module:
+        """Build the supernet with the weights that the pipeline starts from."""
+        model = task.build(untrained(self.trial.supernet) if self.starts_random else self.trial.supernet)
+        if self.supernet is not None:
+            load_weights(model, self.supernet.stage("pretrain").output(WEIGHTS))
+        return model
+
+    def _loop(self, name: str) -> StageLoop:
+        report = self.report if name != "search" else None
+        return StageLoop(self.folder.stage(name), self.group, self.meter, self.log, report)
+
+    def _replay(self, name: str) -> None:
+        if self.log is not None:
+            replay(name, self.folder.stage(name).history(), self.log)
+
+
+def _finished(stage: StageFolder, group: Group) -> bool:
+    """Ask whether a stage is finished, when no worker can be changing the answer."""
+    group.barrier()
+    answer = stage.finished()
+    group.barrier()
+    return answer

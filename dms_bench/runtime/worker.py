@@ -1,0 +1,159 @@
+"""What runs on the cluster: the function that Ray Tune calls for each unit of work.
+
+A trial with one worker is computed right there, in Tune's actor, which is used again for the next
+trial: 0.02 s between two trials. More workers are a Ray Train group, which takes half a minute to start.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+from dms_bench.errors import TrialFailure, UserError
+from dms_bench.runtime.group import Group, alone, set_up_process
+from dms_bench.runtime.publish import open_run, publish_result
+from dms_bench.runtime.trial import pretrain_supernet, run_trial
+from dms_bench.runtime.work import Work
+from dms_bench.tracking import TrackingLost
+
+#: How often a group of workers is started again when one of its processes dies.
+GROUP_RETRIES = 2
+_log = logging.getLogger(__name__)
+
+
+def tune_function(config: dict[str, str]) -> None:
+    """Do one unit of work; a failure is recorded in its folder and does not reach Tune."""
+    from ray import tune
+
+    work = Work.model_validate_json(config["work"])
+    with work.folder.claimed(), _supernet_claimed(work):
+        carry_out(work, tune.report)
+
+
+@contextmanager
+def _supernet_claimed(work: Work) -> Iterator[None]:
+    """Be the only one who trains the shared supernet, where a trial finds it not trained.
+
+    The driver has supernets trained before their trials; only samples that vary the training find none.
+    """
+    shared = work.supernet if work.kind == "trial" else None
+    with ExitStack() as claims:
+        if shared is not None and not shared.stage("pretrain").finished():
+            claims.enter_context(shared.claimed(math.inf))
+            if shared.stage("pretrain").finished():
+                claims.close()
+        yield
+
+
+def carry_out(work: Work, report: Callable[[dict[str, Any]], None]) -> None:
+    """Run the work in this process, or in a group of workers, and record how it failed if it does."""
+    folder, resources = work.folder, work.trial.resources
+    folder.forget_failure()
+    try:
+        if resources.workers == 1:
+            do_part(work, alone(resources), report)
+        else:
+            _run_group(work)
+    except TrackingLost as error:
+        _log.warning("%s", error)  # the driver publishes from the folder
+    except Exception as error:
+        folder.fail(message_of(error), traceback.format_exc())
+    _publish_failure(work)
+
+
+def do_part(work: Work, group: Group, report: Callable[[dict[str, Any]], None]) -> None:
+    """Do this worker's part of the work; the leading worker publishes."""
+    if work.supernet is not None:
+        pretrain_supernet(work.trial, work.supernet, group)
+    if work.kind == "supernet":
+        return
+    folder = work.folder
+    run = open_run(work) if group.leads else None
+    run_trial(
+        work.trial,
+        folder,
+        group,
+        supernet=work.supernet,
+        log=run.log if run else None,
+        report=report if work.scheduled else None,
+    )
+    if run is not None:
+        publish_result(folder, run)
+
+
+def message_of(error: BaseException) -> str:
+    """Return one line that says what went wrong."""
+    text = " ".join(str(error).split())[:1000]
+    if isinstance(error, TrialFailure | UserError):
+        return text
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
+def _publish_failure(work: Work) -> None:
+    failure = work.folder.failure()
+    if failure is None or work.kind != "trial":
+        return
+    try:
+        open_run(work).fail(failure)
+    except TrackingLost as error:
+        _log.warning("%s", error)
+
+
+def _run_group(work: Work) -> None:
+    """Run the work in a Ray Train group of workers and wait for it.
+
+    Raises:
+        TrialFailure: the group died more often than it is started again.
+    """
+    from ray.train import FailureConfig, RunConfig, ScalingConfig
+    from ray.train.torch import TorchTrainer
+    from ray.train.v2.api.exceptions import TrainingFailedError
+    from ray.tune.integration.ray_train import TuneReportCallback
+
+    resources = work.trial.resources
+    each = {"CPU": resources.cpus} | ({"GPU": resources.gpus} if resources.gpus else {})
+    trainer = TorchTrainer(
+        _group_function,
+        train_loop_config={"work": work.model_dump_json()},
+        scaling_config=ScalingConfig(
+            num_workers=resources.workers, use_gpu=resources.gpus > 0, resources_per_worker=each
+        ),
+        run_config=RunConfig(
+            name=f"{work.key}-{len(list(work.folder.attempts.glob('*.json')))}",
+            storage_path=str(work.suite_folder / "ray"),
+            failure_config=FailureConfig(max_failures=GROUP_RETRIES, controller_failure_limit=GROUP_RETRIES),
+            callbacks=[TuneReportCallback()],
+        ),
+    )
+    try:
+        trainer.fit()
+    except TrainingFailedError as error:
+        if work.folder.failure() is None:
+            reasons = getattr(error, "worker_failures", {}) or {0: error}
+            reason = message_of(reasons[min(reasons)])
+            raise TrialFailure(f"its workers failed {GROUP_RETRIES + 1} times: {reason}") from error
+
+
+def _group_function(config: dict[str, str]) -> None:
+    """Be one worker of a group."""
+    import ray.train
+    from ray.train.torch import get_device
+
+    work = Work.model_validate_json(config["work"])
+    if work.folder.failure() is not None:
+        return  # the group was started again after an error that no repetition mends
+    resources = work.trial.resources
+    set_up_process(resources)
+    group = Group(get_device(), resources, ray.train.get_context().get_world_rank())
+    try:
+        do_part(work, group, ray.train.report)
+    except TrackingLost as error:
+        _log.warning("%s", error)  # the driver publishes from the folder
+    except (TrialFailure, UserError) as error:
+        # Any other error may only say that another worker has died, which starting again mends.
+        work.folder.fail(message_of(error), traceback.format_exc())
+        raise  # so that Ray ends the workers that wait for this one

@@ -1,0 +1,54 @@
+"""The toy plug-in of the integration tests, and trials of it."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dms_bench.runtime.group import Group, alone
+from dms_bench.runtime.storage import WorkFolder
+from dms_bench.spec import Resources, Trial, plugins
+
+PLUGIN = Path(__file__).parents[2] / "integration" / "plugin"
+
+
+@pytest.fixture(autouse=True, scope="session")
+def toy_plugin():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(PLUGIN)
+        plugins.registered.cache_clear()
+        yield
+    plugins.registered.cache_clear()
+
+
+@pytest.fixture
+def toy_trial() -> Callable[..., Trial]:
+    """Return a function that makes a trial of the toy task."""
+
+    def make(**fields: Any) -> Trial:
+        return Trial.model_validate(
+            {
+                "experiment": "toy",
+                "task": {"kind": "toy", "width": 12},
+                "supernet": {"model": "mlp"},
+                "budget": {"kind": "macs", "target": "50%"},
+                "method": "half",
+                "pretrain": {"epochs": 2},
+                "search": {"epochs": 3},
+                "retrain": {"epochs": 4},
+                **fields,
+            }
+        ).canonical()
+
+    return make
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> WorkFolder:
+    return WorkFolder(tmp_path / "trial")
+
+
+@pytest.fixture
+def group() -> Group:
+    return alone(Resources())

@@ -1,0 +1,107 @@
+"""Sampled sweeps go on where they stopped, with the same samples."""
+
+import pytest
+
+from dms_bench.runtime.sampling import Sampler, sampled_sweeps
+from dms_bench.spec import parse_suite
+
+
+def _suite(algorithm="random", samples=6, seed=0, space=None):
+    return parse_suite(
+        {
+            "name": "sampled",
+            "experiments": [
+                {
+                    "name": "toy",
+                    "task": {"kind": "toy"},
+                    "supernet": {"model": "mlp"},
+                    "budget": {"kind": "macs", "target": "50%"},
+                    "method": "half",
+                    "search": {"epochs": 1},
+                    "retrain": {"epochs": 1},
+                    "sweep": {
+                        "grid": {"seed": [0, 1]},
+                        "sample": {
+                            "algorithm": algorithm,
+                            "samples": samples,
+                            "seed": seed,
+                            "space": space
+                            or {
+                                "retrain.lr": {"low": 0.001, "high": 1.0, "log": True},
+                                "retrain.steps": [2, 4],
+                            },
+                        },
+                    },
+                }
+            ],
+        }
+    )
+
+
+def _sweep(folder, **options):
+    return next(iter(sampled_sweeps(_suite(**options), folder)))
+
+
+def _drain(sampler, ends_after=None):
+    trials = []
+    while len(trials) != ends_after and (trial := sampler.next()) is not None:
+        trials.append(trial)
+        sampler.tell(trial.hash, trial.retrain.lr)
+    return trials
+
+
+def test_there_is_a_sweep_per_point_of_the_grid(tmp_path):
+    sweeps = list(sampled_sweeps(_suite(), tmp_path))
+    assert [sweep.example.seed for sweep in sweeps] == [0, 1]
+    assert len({sweep._path for sweep in sweeps}) == 2
+
+
+@pytest.mark.parametrize("algorithm", ["random", "optuna"])
+def test_samples_lie_in_the_space_and_differ(tmp_path, algorithm):
+    trials = _drain(Sampler(_sweep(tmp_path, algorithm=algorithm), {}, True))
+    assert len({trial.hash for trial in trials}) == 6
+    assert all(0.001 <= trial.retrain.lr <= 1 and trial.retrain.steps in (2, 4) for trial in trials)
+    assert [trial.hash for trial in _sweep(tmp_path, algorithm=algorithm).trials] == [trial.hash for trial in trials]
+
+
+def test_random_samples_are_the_same_whether_interrupted_or_not(tmp_path):
+    whole = _drain(Sampler(_sweep(tmp_path / "whole"), {}, True))
+    first = _drain(Sampler(_sweep(tmp_path / "parts"), {}, True), ends_after=3)
+    # The third was under way when the driver died: it comes first, then what had not been drawn.
+    finished = {trial.hash: 0.5 for trial in first[:2]}
+    sampler = Sampler(_sweep(tmp_path / "parts"), finished, True)
+    assert sampler.left == 4
+    rest = _drain(sampler)
+    assert rest[0] == first[2]
+    assert [trial.hash for trial in [*first, *rest[1:]]] == [trial.hash for trial in whole]
+
+
+def test_more_samples_go_on_from_those_there_are_another_space_does_not(tmp_path):
+    first = _drain(Sampler(_sweep(tmp_path, samples=3), {}, True))
+    more = _sweep(tmp_path, samples=5)
+    assert more.trials == first
+    assert _sweep(tmp_path, seed=1).trials == []
+
+
+def test_optuna_learns_from_what_an_earlier_run_found(tmp_path):
+    """With finished samples that favour large rates, the next ones are larger than drawn at random."""
+    sweep = _sweep(tmp_path, algorithm="optuna", samples=40, space={"retrain.lr": {"low": 0.0, "high": 1.0}})
+    known = {}
+    for number in range(20):
+        parameters = {"retrain.lr": number / 20}
+        sweep.note(parameters)
+        known[sweep.trial(parameters).hash] = number / 20
+    fresh = _drain(
+        Sampler(
+            _sweep(tmp_path, algorithm="optuna", samples=40, space={"retrain.lr": {"low": 0.0, "high": 1.0}}),
+            known,
+            True,
+        )
+    )
+    assert len(fresh) == 20
+    assert sum(trial.retrain.lr for trial in fresh) / 20 > 0.7
+
+
+def test_a_space_smaller_than_the_number_of_samples_is_drawn_once(tmp_path):
+    sweep = _sweep(tmp_path, samples=50, space={"retrain.steps": [1, 2, 4], "retrain.lr": [0.1, 0.2]})
+    assert len(_drain(Sampler(sweep, {}, True))) == 6

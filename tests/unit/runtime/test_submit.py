@@ -1,0 +1,52 @@
+import pytest
+
+from dms_bench.errors import UserError
+from dms_bench.runtime.submit import entrypoint, submit
+from dms_bench.spec import Suite
+
+HERE, THERE = "http://127.0.0.1:8265", "http://ray.example:8265"
+
+
+@pytest.fixture(autouse=True)
+def in_a_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+def _suite(**fields):
+    return Suite.model_construct(name="quick", **{"storage": "runs", "tracking": "sqlite:///mlflow.db", **fields})
+
+
+def test_on_this_machine_results_stay_in_the_working_folder(tmp_path):
+    command = entrypoint(_suite(), tmp_path / "suites" / "quick.yaml", HERE, smoke=True)
+    assert command == (
+        f"python -m dms_bench run suites/quick.yaml --smoke --storage {tmp_path}/runs "
+        f"--tracking sqlite:///{tmp_path}/mlflow.db"
+    )
+
+
+@pytest.mark.parametrize("fields", [{"storage": "/shared/runs"}, {"tracking": "http://mlflow.example:5000"}])
+def test_elsewhere_paths_of_this_machine_are_refused(tmp_path, fields):
+    with pytest.raises(UserError, match=r"(storage|tracking) '.*' is relative to a folder"):
+        entrypoint(_suite(**fields), tmp_path / "quick.yaml", THERE)
+
+
+def test_elsewhere_shared_storage_and_a_server_are_fine(tmp_path):
+    suite = _suite(storage="/shared/runs", tracking="http://mlflow.example:5000")
+    assert entrypoint(suite, tmp_path / "quick.yaml", THERE) == "python -m dms_bench run quick.yaml"
+
+
+def test_a_suite_outside_the_working_folder_is_refused(tmp_path):
+    with pytest.raises(UserError, match="put the suite below it"):
+        entrypoint(_suite(), tmp_path.parent / "quick.yaml", HERE)
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:8265", "http://127.0.0.1:1"])
+def test_a_cluster_that_does_not_answer_is_one_line(tmp_path, address):
+    (tmp_path / "quick.yaml").write_text(
+        "name: quick\nexperiments:\n- {name: toy, task: toy, supernet: {model: mlp}, method: half, "
+        "budget: {kind: macs, target: 50%}, search: {epochs: 1}, retrain: {epochs: 1}}\n"
+    )
+    with pytest.raises(UserError) as error:
+        submit("quick.yaml", address)
+    assert address in str(error.value)
+    assert "\n" not in str(error.value)
