@@ -89,6 +89,16 @@ class Task(Protocol):
             UserError: a missing folder or an unknown data set.
         """
 
+    def check_recipe(self, recipe: Recipe) -> None:
+        """Refuse, before anything runs, a recipe that cannot be used with this task's data.
+
+        Raises:
+            UserError: it cannot, and why.
+        """
+
+    def initialise(self, model: nn.Module) -> None:
+        """Draw fresh weights for a network that was cut, from the seed, as if built at its present size."""
+
     def fit(self, model: nn.Module, recipe: Recipe, loop: Loop, structure: StructureHook | None = None) -> nn.Module:
         """Train `model` and return it (with its averaged weights, where the recipe averages).
 

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
 from dms_bench.cli.output import Output, write
-from dms_bench.errors import UserError, nearest
+from dms_bench.errors import UserError
 
-_FORMATS = ("table", "json")
 #: Of ImageNet, for which most of timm's networks were made.
 _CLASSES = 1000
 
@@ -29,12 +28,10 @@ def space(
         list[str] | None,
         typer.Option(metavar="PATTERN", help="Leave out groups and stages of such names; again for more."),
     ] = None,
-    format: Annotated[str, typer.Option("--format", "-f", help="table or json.")] = "table",
+    format: Annotated[Literal["table", "json"], typer.Option("--format", "-f", help="How to write it.")] = "table",
     output: Output = None,
 ) -> None:
     """Find and prove the search space of a network: what is searched, what not and why."""
-    if format not in _FORMATS:
-        raise UserError(f"unknown format {format!r}; {nearest(format, _FORMATS)}")
     args = dict(map(_argument, arg or ()))
 
     from dms_bench.report.space import describe_space, render_space

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -15,13 +15,15 @@ Trial = Annotated[
 ]
 Suite = Annotated[str | None, typer.Option(help="Only this suite (its name).", show_default=False)]
 Tracking = Annotated[str, typer.Option(help="MLflow tracking URI.", envvar="MLFLOW_TRACKING_URI")]
+#: The same as `dms_bench.report.render.Format`, which would take long to import.
+Format = Literal["table", "markdown", "csv", "html"]
 
 _TRACKING = "sqlite:///mlflow.db"
 
 
 def leaderboard(
     suite: Suite = None,
-    format: Annotated[str, typer.Option("--format", "-f", help="table, markdown, csv or html.")] = "table",
+    format: Annotated[Format, typer.Option("--format", "-f", help="How to write it.")] = "table",
     output: Output = None,
     tracking: Tracking = _TRACKING,
 ) -> None:

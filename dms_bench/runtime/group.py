@@ -72,7 +72,7 @@ class Group:
 def alone(resources: Resources) -> Group:
     """Return the group of a trial that has one worker: this process.
 
-    Sets the number of threads that PyTorch uses and its treatment of denormal numbers.
+    Sets the number of threads that PyTorch uses.
     """
     device = torch.device("cuda" if resources.gpus > 0 else "cpu")
     set_up_process(resources)
@@ -80,9 +80,5 @@ def alone(resources: Resources) -> Group:
 
 
 def set_up_process(resources: Resources) -> None:
-    """Let PyTorch use this worker's share of cores, and no denormal numbers.
-
-    Soft masks are full of denormals, and a processor takes many times longer for each of them.
-    """
+    """Let PyTorch use this worker's share of cores."""
     torch.set_num_threads(max(1, int(resources.cpus)))
-    torch.set_flush_denormal(True)

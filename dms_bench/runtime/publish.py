@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 from dms_bench.runtime.loop import replay
+from dms_bench.runtime.meter import costs
 from dms_bench.runtime.record import ARCHITECTURE, WEIGHTS
 from dms_bench.runtime.storage import StageFolder, WorkFolder
 from dms_bench.runtime.work import Work
@@ -35,9 +36,9 @@ def publish(work: Work) -> None:
         return
     failure, stopped = folder.failure(), folder.stopped()
     if stopped is not None:
-        run.stop(stopped[0])
+        run.stop(stopped[0], costs(folder))
     elif failure is not None:
-        run.fail(failure)
+        run.fail(failure, costs(folder))
 
 
 def publish_result(folder: WorkFolder, run: TrialRun) -> None:

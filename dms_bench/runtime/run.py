@@ -55,16 +55,21 @@ def check(trials: Iterable[Trial]) -> None:
     Raises:
         UserError: they are not.
     """
-    seen = set()
+    seen: set[object] = set()
     for trial in trials:
         task_key = trial.task.content_hash()
         supernet_key = (task_key, trial.supernet.content_hash(), trial.pipeline == "DMSnp")
         budget_key = (*supernet_key, trial.budget, trial.method.uses_budget)
-        if budget_key in seen:
+        stages = [recipe for recipe in (trial.pretrain, trial.search, trial.retrain) if recipe]
+        recipes = {(task_key, recipe.content_hash()): recipe for recipe in stages}
+        if {budget_key, *recipes} <= seen:
             continue
         task = trial.task.load_implementation()(trial.task, trial.seed)
         if task_key not in seen:
             task.prepare()
+        for key, recipe in recipes.items():
+            if key not in seen:
+                task.check_recipe(recipe)
         if supernet_key not in seen and trial.pipeline != "DMSnp":
             task.build(trial.supernet)  # a missing checkpoint is noticed here
         if trial.method.uses_budget:
@@ -72,4 +77,4 @@ def check(trials: Iterable[Trial]) -> None:
             from dms_bench.runtime.spaces import space_of
 
             target_of(trial, space_of(trial.task, trial.supernet))
-        seen |= {task_key, supernet_key, budget_key}
+        seen |= {task_key, supernet_key, budget_key, *recipes}

@@ -41,8 +41,8 @@ def submit(suite_path: Path | str, address: str, *, smoke: bool = False, fresh: 
         UserError: the suite is wrong, the cluster does not answer, or the working folder is too large.
     """
     suite = load_suite(Path(suite_path), smoke=smoke)
-    command = entrypoint(suite, Path(suite_path), address, smoke=smoke, fresh=fresh)
     client = _client(address)
+    command = entrypoint(suite, Path(suite_path), address, smoke=smoke, fresh=fresh)
     job = _submit(client, command, suite)
     print(f"submitted {job} to {address}", flush=True)
     try:

@@ -22,7 +22,6 @@ from torch import nn
 from dms_bench.methods.base import SearchContext
 from dms_bench.runtime.budget import TOLERANCE, target_of
 from dms_bench.runtime.group import Group
-from dms_bench.runtime.initialise import reinitialise
 from dms_bench.runtime.latency import latencies
 from dms_bench.runtime.loop import Log, Report, StageLoop, replay
 from dms_bench.runtime.meter import Meter, costs
@@ -133,7 +132,7 @@ class _Run:
                     stage.finish(outputs, loop.history)
         if self.starts_random:
             network = cut(self._supernet(task), space, architecture)
-            reinitialise(network, self.trial.seed)
+            task.initialise(network)
         return network, architecture
 
     def finetune(self, network: nn.Module) -> nn.Module:

@@ -15,6 +15,7 @@ from typing import Any
 
 from dms_bench.errors import TrialFailure, UserError
 from dms_bench.runtime.group import Group, alone, set_up_process
+from dms_bench.runtime.meter import costs
 from dms_bench.runtime.publish import open_run, publish_result
 from dms_bench.runtime.trial import pretrain_supernet, run_trial
 from dms_bench.runtime.work import Work
@@ -98,7 +99,7 @@ def _publish_failure(work: Work) -> None:
     if failure is None or work.kind != "trial":
         return
     try:
-        open_run(work).fail(failure)
+        open_run(work).fail(failure, costs(work.folder))
     except TrackingLost as error:
         _log.warning("%s", error)
 

@@ -3,6 +3,7 @@
 from dms_bench.scaling.architecture import Architecture
 from dms_bench.scaling.build import find_space
 from dms_bench.scaling.counter import Count, count
+from dms_bench.scaling.initialise import reinitialise
 from dms_bench.scaling.schedule import falling_target
 from dms_bench.scaling.space import SearchSpace
 from dms_bench.scaling.supernet import Supernet
@@ -20,4 +21,5 @@ __all__ = [
     "falling_target",
     "find_space",
     "plan_surgery",
+    "reinitialise",
 ]

@@ -108,6 +108,9 @@ class _Builder:
             macs_model=cost.of_operators(self.trace),
             params_model=cost.of_parameters(self.parameters, slices),
             excluded=self._frozen(roots, slices) if width else {},
+            views={
+                name: [view.relabelled(elements) for view in views] for name, views in self.trace.views.items()
+            },
         )
 
     def _tensor(self, name: str) -> Tensor:

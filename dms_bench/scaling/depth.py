@@ -9,6 +9,9 @@ from torch import Tensor, nn
 
 from dms_bench.scaling.trace import Trace
 
+#: A module whose inner residual modules hold this share of its weights is a run of blocks, not a block.
+RUN_SHARE = 0.9
+
 
 @dataclass(frozen=True)
 class Stage:
@@ -34,7 +37,8 @@ def find_stages(model: nn.Module, trace: Trace) -> tuple[Stage, ...]:
     """Return the runs of removable blocks.
 
     A block is removable when its output is its input plus something: the input tensor reaches the
-    output through additions and activations alone. Of nested ones the innermost count.
+    output through additions and activations alone. Of nested ones the inner count where they make up
+    nearly all of the outer one (a run of blocks), else the outer (a block of residual branches and more).
     """
     modules = dict(model.named_modules())
     times = Counter(call.name for call in trace.calls)
@@ -46,12 +50,28 @@ def find_stages(model: nn.Module, trace: Trace) -> tuple[Stage, ...]:
         adds = id(entry) in trace.residual_of.get(id(output), frozenset()) and output is not entry
         if adds and output.shape == entry.shape and any(True for _ in modules[call.name].parameters()):
             removable.append(call.name)
-    innermost = [name for name in removable if not any(other.startswith(name + ".") for other in removable)]
     stages: dict[str, list[str]] = {}
-    for name in innermost:
+    for name in _blocks(removable, {name: _weights(modules[name]) for name in removable}):
         stages.setdefault(name.rpartition(".")[0], []).append(name)
     result = []
     for container, blocks in stages.items():
         siblings = sum(1 for child in modules[container].children() if any(True for _ in child.parameters()))
         result.append(Stage(container or "network", tuple(blocks), minimum=int(siblings == len(blocks))))
     return tuple(result)
+
+
+def _blocks(removable: list[str], weights: dict[str, int]) -> list[str]:
+    """Choose between nested residual modules, in the order of their calls."""
+    gone: set[str] = set()
+    for name in removable:  # outer modules are called before inner ones
+        inner = [other for other in removable if other.startswith(name + ".")]
+        top = [one for one in inner if not any(one.startswith(other + ".") for other in inner)]
+        if name in gone or sum(weights[one] for one in top) < RUN_SHARE * weights[name]:
+            gone.update(inner)
+        else:
+            gone.add(name)
+    return [name for name in removable if name not in gone]
+
+
+def _weights(module: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in module.parameters())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import re
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from dataclasses import replace
 
 import torch
@@ -40,7 +40,9 @@ def prove(model: nn.Module, example: Tensor, space: SearchSpace, seed: int = 0) 
     error = proof.error(names)
     if not error <= TOLERANCE:
         rough = _Proof(model, example, space, torch.Generator().manual_seed(seed), torch.float)
+        rough.mend()
         names = rough.provable(names)
+        space = proof.space = rough.space
         error = proof.error(names)
         if not error <= TOLERANCE:
             names = proof.provable(names)
@@ -61,6 +63,8 @@ class _Proof:
         self.trials = 0
         #: Why the last trial failed; and by unit, why it was dropped.
         self.failure = ""
+        #: The module in whose code it failed, where that is known.
+        self.culprit = ""
         self.reasons: dict[str, str] = {}
         self.model = copy.deepcopy(model).to(dtype).eval().requires_grad_(False)
         _randomise(self.model, generator)
@@ -68,6 +72,16 @@ class _Proof:
         self.masked = copy.deepcopy(self.model, {id(tensor): tensor for tensor in self.model.parameters()})
         self.forward = MaskedForward(self.masked, space)
         self.example = example.to(dtype) if example.is_floating_point() else example
+
+    def mend(self) -> None:
+        """Let cuts mend the sizes in the code of those classes of modules that fail, until none is left."""
+        views = self.space.views
+        while not self.passes(self.space.names):
+            kind = type(self.model.get_submodule(self.culprit)) if self.culprit else None
+            names = {name for name in views if kind in (None, type(self.model.get_submodule(name)))}
+            if names <= self.space.mended:
+                break
+            self.space = replace(self.space, mended=self.space.mended | names)
 
     def provable(self, names: Sequence[str]) -> list[str]:
         """Return the units that can be cut: without the kinds, and then single units, that fail."""
@@ -113,15 +127,16 @@ class _Proof:
         architecture = self.space.architecture(mask)
         with torch.no_grad(), self.forward.using(mask.to(self.dtype)):
             expected = self.masked(self.example)
+        small = cut(self.model, self.space, architecture)
         try:
-            small = cut(self.model, self.space, architecture)
             with torch.no_grad(), FlopCounterMode(display=False) as counter:
                 found = small(self.example)
         except (RuntimeError, ValueError, TypeError, AssertionError, IndexError, ZeroDivisionError) as error:
             # Integers in the model's code that the cut did not mend.
             self.failure = f"the cut network fails in {_place(error)}"
+            self.culprit = _culprit(error, small, self.space.views)
             return float("inf")
-        self.failure = DIFFERS
+        self.failure, self.culprit = DIFFERS, ""
         if found.shape != expected.shape:
             return float("inf")
         macs = counter.get_total_flops() // 2 // len(self.example)
@@ -143,6 +158,17 @@ def _place(error: BaseException) -> str:
     return place
 
 
+def _culprit(error: BaseException, model: nn.Module, views: Container[str]) -> str:
+    """Name the innermost module with recorded calls whose code an error passed through."""
+    names = {id(module): name for name, module in model.named_modules()}
+    found, step = "", error.__traceback__
+    while step is not None:
+        name = names.get(id(step.tb_frame.f_locals.get("self")), "")
+        found = name if name and name in views else found
+        step = step.tb_next
+    return found
+
+
 def _randomise(model: nn.Module, generator: torch.Generator) -> None:
     """Give every tensor values under which no branch is silent (zero-initialised norms, layer scales)."""
     parameters = dict(model.named_parameters())
@@ -155,5 +181,9 @@ def _randomise(model: nn.Module, generator: torch.Generator) -> None:
                 continue
             if name.endswith("running_var") or (tensor.dim() == 1 and name.endswith(("weight", "gamma"))):
                 tensor.uniform_(0.5, 1.5, generator=generator)
-            elif tensor.dim() == 1 or (tensor.numel() > 1 and not bool(tensor.std() > 0)):
+            elif tensor.dim() == 1:
                 tensor.uniform_(-0.5, 0.5, generator=generator)
+            elif tensor.dim() > 1:
+                usual = (len(tensor) / tensor.numel()) ** 0.5
+                if not float(tensor.square().mean().sqrt()) > usual / 2:
+                    tensor.normal_(0, usual, generator=generator)

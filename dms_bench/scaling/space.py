@@ -13,6 +13,7 @@ from dms_bench.scaling.architecture import Architecture
 from dms_bench.scaling.cost import CostModel
 from dms_bench.scaling.depth import Stage
 from dms_bench.scaling.topk import Units
+from dms_bench.scaling.views import View
 
 Resource = Literal["macs", "params"]
 
@@ -71,6 +72,8 @@ class SearchSpace:
         norms: where masks enter statistics.
         sizes: labelled sizes that a module's own code saw: module -> [(size, elements [size])].
         heads: likewise, sizes that are numbers of heads.
+        views: calls in modules' code that hold sizes: module -> [call], with elements for labels.
+        mended: modules whose calls a cut has to mend.
         macs_model: MACs from kept counts.
         params_model: parameters from kept counts.
         excluded: what is not searched, and why.
@@ -86,6 +89,8 @@ class SearchSpace:
     macs_model: CostModel
     params_model: CostModel
     excluded: dict[str, str] = field(default_factory=dict)
+    views: dict[str, list[View]] = field(default_factory=dict)
+    mended: frozenset[str] = frozenset()
     #: Largest relative difference between masked and cut network seen in the proof.
     proof_error: float = float("nan")
     seconds: float = float("nan")
@@ -212,6 +217,7 @@ class SearchSpace:
             norms=tuple(norm for norm in norms if bool((norm.elements >= 0).any())),
             sizes=_renumber(self.sizes, renumber),
             heads=_renumber(self.heads, renumber),
+            views={name: [view.relabelled(renumber) for view in seen] for name, seen in self.views.items()},
             macs_model=self.macs_model.restrict(groups_kept, self._group_sizes(), blocks_kept),
             params_model=self.params_model.restrict(groups_kept, self._group_sizes(), blocks_kept),
             excluded={**self.excluded, **{name: reason for name in self.names if name in gone}},

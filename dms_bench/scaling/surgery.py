@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from dms_bench.scaling.architecture import Architecture
 from dms_bench.scaling.masking import strip_hooks
 from dms_bench.scaling.space import SearchSpace
+from dms_bench.scaling.views import Mend, attach, mend
 
 
 class Skip(nn.Module):
@@ -35,11 +36,13 @@ class Surgery:
         skipped: paths of removed blocks.
         shapes: new shape of every tensor that shrank.
         attributes: new integers of modules: module -> {attribute: value}.
+        mends: new sizes of calls in modules' code: module -> calls.
     """
 
     skipped: tuple[str, ...] = ()
     shapes: dict[str, tuple[int, ...]] = field(default_factory=dict)
     attributes: dict[str, dict[str, int]] = field(default_factory=dict)
+    mends: dict[str, tuple[Mend, ...]] = field(default_factory=dict)
 
 
 def cut(model: nn.Module, space: SearchSpace, architecture: Architecture) -> nn.Module:
@@ -79,7 +82,11 @@ def plan_surgery(model: nn.Module, space: SearchSpace, architecture: Architectur
         changed = _mended(name, module, space, kept, shapes)
         if changed:
             attributes[name] = changed
-    return Surgery(skipped, shapes, attributes)
+    mends = {
+        name: tuple(mend(view, lambda elements: int(kept[elements].sum())) for view in space.views[name])
+        for name in sorted(space.mended)
+    }
+    return Surgery(skipped, shapes, attributes, mends)
 
 
 def apply_structure(model: nn.Module, surgery: Surgery) -> None:
@@ -101,6 +108,8 @@ def apply_structure(model: nn.Module, surgery: Surgery) -> None:
         for attribute, value in values.items():
             old = getattr(module, attribute)
             setattr(module, attribute, (value,) if isinstance(old, tuple) else value)
+    for name, mends in surgery.mends.items():
+        attach(model.get_submodule(name), mends)
     for name in surgery.skipped:
         parent, _, child = name.rpartition(".")
         setattr(model.get_submodule(parent), child, Skip())
@@ -137,6 +146,8 @@ def _mended(
     elif isinstance(module, nn.modules.batchnorm._NormBase):
         running = shapes.get(prefix + "running_mean", weight)
         values = {} if running is None else {"num_features": running[0]}
+    elif isinstance(module, nn.GroupNorm) and weight is not None:
+        values = {"num_groups": weight[0] * module.num_groups // module.num_channels, "num_channels": weight[0]}
     elif isinstance(module, nn.LayerNorm) and weight is not None and len(weight) == 1:
         values = {"normalized_shape": weight[0]}
     else:

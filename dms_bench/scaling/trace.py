@@ -12,6 +12,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten
 
 from dms_bench.scaling.labels import Axes, Labels, along, canonical, lay, varying_dims
+from dms_bench.scaling.views import RecordViews, View
 
 #: A rule gets the tracer, the operator's arguments and result, and returns the result's axes (of the
 #: first result where there are several), or a list of axes when the result is a list of equals.
@@ -65,6 +66,8 @@ class Trace:
     sizes: dict[str, list[tuple[int, Tensor]]] = field(default_factory=dict)
     #: Dimensions that a module split into heads: module -> [(number of heads, labels)].
     heads: dict[str, list[tuple[int, Tensor]]] = field(default_factory=dict)
+    #: Calls with sizes in a module's own code: module -> [call].
+    views: dict[str, list[View]] = field(default_factory=dict)
     #: Tensors that reach another unchanged but for additions: id -> ids of ancestors.
     residual_of: dict[int, frozenset[int]] = field(default_factory=dict)
 
@@ -87,6 +90,8 @@ class Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
         #: Name of the operator that is running, without the underscore of in-place variants.
         self.operator = ""
         self._modules = dict(model.named_modules())
+        self._views = RecordViews({id(module): name for name, module in self._modules.items()}, self.along)
+        self.trace.views = self._views.views
         for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
             if tensor.is_floating_point() and tensor.dim() > 0:
                 axes = tuple(
@@ -103,6 +108,13 @@ class Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def axes(self, value: Any) -> Axes:
         """Return the axes of an operand; none for numbers and unlabelled tensors."""
         return self._axes.get(id(value), ()) if isinstance(value, Tensor) else ()
+
+    def along(self, tensor: Tensor, dim: int) -> Tensor | None:
+        """Return the labels along one dimension of a tensor, if it has any there, [size(dim)]."""
+        for axis in self.axes(tensor):
+            if varying_dims(axis) == [dim % tensor.dim()]:
+                return along(axis, dim)
+        return None
 
     def freeze(self, *values: Any, reason: str) -> None:
         """Exclude all labels of some operands."""
@@ -165,7 +177,7 @@ class Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
             handles.append(module.register_forward_pre_hook(self._enter(name), with_kwargs=True))
             handles.append(module.register_forward_hook(self._leave))
         try:
-            with torch.no_grad(), self:
+            with torch.no_grad(), self, self._views:
                 output = self._model(*inputs)
         finally:
             for handle in handles:
@@ -226,6 +238,7 @@ class Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def _enter(self, name: str) -> Callable[..., None]:
         def hook(module: nn.Module, args: Any, kwargs: Any) -> None:
             tensors = [value for value in tree_flatten((args, kwargs))[0] if isinstance(value, Tensor)]
+            self._views.begin(module)
             call = ModuleCall(name, tensors, order=len(self.trace.calls))
             self.trace.calls.append(call)
             self._stack.append(call)

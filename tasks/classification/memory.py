@@ -46,7 +46,7 @@ class MemorySource:
             self.tensors(split)
 
     def check_recipe(self, recipe: ClassificationRecipe) -> None:
-        """Raise UserError for options of timm's image pipeline."""
+        """Raise UserError for options of timm's image pipeline, and for a batch that the set cannot fill."""
         # Compared with the defaults, as a recipe that was stored and read again names every field.
         fields = type(recipe).model_fields
         given = [name for name in _PIPELINE_OPTIONS if getattr(recipe, name) != fields[name].get_default()]
@@ -54,6 +54,7 @@ class MemorySource:
             raise UserError(f"recipe: {', '.join(given)}: not for {self.data.name!r}, whose augmentation is 'shift'")
         if recipe.shift >= self.size:
             raise UserError(f"recipe: shift {recipe.shift} must be less than the image size {self.size}")
+        steps_per_epoch(self.train_samples(), recipe)
 
     def train_samples(self) -> int:
         """Return the number of training images."""

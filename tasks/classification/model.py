@@ -8,10 +8,13 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from timm.models import EfficientNet, MobileNetV3
+from timm.models._efficientnet_builder import efficientnet_init_weights
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from dms_bench.errors import UserError, nearest
+from dms_bench.scaling import reinitialise
 from dms_bench.spec.supernet import SupernetSpec
 
 #: Arguments of `timm.create_model` that other fields of the suite decide.
@@ -97,6 +100,18 @@ def load_weights(model: nn.Module, path: str) -> None:
 def network(model: nn.Module) -> nn.Module:
     """Return timm's network inside of a search's wrapper, or the model itself."""
     return next((module for module in model.modules() if hasattr(module, "get_classifier")), model)
+
+
+def initialise(model: nn.Module, seed: int) -> None:
+    """Draw fresh weights in place, as timm does when it builds the network.
+
+    EfficientNets and MobileNets keep their rule outside of the network, unlike timm's other families.
+    """
+    reinitialise(model, seed)
+    if isinstance(model, EfficientNet | MobileNetV3):
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            efficientnet_init_weights(model)
 
 
 @contextmanager

@@ -43,6 +43,10 @@ class Classification:
         """Generate the embedded data, or look at every split of the others. Raises UserError."""
         self._data.check()
 
+    def initialise(self, network: nn.Module) -> None:
+        """Draw fresh weights by timm's own rules, at the network's present size."""
+        model.initialise(network, self.seed)
+
     def check_recipe(self, recipe: Recipe) -> None:
         """Refuse, before anything runs, a recipe that cannot be used. Raises UserError."""
         recipe = _classification(recipe)

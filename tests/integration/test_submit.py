@@ -1,10 +1,12 @@
 """A suite as a Ray job on a head that the test starts on loopback."""
 
 import os
+import shutil
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -24,6 +26,7 @@ def _free_port() -> int:
 def head(tmp_path, command):
     """Address of a Ray head's dashboard."""
     port, dashboard = _free_port(), _free_port()
+    scratch = tempfile.mkdtemp(prefix="ray")  # pytest's own folders are too long for Ray's sockets
     binaries = Path(sys.executable).parent
     environment = {key: value for key, value in os.environ.items() if key != "PYTHONDONTWRITEBYTECODE"} | {
         "RAY_AUTH_MODE": "disabled",
@@ -34,7 +37,7 @@ def head(tmp_path, command):
     process = subprocess.Popen(
         [
             binaries / "ray", "start", "--head", "--block", "--disable-usage-stats", "--node-ip-address=127.0.0.1",
-            f"--port={port}", f"--dashboard-port={dashboard}", f"--temp-dir=/tmp/ray_{os.getpid()}",
+            f"--port={port}", f"--dashboard-port={dashboard}", f"--temp-dir={scratch}",
         ],
         env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
     )  # fmt: skip
@@ -48,6 +51,7 @@ def head(tmp_path, command):
     yield f"http://127.0.0.1:{dashboard}"
     process.send_signal(signal.SIGTERM)
     process.wait(60)
+    shutil.rmtree(scratch, ignore_errors=True)
 
 
 def test_a_job_runs_the_suite_and_returns_its_exit_code(command, head, tmp_path):

@@ -131,13 +131,21 @@ def _attention(tracer: Tracer, args: Any, kwargs: Any, out: Any) -> Axes:
             labels = axis_along(tracer, operand, dim)
             if labels is not None:
                 tracer.labels.freeze(labels, "tokens or head size inside attention")
-    for operand in (*args[3:], *kwargs.values()):
-        tracer.freeze(operand, reason="attention bias")
+    biases = [operand for operand in (*args[3:], *kwargs.values()) if isinstance(operand, Tensor)]
+    for bias in biases:  # [..., H, N, N], broadcast from the right
+        for dim in (-2, -1):
+            labels = axis_along(tracer, bias, dim)
+            if labels is not None:
+                tracer.labels.freeze(labels, "tokens inside an attention bias")
     result = []
     for dim in range(out.dim() - 2):
         heads = [axis_along(tracer, operand, dim) for operand in (query, key, value)]
         for labels in heads[1:]:
             unite_or_freeze(tracer, heads[0], labels, "attention heads of fixed number")
+        for bias in biases:
+            own = dim - (out.dim() - bias.dim())
+            if own >= 0 and bias.size(own) > 1:
+                unite_or_freeze(tracer, heads[0], axis_along(tracer, bias, own), "attention bias of fixed heads")
         if heads[0] is not None:
             result.append(lay(heads[0], dim, out.shape))
     factors = tuple(along(axis, varying_dims(axis)[0]) for axis in result)

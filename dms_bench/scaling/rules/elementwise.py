@@ -11,7 +11,10 @@ from dms_bench.scaling.rules.registry import axis_along, rule
 from dms_bench.scaling.trace import Tracer
 
 
-@rule("pointwise", "copy", "native_dropout", "dropout", "_to_copy", "bernoulli", "masked_fill", "_fused_dropout")
+@rule(
+    *("pointwise", "copy", "native_dropout", "dropout", "_to_copy", "bernoulli", "masked_fill", "_fused_dropout"),
+    *("hardswish", "hardsigmoid", "hardtanh", "_prelu_kernel", "nan_to_num", "softplus", "log_sigmoid_forward"),
+)
 def _pointwise(tracer: Tracer, args: Any, kwargs: Any, out: Any) -> Axes:
     shape = (out if isinstance(out, Tensor) else out[0]).shape
     operands = [value for value in (*args, *kwargs.values()) if isinstance(value, Tensor)]

@@ -32,6 +32,15 @@ def _apply(out: Tensor, axis: Tensor, args: Any, kwargs: Any, tracer: Tracer) ->
     return result
 
 
+@rule("as_strided")
+def _restride(tracer: Tracer, args: Any, kwargs: Any, out: Tensor) -> Axes:
+    """Where the shape stays, this only rewrites the strides of dimensions of size one."""
+    if out.shape == args[0].shape:
+        return tracer.axes(args[0])
+    tracer.freeze(args[0], reason="operator as_strided in a form that its rule does not know")
+    return ()
+
+
 @rule("split", "split_with_sizes", "chunk", "unbind", "tensor_split")
 def _split(tracer: Tracer, args: Any, kwargs: Any, out: list[Tensor]) -> list[Axes]:
     moved = [getattr(torch.ops.aten, tracer.operator)(axis, *args[1:], **kwargs) for axis in tracer.axes(args[0])]

@@ -49,5 +49,20 @@ def _layer_norm(tracer: Tracer, args: Any, kwargs: Any, out: Any) -> Axes:
 
 @rule("native_group_norm", "group_norm")
 def _group_norm(tracer: Tracer, args: Any, kwargs: Any, out: Any) -> Axes:
-    tracer.freeze(*args[:3], reason="statistics of a group norm")
-    return ()
+    """A group goes as a whole, so that no statistics change: its channels are one element."""
+    data, weight, bias = args[:3]
+    groups = args[6] if tracer.operator == "native_group_norm" else args[1]
+    labels = axis_along(tracer, data, 1)
+    for axis in tracer.axes(data):
+        if varying_dims(axis) != [1]:
+            tracer.labels.freeze(axis, "statistics of a group norm run over it")
+    for operand in (weight, bias):
+        if isinstance(operand, Tensor):
+            unite_or_freeze(tracer, labels, axis_along(tracer, operand, 0), "normalised with fixed weights")
+    if labels is None:
+        return ()
+    if groups == 1:
+        tracer.labels.freeze(labels, "statistics of a group norm of one group")
+    by_group = labels.view(groups, -1)
+    tracer.labels.unite(by_group, by_group[:, :1].expand_as(by_group))
+    return (lay(by_group[:, :1].expand_as(by_group).reshape(-1), 1, data.shape),)

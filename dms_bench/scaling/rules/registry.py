@@ -7,7 +7,6 @@ from typing import Any
 
 from torch import Tensor
 
-from dms_bench.scaling.labels import along, varying_dims
 from dms_bench.scaling.trace import Rule, Tracer
 
 RULES: dict[str, Rule] = {}
@@ -26,12 +25,7 @@ def rule(*names: str) -> Callable[[Rule], Rule]:
 
 def axis_along(tracer: Tracer, tensor: Any, dim: int) -> Tensor | None:
     """Return the labels along one dimension of an operand, if it has any there."""
-    if not isinstance(tensor, Tensor):
-        return None
-    for axis in tracer.axes(tensor):
-        if varying_dims(axis) == [dim % tensor.dim()]:
-            return along(axis, dim)
-    return None
+    return tracer.along(tensor, dim) if isinstance(tensor, Tensor) else None
 
 
 def unite_or_freeze(tracer: Tracer, left: Tensor | None, right: Tensor | None, reason: str) -> None:

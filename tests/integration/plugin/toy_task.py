@@ -7,7 +7,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from dms_bench.errors import TrialFailure, UserError
-from dms_bench.scaling import Architecture, count, cut
+from dms_bench.scaling import Architecture, count, cut, reinitialise
 
 
 class Toy:
@@ -83,6 +83,12 @@ class Toy:
             _note(f"epoch {loop._stage.path} {epoch}")
             _die(loop, epoch)
         return model
+
+    def check_recipe(self, recipe):
+        pass
+
+    def initialise(self, model):
+        reinitialise(model, self.seed)
 
     def recalibrate(self, model, device):
         pass

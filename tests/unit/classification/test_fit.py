@@ -5,7 +5,16 @@ from typing import Any
 
 import pytest
 import torch
-from classification_helpers import (
+from torch import nn
+
+from dms_bench.errors import TrialFailure, UserError
+from dms_bench.spec.recipe import Recipe
+from dms_bench.spec.supernet import SupernetSpec
+from tasks.classification import train
+from tasks.classification.measure import recalibrate
+from tasks.classification.objective import Objective
+from tasks.classification.optim import make_optimizer, make_scheduler, weights_of
+from tests.unit.classification.classification_helpers import (
     CPU,
     NORMLESS,
     TINY,
@@ -17,15 +26,6 @@ from classification_helpers import (
     same,
     snapshot,
 )
-from torch import nn
-
-from dms_bench.errors import TrialFailure, UserError
-from dms_bench.spec.recipe import Recipe
-from dms_bench.spec.supernet import SupernetSpec
-from tasks.classification import train
-from tasks.classification.measure import recalibrate
-from tasks.classification.objective import Objective
-from tasks.classification.optim import make_optimizer, make_scheduler, weights_of
 
 RICH = {"mixup": 0.2, "cutmix": 1.0, "shift": 2, "drop": 0.1, "drop_path": 0.1, "model_ema_decay": 0.9, "reprob": 0.2}
 

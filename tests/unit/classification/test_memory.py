@@ -6,13 +6,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from classification_helpers import CPU, GLYPHS, recipe
 
 from dms_bench.errors import UserError
 from tasks.classification import digits, memory
 from tasks.classification.data import WHOLE, Shard
 from tasks.classification.memory import MemorySource, cached_arrays, translate
 from tasks.classification.spec import DigitsData, GlyphsData
+from tests.unit.classification.classification_helpers import CPU, GLYPHS, recipe
 
 
 def source(**options: Any) -> MemorySource:

@@ -6,7 +6,6 @@ from pathlib import Path
 import pytest
 import timm
 import torch
-from classification_helpers import TINY, same
 from safetensors.torch import save_file
 from timm.layers import DropPath
 from torch import nn
@@ -14,6 +13,7 @@ from torch import nn
 from dms_bench.errors import UserError
 from dms_bench.spec.supernet import SupernetSpec
 from tasks.classification import model as models
+from tests.unit.classification.classification_helpers import TINY, same
 
 
 def build(name: str = "resnet18", size: int = 32, seed: int = 0, **fields: object) -> nn.Module:

@@ -6,7 +6,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from classification_helpers import CPU, MemoryLoop, recipe, same
 from PIL import Image
 
 from dms_bench.errors import UserError
@@ -15,6 +14,7 @@ from tasks.classification.data import Shard
 from tasks.classification.spec import ClassificationTask
 from tasks.classification.task import Classification
 from tasks.classification.timm_data import TimmSource
+from tests.unit.classification.classification_helpers import CPU, MemoryLoop, recipe, same
 
 NET = SupernetSpec(model="test_efficientnet")
 

@@ -6,7 +6,8 @@ import sys
 from pathlib import Path
 
 import torch
-from classification_helpers import NORMLESS, MemoryLoop, glyph_task, recipe, same
+
+from tests.unit.classification.classification_helpers import NORMLESS, MemoryLoop, glyph_task, recipe, same
 
 HERE = Path(__file__).parent
 

@@ -6,7 +6,16 @@ import sys
 
 import torch
 import torch.distributed as dist
-from classification_helpers import NORMLESS, TINY, MemoryLoop, RecordingHook, SearchWrapper, glyph_task, recipe
+
+from tests.unit.classification.classification_helpers import (
+    NORMLESS,
+    TINY,
+    MemoryLoop,
+    RecordingHook,
+    SearchWrapper,
+    glyph_task,
+    recipe,
+)
 
 
 def main(rank: int, folder: str) -> None:

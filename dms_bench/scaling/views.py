@@ -1,0 +1,316 @@
+"""Sizes in a model's code that a cut has to change: of reshapes, splits and slices.
+
+`x.reshape(B, N, 3, self.num_heads, C // self.num_heads)`: such sizes stand in code, where a cut cannot
+reach them. While the supernet is traced, every such call is recorded with the labels of the sizes that
+come out; in modules of the cut network whose code asks for wrong sizes, a hook hands on right ones. A
+size is changed only where it is the size of labelled elements or split off from them; what depends on
+the input (batch, tokens, positions) stays as the code computes it.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from types import FrameType
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+#: What a dimension becomes: what the code asks for (None), a number, or the product of some
+#: dimensions of the operand.
+Size = int | list[int] | None
+
+
+@dataclass(frozen=True)
+class View:
+    """A recorded call: which of its module's calls, and what its sizes consist of.
+
+    Attributes:
+        call: number of the call among those of one forward pass of the module.
+        kind: reshape, split or slice.
+        rank: number of dimensions of the operand.
+        dim: the dimension that is split or sliced; 0 for a reshape.
+        sizes: of a reshape, per dimension of the result, labels [size], dimensions of the operand to
+            multiply, or None; of a split, labels of each part; of a slice, labels before and in it.
+    """
+
+    call: int
+    kind: str
+    rank: int
+    dim: int
+    sizes: tuple[Tensor | list[int] | None, ...]
+
+    def relabelled(self, new: Tensor) -> View:
+        """Return the call with other labels, which `new` holds by label."""
+        sizes = tuple(new[size] if isinstance(size, Tensor) else size for size in self.sizes)
+        return replace(self, sizes=sizes)
+
+
+@dataclass(frozen=True)
+class Mend:
+    """A `View` after a cut: numbers in the place of labels."""
+
+    call: int
+    kind: str
+    rank: int
+    dim: int
+    sizes: tuple[Size, ...]
+
+
+_RESHAPES = {"reshape", "view", "unflatten"}
+_SPLITS = {"split", "chunk", "split_with_sizes", "tensor_split"}
+_SLICES = {"__getitem__", "narrow"}
+_KINDS = {
+    getattr(place, name): kind
+    for kind, names in (("reshape", _RESHAPES), ("split", _SPLITS), ("slice", _SLICES))
+    for name in names
+    for place in (Tensor, torch)
+    if hasattr(place, name)
+}
+
+_FORWARD = nn.Module._call_impl.__code__
+
+
+class _Calls(TorchFunctionMode):
+    """Counts the calls that a module's own code makes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.counts: dict[int, int] = {}
+
+    def begin(self, module: nn.Module) -> None:
+        """A forward pass of a module begins."""
+        self.counts[id(module)] = 0
+
+    def handle(self, module: nn.Module, call: int, kind: str, func: Any, args: Any, kwargs: Any) -> Any:
+        raise NotImplementedError
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        kind = _KINDS.get(func)
+        module = _caller() if kind is not None else None
+        if kind is None or module is None or id(module) not in self.counts:
+            return func(*args, **kwargs)
+        call = self.counts[id(module)]
+        self.counts[id(module)] = call + 1
+        return self.handle(module, call, kind, func, args, kwargs)
+
+
+def _caller() -> nn.Module | None:
+    """Return the module whose forward pass is running; methods of others that it uses belong to it."""
+    frame: FrameType | None = sys._getframe(2)
+    while frame is not None:
+        if frame.f_code is _FORWARD:
+            owner = frame.f_locals["self"]
+            assert isinstance(owner, nn.Module)
+            return owner
+        frame = frame.f_back
+    return None
+
+
+class RecordViews(_Calls):
+    """Records the calls of a traced forward pass.
+
+    Args:
+        names: of the modules, by id.
+        labels_along: labels along a dimension of a tensor, or None.
+    """
+
+    def __init__(self, names: dict[int, str], labels_along: Callable[[Tensor, int], Tensor | None]) -> None:
+        super().__init__()
+        self.views: dict[str, list[View]] = {}
+        self._names, self._labels_along = names, labels_along
+        self._done: set[int] = set()
+
+    def begin(self, module: nn.Module) -> None:
+        """A forward pass of a module begins; the first one is recorded."""
+        if id(module) in self.counts:
+            self._done.add(id(module))
+        super().begin(module)
+
+    def handle(self, module: nn.Module, call: int, kind: str, func: Any, args: Any, kwargs: Any) -> Any:
+        """Let the call pass and note what came out."""
+        out = func(*args, **kwargs)
+        if id(module) not in self._done and id(module) in self._names:
+            view = {"reshape": self._reshape, "split": self._split, "slice": self._slice}[kind](call, args, out)
+            if view is not None:
+                self.views.setdefault(self._names[id(module)], []).append(view)
+        return out
+
+    def _reshape(self, call: int, args: Any, out: Tensor) -> View | None:
+        operand = args[0]
+        if not any(self._labels_along(operand, dim) is not None for dim in range(operand.dim())):
+            return None
+        sizes: list[Tensor | list[int] | None] = [None] * out.dim()
+        for ins, outs in segments(operand.shape, out.shape):
+            if len(outs) == 1:
+                sizes[outs[0]] = ins
+                continue
+            labels = {dim: self._labels_along(out, dim) for dim in outs}
+            if all(found is None for found in labels.values()) and not any(
+                self._labels_along(operand, dim) is not None for dim in ins
+            ):
+                continue  # batch, tokens or positions alone
+            for place, dim in enumerate(outs):
+                found = labels[dim]
+                fixed = torch.zeros(out.size(dim), dtype=torch.long)
+                # Where more is merged into the first one, its size is whatever the others leave.
+                sizes[dim] = [-1] if len(ins) > 1 and place == 0 else fixed if found is None else found
+        return View(call, "reshape", operand.dim(), 0, tuple(sizes))
+
+    def _split(self, call: int, args: Any, out: Sequence[Tensor]) -> View | None:
+        operand = args[0]
+        for dim in range(operand.dim()):
+            whole = self._labels_along(operand, dim)
+            if whole is not None and any(part.size(dim) != operand.size(dim) for part in out):
+                return View(call, "split", operand.dim(), dim, tuple(whole.split([part.size(dim) for part in out])))
+        return None
+
+    def _slice(self, call: int, args: Any, out: Tensor) -> View | None:
+        operand = args[0]
+        if out.dim() != operand.dim():
+            return None
+        for dim in range(operand.dim()):
+            whole = self._labels_along(operand, dim)
+            if whole is None or out.size(dim) == operand.size(dim):
+                continue
+            bounds = _bounds(args, dim, operand.dim())
+            if bounds is None:
+                return None
+            start, stop, _ = bounds.indices(operand.size(dim))
+            return View(call, "slice", operand.dim(), dim, (whole[:start], whole[start:stop]))
+        return None
+
+
+def _bounds(args: Any, dim: int, rank: int) -> slice | None:
+    """Return the slice that a call takes along a dimension, where it is a simple one."""
+    if len(args) == 4:  # narrow
+        return slice(args[2], args[2] + args[3])
+    index = _expanded(args[1], rank)
+    found = index[dim] if index is not None else None
+    return found if isinstance(found, slice) and found.step in (None, 1) else None
+
+
+def _expanded(index: Any, rank: int) -> list[Any] | None:
+    """Write an index of slices alone with one entry per dimension; None for other indices."""
+    entries = list(index) if isinstance(index, tuple) else [index]
+    if any(not isinstance(entry, slice) and entry is not Ellipsis for entry in entries):
+        return None
+    if Ellipsis in entries:
+        place = entries.index(Ellipsis)
+        entries[place : place + 1] = [slice(None)] * (rank - len(entries) + 1)
+    return entries + [slice(None)] * (rank - len(entries))
+
+
+def segments(before: Sequence[int], after: Sequence[int]) -> list[tuple[list[int], list[int]]]:
+    """Return the groups of dimensions of a reshape's operand and result that hold the same elements."""
+    result: list[tuple[list[int], list[int]]] = []
+    one, other = 0, 0
+    while one < len(before) and other < len(after):
+        ins, outs = [one], [other]
+        left, right = before[one], after[other]
+        one, other = one + 1, other + 1
+        while left != right:
+            if left < right:
+                left *= before[one]
+                ins.append(one)
+                one += 1
+            else:
+                right *= after[other]
+                outs.append(other)
+                other += 1
+        result.append((ins, outs))
+    # Dimensions of size one at the end belong to the last group.
+    if result:
+        result[-1][0].extend(range(one, len(before)))
+        result[-1][1].extend(range(other, len(after)))
+    return result
+
+
+class MendViews(_Calls):
+    """Gives the calls of one module's code the sizes of the cut network.
+
+    A forward pre-hook that starts it; `EndViews` ends it.
+    """
+
+    def __init__(self, mends: Sequence[Mend]) -> None:
+        super().__init__()
+        self.mends = {mend.call: mend for mend in mends}
+        self.depth = 0
+
+    def __call__(self, module: nn.Module, args: Any) -> None:
+        """Before the forward pass."""
+        self.counts = {id(module): 0}  # a copy of the network has other ids
+        self.__enter__()
+        self.depth += 1
+
+    def handle(self, module: nn.Module, call: int, kind: str, func: Any, args: Any, kwargs: Any) -> Any:
+        """Make the call with mended sizes."""
+        mend = self.mends.get(call)
+        if mend is None or mend.kind != kind or args[0].dim() != mend.rank:
+            return func(*args, **kwargs)
+        operand = args[0]
+        if kind == "split":
+            return operand.split_with_sizes(list(mend.sizes), mend.dim)
+        if kind == "slice":
+            start, length = mend.sizes
+            index = _expanded(args[1], mend.rank) if func is Tensor.__getitem__ else None
+            if index is not None:
+                index[mend.dim] = slice(None)
+                operand = operand[tuple(index)]
+            return operand.narrow(mend.dim, start, length)
+        if func in (Tensor.unflatten, torch.unflatten):
+            dim = args[1] % mend.rank
+            asked = [*operand.shape[:dim], *args[2], *operand.shape[dim + 1 :]]
+        else:
+            asked = list(args[1]) if len(args) == 2 and not isinstance(args[1], int) else list(args[1:])
+        if len(asked) != len(mend.sizes):
+            return func(*args, **kwargs)
+        return operand.reshape([_size(size, own, operand) for size, own in zip(mend.sizes, asked, strict=True)])
+
+
+class EndViews:
+    """Ends a `MendViews` after the forward pass, also after one that failed."""
+
+    def __init__(self, mended: MendViews) -> None:
+        self.mended = mended
+
+    def __call__(self, module: nn.Module, args: Any, output: Any) -> None:
+        """After the forward pass."""
+        if self.mended.depth:
+            self.mended.depth -= 1
+            self.mended.__exit__(None, None, None)
+
+
+def _size(size: Size, asked: int, operand: Tensor) -> int:
+    if size is None:
+        return asked
+    if isinstance(size, int):
+        return size
+    if list(size) == [-1]:
+        return -1
+    product = 1
+    for dim in size:
+        product *= operand.size(dim)
+    return product
+
+
+def mend(view: View, kept: Callable[[Tensor], int]) -> Mend:
+    """Return the sizes of a call in a cut network.
+
+    Args:
+        view: the recorded call, with elements for labels.
+        kept: number of elements that stay.
+    """
+    sizes: list[Size] = [kept(size) if isinstance(size, Tensor) else size for size in view.sizes]
+    return Mend(view.call, view.kind, view.rank, view.dim, tuple(sizes))
+
+
+def attach(module: nn.Module, mends: Sequence[Mend]) -> None:
+    """Let a module's code run with mended sizes."""
+    hook = MendViews(mends)
+    module.register_forward_pre_hook(hook)
+    module.register_forward_hook(EndViews(hook), always_call=True)

@@ -1,0 +1,41 @@
+"""Every suite that we ship is valid, as it stands and as its smoke variant."""
+
+from pathlib import Path
+
+import pytest
+
+from dms_bench.spec import load_suite, resolve
+from dms_bench.spec.document import read_document
+
+ROOT = Path(__file__).parents[2]
+SUITES = [path for path in sorted((ROOT / "benchmarks").rglob("*.yaml")) if "experiments" in read_document(path)]
+NAMES = [str(path.relative_to(ROOT)) for path in SUITES]
+
+
+def test_there_are_suites():
+    assert "benchmarks/quick.yaml" in NAMES
+
+
+@pytest.mark.parametrize("path", SUITES, ids=NAMES)
+def test_a_suite_is_valid_and_says_what_it_is(path):
+    suite = load_suite(path)
+    assert suite.description
+    assert resolve(suite) or any(experiment.sweep.sample for experiment in suite.experiments)
+    assert suite.tracking == "sqlite:///mlflow.db"
+    assert suite.storage == "runs"
+
+
+@pytest.mark.parametrize("path", SUITES, ids=NAMES)
+def test_a_suite_has_a_smoke_variant_that_is_less_work(path):
+    whole, smoke = load_suite(path), load_suite(path, smoke=True)
+    assert smoke.name == f"{whole.name}-smoke"
+    assert sum(map(_epochs, resolve(smoke))) < sum(map(_epochs, resolve(whole)))
+
+
+def test_suites_do_not_share_a_name():
+    names = [load_suite(path).name for path in SUITES]
+    assert len(set(names)) == len(names)
+
+
+def _epochs(trial):
+    return sum(recipe.epochs for recipe in (trial.pretrain, trial.search, trial.retrain) if recipe)

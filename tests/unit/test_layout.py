@@ -1,0 +1,132 @@
+"""Imports point one way, and reading a suite needs no heavy library."""
+
+import ast
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+#: What each part may import: parts of dms_bench, then libraries beside the standard one. Read from the top: no part
+#: is allowed one that stands below it.
+ALLOWED = {
+    "errors": ("", ""),
+    "scaling": ("", "torch"),
+    "spec": ("errors", "pydantic pydantic_core yaml"),
+    "tasks.py": ("spec", "torch"),
+    "tasks/": ("errors scaling spec tasks.py", "torch numpy timm sklearn PIL matplotlib pydantic"),
+    "methods": ("errors scaling spec tasks.py", "torch pydantic"),
+    "tracking": ("errors spec", "mlflow pydantic torch"),
+    "report": ("errors tracking", "matplotlib rich scipy"),
+    "runtime": (
+        "errors scaling spec tasks.py methods tracking report",
+        "torch ray optuna pydantic rich safetensors",
+    ),
+    "catalogue": ("errors spec", ""),
+    "__init__": ("runtime", ""),
+    "cli": ("errors scaling spec tasks/ report runtime catalogue __init__", "typer rich yaml"),
+    "__main__": ("cli", ""),
+}
+#: Parts, and modules of others, that are imported before anything is known to run.
+LIGHT = (
+    "spec",
+    "errors",
+    "cli",
+    "catalogue",
+    "__init__",
+    "__main__",
+    "methods/specs.py",
+    "tasks/classification/spec.py",
+)
+HEAVY = {"torch", "ray", "mlflow", "timm", "matplotlib", "scipy", "sklearn", "numpy", "rich"}
+
+MODULES = sorted(path for folder in ("dms_bench", "tasks") for path in (ROOT / folder).rglob("*.py"))
+
+
+def part_of(path: Path) -> str:
+    """Return the part that a module belongs to."""
+    first, *rest = path.relative_to(ROOT).parts
+    if first == "tasks":
+        return "tasks/"
+    name = rest[0].removesuffix(".py")
+    return "tasks.py" if name == "tasks" else name
+
+
+def statements(tree: ast.AST) -> Iterator[ast.AST]:
+    """Walk through a module's code, but for what only type checkers read."""
+    for node in ast.iter_child_nodes(tree):
+        types_only = isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING"
+        if not types_only:
+            yield node
+            yield from statements(node)
+
+
+def imported(nodes: Iterator[ast.AST]) -> set[str]:
+    """Return the dotted names of the modules that statements import; all of them must be absolute."""
+    names = set()
+    for node in nodes:
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0
+            assert node.module
+            members = {f"{node.module}.{alias.name}" for alias in node.names}
+            names |= members if node.module in ("dms_bench", "tasks") else {node.module}
+    return names
+
+
+def imported_parts(names: set[str]) -> set[str]:
+    """Return the parts of dms_bench among imported modules."""
+    parts = set()
+    for name in names:
+        top, _, rest = name.partition(".")
+        second = rest.partition(".")[0]
+        if top == "tasks":
+            parts.add("tasks/")
+        elif top == "dms_bench":
+            known = "tasks.py" if second == "tasks" else second
+            parts.add(known if known in ALLOWED else "__init__")
+    return parts
+
+
+def libraries(names: set[str]) -> set[str]:
+    return {name.partition(".")[0] for name in names} - set(sys.stdlib_module_names) - {"dms_bench", "tasks"}
+
+
+def test_every_part_is_in_the_table():
+    assert {part_of(path) for path in MODULES} == set(ALLOWED)
+
+
+def test_the_table_has_no_cycle():
+    above: set[str] = set()
+    for part, (parts, _) in ALLOWED.items():
+        assert set(parts.split()) <= above, part
+        above.add(part)
+
+
+@pytest.mark.parametrize("part", ALLOWED)
+def test_a_part_imports_what_it_may(part):
+    parts, allowed_libraries = (set(words.split()) for words in ALLOWED[part])
+    for path in (path for path in MODULES if part_of(path) == part):
+        names = imported(statements(ast.parse(path.read_text())))
+        assert imported_parts(names) <= parts | {part}, path
+        assert libraries(names) <= allowed_libraries, path
+
+
+@pytest.mark.parametrize("path", [path for path in MODULES if part_of(path) == "tasks/"], ids=str)
+def test_tasks_do_not_know_each_other(path):
+    task = path.relative_to(ROOT / "tasks").parts[0]
+    for name in imported(statements(ast.parse(path.read_text()))):
+        assert not name.startswith("tasks.") or name.split(".")[1] == task
+
+
+@pytest.mark.parametrize("light", LIGHT)
+def test_what_the_command_line_always_imports_is_light(light):
+    paths = [path for path in MODULES if part_of(path) == light or str(path).endswith(light)]
+    assert paths
+    for path in paths:
+        tree = ast.parse(path.read_text())
+        at_import = (node for node in tree.body if isinstance(node, ast.Import | ast.ImportFrom))
+        assert not libraries(imported(at_import)) & HEAVY, path
