@@ -29,6 +29,7 @@ class _Axis:
 
     def __call__(self, value: float) -> float:
         scale: Callable[[float], float] = math.log10 if self.log else float
+        value = min(max(value, self.low), self.high)  # intervals may be wider than what can be measured
         share = (scale(value) - scale(self.low)) / (scale(self.high) - scale(self.low))
         return self.start + share * (self.end - self.start)
 
@@ -66,7 +67,8 @@ def _x_axis(macs: Sequence[float]) -> _Axis:
     low, high = min(macs), max(macs)
     log = high > 8 * low
     margin = (high / low) ** 0.08 if log else 1.0
-    pad = (high - low or high) * 0.12
+    # Networks cut to one budget differ by less than a percent: that must not fill the axis.
+    pad = max((high - low) * 0.12, (high / 2 - (high - low)) / 2)
     start, end = (low / margin, high * margin) if log else (max(0.0, low - pad), high + pad)
     return _Axis(start, end, log, _LEFT, _WIDTH - _RIGHT)
 
@@ -75,7 +77,10 @@ def _y_axis(rows: Sequence[Row]) -> _Axis:
     ends = [(row.mean or 0) + sign * (row.ci95 or 0) for row in rows for sign in (-1, 1)]
     low, high = min(ends), max(ends)
     pad = (high - low or abs(high) or 1.0) * 0.08
-    return _Axis(low - pad, high + pad, False, _HEIGHT - _BOTTOM, _TOP)
+    low, high = low - pad, high + pad
+    if fmt.is_percent(rows[0].metric):
+        low, high = max(0.0, low), min(100.0, high)
+    return _Axis(low, high, False, _HEIGHT - _BOTTOM, _TOP)
 
 
 def ticks(low: float, high: float, wanted: int = 5) -> list[float]:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import shlex
 import sys
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from dms_bench.errors import UserError
+from dms_bench.errors import TrialFailure, UserError
 from dms_bench.spec import Suite, load_suite
 
 #: What a job does not need of the working folder, beside what `.gitignore` and `.rayignore` name.
@@ -39,6 +40,7 @@ def submit(suite_path: Path | str, address: str, *, smoke: bool = False, fresh: 
 
     Raises:
         UserError: the suite is wrong, the cluster does not answer, or the working folder is too large.
+        TrialFailure: the cluster is gone before the job has ended.
     """
     suite = load_suite(Path(suite_path), smoke=smoke)
     client = _client(address)
@@ -47,10 +49,12 @@ def submit(suite_path: Path | str, address: str, *, smoke: bool = False, fresh: 
     print(f"submitted {job} to {address}", flush=True)
     try:
         asyncio.run(_follow(client, job))
+        return _exit_code(client, job)
     except KeyboardInterrupt:
         print(f"{job} goes on; stop it with: ray job stop --address {address} {job}", file=sys.stderr)
         return 1
-    return _exit_code(client, job)
+    except (ConnectionError, RuntimeError) as error:
+        raise TrialFailure(f"{address} no longer answers; whether {job} goes on is unknown: {_line(error)}") from error
 
 
 def entrypoint(suite: Suite, path: Path, address: str, *, smoke: bool = False, fresh: bool = False) -> str:
@@ -84,14 +88,19 @@ def entrypoint(suite: Suite, path: Path, address: str, *, smoke: bool = False, f
 
 
 def _client(address: str) -> Any:
-    from ray.job_submission import JobSubmissionClient
-
     if urlsplit(address).scheme not in ("http", "https"):
         raise UserError(f"address {address!r}: give the dashboard's, for example http://127.0.0.1:8265")
+    from ray.exceptions import AuthenticationError
+    from ray.job_submission import JobSubmissionClient
+
     try:
-        return JobSubmissionClient(address)
-    except (ConnectionError, RuntimeError) as error:
+        client = JobSubmissionClient(address)
+    except AuthenticationError as error:
+        raise UserError(f"{address} wants a token: set RAY_AUTH_MODE=token and the cluster's RAY_AUTH_TOKEN") from error
+    except (ConnectionError, RuntimeError, ValueError) as error:
         raise UserError(f"no Ray cluster answers at {address}: {_line(error)}") from error
+    logging.getLogger("ray").setLevel(logging.WARNING)  # the client has just set it to INFO
+    return client
 
 
 def _submit(client: Any, command: str, suite: Suite) -> str:

@@ -6,10 +6,12 @@ import fnmatch
 import time
 from bisect import bisect_right
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
 
+from dms_bench.scaling.branches import find_tails
 from dms_bench.scaling.cost import FACTORS, CostModel, Term
 from dms_bench.scaling.depth import find_stages
 from dms_bench.scaling.labels import FIXED, along, varying_dims
@@ -37,12 +39,16 @@ def find_space(
     """
     begin = time.perf_counter()
     training = model.training
-    trace = Tracer(model.eval(), RULES).run(example[:1])
+    # Two different samples, so that what depends on the batch cannot be taken for something fixed.
+    pair = torch.cat([example[:1], example[:1].flip(-1)])
+    trace = Tracer(model.eval(), RULES).run(pair)
     space = _Builder(model, trace).build(width, depth)
+    blocks = [block for stage in space.stages for block in stage.blocks]
+    space = replace(space, tails=find_tails(model, pair, blocks))
     chosen = {name for name in space.names for pattern in exclude if fnmatch.fnmatch(name, pattern)}
     if chosen:
         space = space.without(chosen, "excluded by the specification")
-    space = prove(model, example[:1], space)
+    space = prove(model, pair, space)
     model.train(training)
     object.__setattr__(space, "seconds", time.perf_counter() - begin)
     return space
@@ -108,9 +114,7 @@ class _Builder:
             macs_model=cost.of_operators(self.trace),
             params_model=cost.of_parameters(self.parameters, slices),
             excluded=self._frozen(roots, slices) if width else {},
-            views={
-                name: [view.relabelled(elements) for view in views] for name, views in self.trace.views.items()
-            },
+            views={name: [view.relabelled(elements) for view in views] for name, views in self.trace.views.items()},
         )
 
     def _tensor(self, name: str) -> Tensor:

@@ -12,6 +12,7 @@ Shape legend:
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -73,10 +74,11 @@ class CostModel:
         return smaller
 
     def to(self, device: torch.device) -> CostModel:
-        """Move to a device, in place."""
+        """Return the model on a device."""
+        moved = copy.copy(self)
         for name in ("constant", "fixed", "multiples", "block"):
-            setattr(self, name, getattr(self, name).to(device))
-        return self
+            setattr(moved, name, getattr(self, name).to(device))
+        return moved
 
     def __call__(self, kept: Tensor, blocks: Tensor) -> Tensor:
         """Return the cost.

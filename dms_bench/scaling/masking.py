@@ -1,7 +1,8 @@
 """How masks act on a network while it runs: by hooks on the modules that need them.
 
-conv(x * m, W) = conv(x, W * m): a mask scales the contracted dimension of a weight. Blocks are
-blended with their input, x + m (block(x) - x). Statistics of LayerNorms run over kept features.
+conv(x * m, W) = conv(x, W * m): a mask scales the contracted dimension of a weight or, where that has
+fewer elements, the input. Blocks are x + m f(x): m scales the layers in which f ends, or the block's
+output is blended with its input, x + m (block(x) - x). Statistics of LayerNorms run over kept features.
 The hooks are objects that share one state with their owner, so that a deep copy of the network
 (an average of weights, say) has hooks of its own that read the copy's state.
 
@@ -19,15 +20,41 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from dms_bench.scaling.norms import masked_layer_norm
 from dms_bench.scaling.space import SearchSpace
+
+#: Forward methods that contract their first argument as it is with their weight.
+_PLAIN = {
+    nn.Linear.forward: 0,
+    nn.Conv1d.forward: 1,
+    nn.Conv2d.forward: 2,
+    nn.Conv3d.forward: 3,
+}
 
 
 class MaskState:
-    """The masks of the running forward pass: one vector [C] per site and norm, a number per block."""
+    """The masks of the last forward pass: one vector [C] per place and norm, a number per block.
+
+    They apply while it runs, and while its backward pass computes parts of it again (activation
+    checkpointing). Copies start without masks.
+    """
 
     def __init__(self) -> None:
-        self.vectors: tuple[Tensor, ...] | None = None
+        self.vectors: tuple[Tensor, ...] = ()
         self.blocks: Tensor | None = None
+        self.running = False
+
+    @property
+    def active(self) -> bool:
+        """Whether the masks apply to what runs now."""
+        return self.running or (self.blocks is not None and _in_backward_pass())
+
+    def forget(self) -> None:
+        """Let go of the last masks."""
+        self.vectors, self.blocks = (), None
+
+    def __reduce__(self) -> tuple[type[MaskState], tuple[()]]:
+        return MaskState, ()
 
 
 class MaskHook:
@@ -38,26 +65,40 @@ class MaskHook:
 
 
 class ScaleWeight(MaskHook):
-    """Scales a weight's contracted dimension for the time of a module's forward pass."""
+    """Scales a parameter along one dimension for the time of a module's forward pass.
 
-    def __init__(self, state: MaskState, place: int, holder: nn.Module, leaf: str, dim: int) -> None:
+    Args:
+        state: gives the masks.
+        place: which of its vectors.
+        holder: the module that owns the parameter.
+        leaf: the parameter's name there.
+        dim: the scaled dimension.
+        input_dim: the dimension of the module's input that may be scaled instead, if any.
+    """
+
+    def __init__(
+        self, state: MaskState, place: int, holder: nn.Module, leaf: str, dim: int, input_dim: int | None = None
+    ) -> None:
         super().__init__(state, place)
-        self.holder, self.leaf, self.dim = holder, leaf, dim
+        self.holder, self.leaf, self.dim, self.input_dim = holder, leaf, dim, input_dim
         self.original: nn.Parameter | None = None
 
-    def __call__(self, module: nn.Module, args: Any) -> None:
+    def __call__(self, module: nn.Module, args: Any) -> tuple[Any, ...] | None:
         """Before the forward pass."""
-        if self.state.vectors is not None and self.original is None:
-            weight = self.holder._parameters[self.leaf]
-            assert weight is not None
-            shape = [1] * weight.dim()
-            shape[self.dim] = -1
-            self.original = weight
-            self.holder._parameters[self.leaf] = weight * self.state.vectors[self.place].view(shape)  # type: ignore[assignment]
+        if not self.state.active or self.original is not None:
+            return None
+        weight = self.holder._parameters[self.leaf]
+        assert weight is not None
+        vector = self.state.vectors[self.place]
+        if self.input_dim is not None and args and args[0].numel() < weight.numel():
+            return (_scaled(args[0], vector, self.input_dim), *args[1:])
+        self.original = weight
+        self.holder._parameters[self.leaf] = _scaled(weight, vector, self.dim)  # type: ignore[assignment]
+        return None
 
 
 class RestoreWeight(MaskHook):
-    """Puts the weight back after the forward pass, also after one that failed."""
+    """Puts the parameter back after the forward pass, also after one that failed."""
 
     def __init__(self, scale: ScaleWeight) -> None:
         super().__init__(scale.state, scale.place)
@@ -71,18 +112,23 @@ class RestoreWeight(MaskHook):
 
 
 class MaskedNorm(MaskHook):
-    """Replaces a LayerNorm's output by one whose statistics run over kept features."""
+    """Stands for a LayerNorm's `forward`: statistics run over kept features."""
 
-    def __init__(self, state: MaskState, place: int, dim: int) -> None:
+    def __init__(self, state: MaskState, place: int, module: nn.LayerNorm, dim: int) -> None:
         super().__init__(state, place)
-        self.dim = dim
+        self.module, self.dim = module, dim
 
-    def __call__(self, module: nn.Module, args: Any, output: Tensor) -> Tensor | None:
-        """After the forward pass."""
-        if self.state.vectors is None:
-            return None
-        assert isinstance(module, nn.LayerNorm)
-        return masked_layer_norm(args[0], self.state.vectors[self.place], self.dim, module)
+    def __call__(self, x: Tensor) -> Tensor:
+        """Normalise."""
+        norm = self.module
+        if not self.state.active:
+            unmasked: Tensor = type(norm).forward(norm, x)
+            return unmasked
+        result = masked_layer_norm(x, self.state.vectors[self.place], self.dim, norm.weight, norm.bias, norm.eps)
+        for name in ("drop", "act"):  # of norms that bring their activation along
+            following = getattr(norm, name, None)
+            result = following(result) if isinstance(following, nn.Module) else result
+        return result
 
 
 class BlendBlock(MaskHook):
@@ -90,45 +136,73 @@ class BlendBlock(MaskHook):
 
     def __call__(self, module: nn.Module, args: Any, output: Tensor) -> Tensor | None:
         """After the forward pass."""
-        if self.state.blocks is None:
+        if not self.state.active:
             return None
-        return torch.lerp(args[0], output, self.state.blocks[self.place].to(output.dtype))
+        assert self.state.blocks is not None
+        kind = torch.promote_types(args[0].dtype, output.dtype)
+        return torch.lerp(args[0].to(kind), output.to(kind), self.state.blocks[self.place].to(kind))
 
 
 class MaskedForward:
     """Puts hooks on a network that apply the mask given to `using`, and none outside it."""
 
     def __init__(self, model: nn.Module, space: SearchSpace) -> None:
-        modules = dict(model.named_modules())
-        site_elements = [space.slices[site.parameter, site.dim] for site in space.sites]
-        elements = [*site_elements, *(norm.elements for norm in space.norms)]
         self.state = MaskState()
-        # One gather makes all vectors of a step; they are views of its result.
-        self._indices = torch.cat([*elements, torch.empty(0, dtype=torch.long)])
-        self._lengths = [len(own) for own in elements]
+        self._named = dict(model.named_modules())
+        #: Of every vector: the elements it is made of, and the block whose branch it ends, or -1.
+        self._vectors: list[tuple[Tensor, int]] = []
         self._first_block = space.width_elements
-        for place, site in enumerate(space.sites):
+        blocks = [block for stage in space.stages for block in stage.blocks]
+        ends = {tail: self._first_block + i for i, block in enumerate(blocks) for tail in space.tails.get(block, ())}
+        scaled = set()
+        for site in space.sites:
             holder, _, leaf = site.parameter.rpartition(".")
-            scale = ScaleWeight(self.state, place, modules[holder], leaf, site.dim)
-            modules[site.module].register_forward_pre_hook(scale)
-            modules[site.module].register_forward_hook(RestoreWeight(scale), always_call=True)
-        for place, norm in enumerate(space.norms, start=len(space.sites)):
-            modules[norm.module].register_forward_hook(MaskedNorm(self.state, place, norm.dim))
-        for place, block in enumerate(block for stage in space.stages for block in stage.blocks):
-            modules[block].register_forward_hook(BlendBlock(self.state, place))
+            end = ends.get(site.module, -1) if site.module == holder else -1
+            scaled.add((holder, leaf) if end >= 0 else None)
+            self._scale(space.slices[site.parameter, site.dim], end, site.module, holder, leaf, site.dim)
+        for tail, end in ends.items():
+            for leaf, parameter in self._named[tail]._parameters.items():
+                if parameter is not None and (tail, leaf) not in scaled:
+                    self._scale(torch.tensor([-1]), end, tail, tail, leaf, 0)
+        for norm in space.norms:
+            module = self._named[norm.module]
+            assert isinstance(module, nn.LayerNorm)
+            # Not a hook: a hook would have the library's own norm run first, for nothing.
+            module.__dict__["forward"] = MaskedNorm(self.state, len(self._vectors), module, norm.dim)
+            self._vectors.append((norm.elements, -1))
+        for place, block in enumerate(blocks):
+            if block not in space.tails:
+                self._named[block].register_forward_hook(BlendBlock(self.state, place))
+        # One gather makes all vectors of a step; they are views of its result.
+        nothing = torch.empty(0, dtype=torch.long)
+        self._indices = torch.cat([*(elements for elements, _ in self._vectors), nothing])
+        self._ends = torch.cat([*(torch.full_like(elements, end) for elements, end in self._vectors), nothing])
+        self._lengths = [len(elements) for elements, _ in self._vectors]
+
+    def _scale(self, elements: Tensor, end: int, module: str, holder: str, leaf: str, dim: int) -> None:
+        running = self._named[module]
+        input_dim = _input_dim(running, dim) if module == holder and leaf == "weight" else None
+        input_dim = None if len(elements) == 1 else input_dim
+        scale = ScaleWeight(self.state, len(self._vectors), self._named[holder], leaf, dim, input_dim)
+        self._vectors.append((elements, end))
+        running.register_forward_pre_hook(scale)
+        # Last scaled, first restored.
+        running.register_forward_hook(RestoreWeight(scale), prepend=True, always_call=True)
 
     @contextmanager
     def using(self, mask: Tensor) -> Iterator[None]:
         """Apply a mask [E] to forward passes inside."""
         if self._indices.device != mask.device:
-            self._indices = self._indices.to(mask.device)
+            self._indices, self._ends = self._indices.to(mask.device), self._ends.to(mask.device)
         extended = torch.cat([mask, mask.new_ones(1)])  # index -1: always stays
-        self.state.vectors = torch.split(extended[self._indices], self._lengths)
+        extended = extended[self._indices] * extended[self._ends]
+        self.state.vectors = torch.split(extended, self._lengths)
         self.state.blocks = mask[self._first_block :]
+        self.state.running = True
         try:
             yield
         finally:
-            self.state.vectors = self.state.blocks = None
+            self.state.running = False
 
 
 def strip_hooks(model: nn.Module) -> None:
@@ -138,26 +212,24 @@ def strip_hooks(model: nn.Module) -> None:
             for key in [key for key, hook in hooks.items() if isinstance(hook, MaskHook)]:
                 del hooks[key]
                 module._forward_hooks_always_called.pop(key, None)
+        if isinstance(module.__dict__.get("forward"), MaskHook):
+            del module.__dict__["forward"]
 
 
-def masked_layer_norm(x: Tensor, mask: Tensor, dim: int, norm: nn.LayerNorm) -> Tensor:
-    """Layer norm whose mean and variance weigh features by their mask.
-
-    Args:
-        x: input with C features along `dim`.
-        mask: weight of each feature in the statistics, [C].
-        dim: the normalised dimension.
-        norm: gives epsilon, scale and shift.
-    """
-    shape = [1] * x.dim()
+def _scaled(tensor: Tensor, vector: Tensor, dim: int) -> Tensor:
+    """Multiply a tensor by a vector along one dimension, in the tensor's precision."""
+    shape = [1] * tensor.dim()
     shape[dim] = -1
-    weights = (mask / mask.sum()).view(shape)
-    mean = (x * weights).sum(dim, keepdim=True)
-    centred = x - mean
-    variance = (centred.square() * weights).sum(dim, keepdim=True)
-    result = centred * torch.rsqrt(variance + norm.eps)
-    if norm.weight is not None:
-        result = result * norm.weight.view(shape)
-    if norm.bias is not None:
-        result = result + norm.bias.view(shape)
-    return result.to(x.dtype)
+    return tensor * vector.to(tensor.dtype).view(shape)
+
+
+def _input_dim(module: nn.Module, dim: int) -> int | None:
+    """Return the dimension of a module's input that dimension `dim` of its weight contracts, or None."""
+    spatial = _PLAIN.get(type(module).forward)
+    if spatial is None or dim != 1 or getattr(module, "groups", 1) != 1:
+        return None
+    return -1 - spatial
+
+
+def _in_backward_pass() -> bool:
+    return not torch.compiler.is_compiling() and torch._C._current_graph_task_id() != -1

@@ -15,8 +15,9 @@ from dms_bench.scaling.masking import MaskedForward
 from dms_bench.scaling.space import SearchSpace
 from dms_bench.scaling.surgery import cut
 
-#: Share of elements that a random architecture of the proof keeps.
-KEPT_SHARE = 0.6
+#: Smallest and largest share of a unit's elements that a random architecture of the proof keeps. They
+#: differ from unit to unit, so that no code works because sizes happen to be in proportion.
+KEPT_SHARES = (0.4, 0.8)
 #: In double precision a right cut agrees to about 1e-15, a wrong one differs by 1e-3 and more.
 TOLERANCE = 1e-7
 #: In single precision, in which culprits are looked for (convolutions are many times faster).
@@ -26,25 +27,28 @@ MAX_TRIALS = 60
 
 DIFFERS = "the cut network does not equal the masked one"
 
+
 def prove(model: nn.Module, example: Tensor, space: SearchSpace, seed: int = 0) -> SearchSpace:
     """Return the space without what could not be proven.
 
     Args:
         model: the supernet, in eval mode; left as it is.
-        example: its input, [1, ...].
+        example: its input, [batch, ...].
         space: what the labels found.
         seed: of the random weights and masks.
     """
-    proof = _Proof(model, example, space, torch.Generator().manual_seed(seed), torch.double)
+    proof = _Proof(model, example, space, seed, torch.double)
     names = list(space.names)
     error = proof.error(names)
     if not error <= TOLERANCE:
-        rough = _Proof(model, example, space, torch.Generator().manual_seed(seed), torch.float)
-        rough.mend()
+        rough = _Proof(model, example, space, seed + 1, torch.float)
+        rough.mend(names)
         names = rough.provable(names)
         space = proof.space = rough.space
         error = proof.error(names)
         if not error <= TOLERANCE:
+            proof.mend(names)
+            space = proof.space
             names = proof.provable(names)
             error = proof.error(names)
         for name in [name for name in space.names if name not in set(names)]:
@@ -56,9 +60,9 @@ class _Proof:
     """Compares masked and cut networks in one precision."""
 
     def __init__(
-        self, model: nn.Module, example: Tensor, space: SearchSpace, generator: torch.Generator, dtype: torch.dtype
+        self, model: nn.Module, example: Tensor, space: SearchSpace, seed: int, dtype: torch.dtype
     ) -> None:
-        self.space, self.generator, self.dtype = space, generator, dtype
+        self.space, self.seed, self.dtype = space, seed, dtype
         self.tolerance = TOLERANCE if dtype == torch.double else ROUGH_TOLERANCE
         self.trials = 0
         #: Why the last trial failed; and by unit, why it was dropped.
@@ -67,21 +71,21 @@ class _Proof:
         self.culprit = ""
         self.reasons: dict[str, str] = {}
         self.model = copy.deepcopy(model).to(dtype).eval().requires_grad_(False)
-        _randomise(self.model, generator)
+        _randomise(self.model, torch.Generator().manual_seed(seed))
         # Shares the weights; its hooks are not copied by a cut.
         self.masked = copy.deepcopy(self.model, {id(tensor): tensor for tensor in self.model.parameters()})
         self.forward = MaskedForward(self.masked, space)
         self.example = example.to(dtype) if example.is_floating_point() else example
 
-    def mend(self) -> None:
+    def mend(self, names: Sequence[str]) -> None:
         """Let cuts mend the sizes in the code of those classes of modules that fail, until none is left."""
         views = self.space.views
-        while not self.passes(self.space.names):
+        while not self.passes(names):
             kind = type(self.model.get_submodule(self.culprit)) if self.culprit else None
-            names = {name for name in views if kind in (None, type(self.model.get_submodule(name)))}
-            if names <= self.space.mended:
+            modules = {name for name in views if kind in (None, type(self.model.get_submodule(name)))}
+            if modules <= self.space.mended:
                 break
-            self.space = replace(self.space, mended=self.space.mended | names)
+            self.space = replace(self.space, mended=self.space.mended | modules)
 
     def provable(self, names: Sequence[str]) -> list[str]:
         """Return the units that can be cut: without the kinds, and then single units, that fail."""
@@ -118,11 +122,14 @@ class _Proof:
     def error(self, names: Sequence[str]) -> float:
         """Relative difference when random elements of some units go; infinite if the cut fails."""
         mask, chosen = self.space.full(), set(names)
+        generator = torch.Generator().manual_seed(self.seed)  # the same elements go in every trial
         units = self.space.units
         for name, start, size, low in zip(self.space.names, units.starts, units.sizes, units.minimum, strict=True):
+            least, most = KEPT_SHARES
+            share = least + (most - least) * float(torch.rand(1, generator=generator))
+            keeps = max(low, min(size - 1, round(share * size)))
+            order = torch.randperm(size, generator=generator)
             if name in chosen:
-                keeps = max(low, min(size - 1, round(KEPT_SHARE * size)))
-                order = torch.randperm(size, generator=self.generator)
                 mask[start + order[keeps:]] = 0
         architecture = self.space.architecture(mask)
         with torch.no_grad(), self.forward.using(mask.to(self.dtype)):
@@ -130,6 +137,8 @@ class _Proof:
         small = cut(self.model, self.space, architecture)
         try:
             with torch.no_grad(), FlopCounterMode(display=False) as counter:
+                small(self.example[:1])
+            with torch.no_grad():
                 found = small(self.example)
         except (RuntimeError, ValueError, TypeError, AssertionError, IndexError, ZeroDivisionError) as error:
             # Integers in the model's code that the cut did not mend.
@@ -139,7 +148,7 @@ class _Proof:
         self.failure, self.culprit = DIFFERS, ""
         if found.shape != expected.shape:
             return float("inf")
-        macs = counter.get_total_flops() // 2 // len(self.example)
+        macs = counter.get_total_flops() // 2
         params = sum(parameter.numel() for parameter in small.parameters())
         if (macs, params) != (architecture.macs, architecture.params):
             self.failure = "the predicted MACs are not the counted ones"

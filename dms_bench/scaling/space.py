@@ -77,6 +77,7 @@ class SearchSpace:
         macs_model: MACs from kept counts.
         params_model: parameters from kept counts.
         excluded: what is not searched, and why.
+        tails: layers in which the branches of removable blocks end: block -> layers; they carry its mask.
     """
 
     groups: tuple[Group, ...]
@@ -91,6 +92,7 @@ class SearchSpace:
     excluded: dict[str, str] = field(default_factory=dict)
     views: dict[str, list[View]] = field(default_factory=dict)
     mended: frozenset[str] = frozenset()
+    tails: dict[str, tuple[str, ...]] = field(default_factory=dict)
     #: Largest relative difference between masked and cut network seen in the proof.
     proof_error: float = float("nan")
     seconds: float = float("nan")

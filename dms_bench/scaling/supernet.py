@@ -68,26 +68,46 @@ class Supernet(nn.Module):
         self.register_buffer("_owner", units.owner, persistent=False)
         self.register_buffer("_starts", torch.tensor(units.starts, dtype=torch.long), persistent=False)
         self.register_buffer("_sizes", torch.tensor(units.sizes, dtype=torch.float32), persistent=False)
+        self.register_buffer("_minimum", torch.tensor(units.minimum, dtype=torch.float32), persistent=False)
         self.register_buffer("_slope", units.slope(temperature), persistent=False)
         self.register_buffer("_upper", units.upper_ratio(), persistent=False)
+        # Ranks change with the importance alone; `_rank` keeps them in step with it.
+        self.register_buffer("_positions", torch.zeros(units.total), persistent=False)
+        self.register_buffer("_known", torch.zeros((), dtype=torch.bool), persistent=False)
+        self._ranked: tuple[int, int] | None = None
         self._masked = MaskedForward(model, self.space)
-        self._seen: list[Tensor] = []
+        self._cost = self.space.macs_model if resource == "macs" else self.space.params_model
+        # Zeros added to the mask: their gradient is the mask's, summed over the passes of a step.
+        self._probe = torch.zeros(units.total, requires_grad=True)
+        self._mask = torch.zeros(units.total)
         self._hard: Tensor | None = None
         self.importance: Tensor
+        self._positions: Tensor
+        self._known: Tensor
         self._owner: Tensor
         self._starts: Tensor
         self._sizes: Tensor
+        self._minimum: Tensor
         self._slope: Tensor
         self._upper: Tensor
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
-        """Run the network under the present masks (none in `unmasked`)."""
-        mask = self._hard if self._hard is not None else self.soft_mask()
-        if mask.requires_grad and torch.is_grad_enabled():
-            mask.retain_grad()
-            self._seen.append(mask)
+        """Run the network under the present masks (those given in `fixed`, there)."""
+        mask = self._hard
+        if mask is None:
+            mask = self.soft_mask()
+            if torch.is_grad_enabled():
+                self._mask = mask.detach()
+                mask = mask + self._probe
         with self._masked.using(mask):
             return self.model(*args, **kwargs)
+
+    def _apply(self, *args: Any, **kwargs: Any) -> Supernet:
+        """Move what is neither parameter nor buffer along with them."""
+        super()._apply(*args, **kwargs)  # type: ignore[no-untyped-call]
+        self._probe = torch.zeros_like(self.importance, requires_grad=True)
+        self._cost = self._cost.to(self.ratios.device)
+        return self
 
     def named_weights(self) -> Iterator[tuple[str, nn.Parameter]]:
         """Yield the wrapped network's own parameters, which the structure's are not among."""
@@ -99,30 +119,39 @@ class Supernet(nn.Module):
 
     def soft_mask(self) -> Tensor:
         """Equations (2) and (3) for all units at once, [E]; ones before importance is known."""
-        positions = ascending_positions(self.importance, self._owner, self._starts)
-        normalised = positions / self._sizes[self._owner]
+        self._rank()
+        normalised = self._positions / self._sizes[self._owner]
         mask = soft_mask(normalised, self.ratios[self._owner], self._slope[self._owner])
-        unknown = not bool(self.importance.any())
-        if unknown:
-            mask = mask * 0 + 1  # keeps the graph: gradients of the first step give the importance
+        # Adding nothing keeps the graph: gradients of the first step give the importance.
+        mask = torch.where(self._known, mask, mask * 0 + 1)
         if self.depth_frozen:
             width = self.space.width_elements
             mask = torch.cat([mask[:width], self.hard_mask()[width:]])
         return mask
 
+    @torch.no_grad()
+    def _rank(self) -> None:
+        """Rank the elements anew if their importance has changed."""
+        if torch.compiler.is_compiling():
+            return  # `update` has ranked them
+        present = (id(self.importance), self.importance._version)
+        if self._ranked != present:
+            self._positions.copy_(ascending_positions(self.importance, self._owner, self._starts))
+            self._known.copy_(self.importance.any())
+            self._ranked = present
+
     def hard_mask(self) -> Tensor:
         """Return the binary mask of the k most important elements of each unit, [E]."""
-        units = self.space.units
-        positions = ascending_positions(self.importance, self._owner, self._starts)
-        removed = self._sizes - torch.tensor(kept_counts(self.ratios.detach(), units), device=self._sizes.device)
-        return (positions >= removed[self._owner]).float()
+        self._rank()
+        kept = kept_counts(self.ratios.detach(), self._sizes, self._minimum)
+        return (self._positions >= (self._sizes - kept)[self._owner]).to(self.ratios.dtype)
 
     def soft_cost(self) -> Tensor:
         """Differentiable cost r_c: widths from the ratios, blocks from their masks."""
         groups = len(self.space.groups)
         kept = (1 - self.ratios[:groups]) * self._sizes[:groups]
         blocks = self.soft_mask()[self.space.width_elements :]
-        return self.space.cost(self.resource, kept, blocks)
+        return self._cost(kept, blocks)
 
     def resource_loss(self, target: float) -> Tensor:
         """Equation (6): log(r_c / r_t) above the target, else zero; scalar.
@@ -139,14 +168,15 @@ class Supernet(nn.Module):
         Call once per optimiser step, after the optimisers. With several workers the gradients are
         averaged over them first, so that masks stay identical.
         """
-        gradients = [mask.grad for mask in self._seen if mask.grad is not None]
-        if gradients:
-            gradient = torch.stack(gradients).sum(0)
+        gradient = self._probe.grad
+        if gradient is not None:
             if torch.distributed.is_available() and torch.distributed.is_initialized():
                 torch.distributed.all_reduce(gradient)
                 gradient /= torch.distributed.get_world_size()
-            update_importance(self.importance, self.importance_kind, self._seen[-1].detach(), gradient, self.decay)
-        self._seen.clear()
+            update_importance(self.importance, self.importance_kind, self._mask, gradient, self.decay)
+            self._rank()
+        self._probe.grad = None
+        self._masked.state.forget()
         self.ratios.clamp_(min=0).copy_(torch.minimum(self.ratios, self._upper))
 
     @contextmanager

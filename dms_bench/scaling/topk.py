@@ -84,9 +84,7 @@ def soft_mask(normalised: Tensor, ratio: Tensor, slope: Tensor) -> Tensor:
     return torch.where(mask > MASK_FLOOR, mask, torch.zeros_like(mask))
 
 
-def kept_counts(ratio: Tensor, units: Units) -> list[int]:
-    """Return k = round((1 - a) N) of each unit, never below its minimum."""
-    return [
-        min(size, max(low, round((1 - value) * size)))
-        for value, size, low in zip(ratio.tolist(), units.sizes, units.minimum, strict=True)
-    ]
+def kept_counts(ratio: Tensor, sizes: Tensor, minimum: Tensor) -> Tensor:
+    """Return k = round((1 - a) N) of each unit, never below its minimum; all [U]."""
+    counts = ((1 - ratio.double()) * sizes).round().to(sizes.dtype)
+    return torch.minimum(torch.maximum(counts, minimum), sizes)

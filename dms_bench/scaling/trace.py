@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -21,7 +21,7 @@ Rule = Callable[["Tracer", tuple[Any, ...], dict[str, Any], Any], "Axes | list[A
 
 @dataclass(frozen=True)
 class Contraction:
-    """A convolution or matrix product: MACs are `constant` times the kept sizes of `factors`."""
+    """A convolution or matrix product: MACs of a sample are `constant` times the kept sizes of `factors`."""
 
     module: str
     constant: float
@@ -87,6 +87,9 @@ class Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self._axes: dict[int, Axes] = {}
         self._alive: list[Any] = []  # ids stay unique only while their tensors live
         self._stack: list[ModuleCall] = []
+        #: Ids of what was made from the network's input, of `_batch` samples; the rest is computed once.
+        self._fed: set[int] = set()
+        self._batch = 1
         #: Name of the operator that is running, without the underscore of in-place variants.
         self.operator = ""
         self._modules = dict(model.named_modules())
@@ -172,6 +175,8 @@ class Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def run(self, *inputs: Tensor) -> Trace:
         """Run the model on `inputs` and return what was seen; outputs are frozen."""
+        self._batch = len(inputs[0])
+        self._fed.update(id(tensor) for tensor in inputs)
         handles = []
         for name, module in self._modules.items():
             handles.append(module.register_forward_pre_hook(self._enter(name), with_kwargs=True))
@@ -194,6 +199,9 @@ class Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
         operands = [value for value in tree_flatten((args, kwargs))[0] if isinstance(value, Tensor)]
         self._alive.append((operands, out))
         self._track_residual(name, operands, out)
+        fed = any(id(value) in self._fed for value in operands)
+        if fed:
+            self._fed.update(id(value) for value in tree_flatten(out)[0] if isinstance(value, Tensor))
         if self.operator not in CONTRACTIONS and not any(self.axes(value) for value in operands):
             return out
         rule = self._rules.get(name) or self._rules.get(name.rstrip("_"))
@@ -202,11 +210,15 @@ class Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if rule is None:
             self.freeze(*operands, reason=f"operator {name} has no rule")
             return out
+        before = len(self.trace.contractions)
         try:
             axes = rule(self, args, kwargs, out)
         except (RuntimeError, ValueError, IndexError, TypeError):
             self.freeze(*operands, reason=f"operator {name} in a form that its rule does not know")
             return out
+        if fed:
+            seen = self.trace.contractions
+            seen[before:] = [replace(one, constant=one.constant / self._batch) for one in seen[before:]]
         if isinstance(axes, list):
             for tensor, its_axes in zip(out, axes, strict=True):
                 self._set(tensor, its_axes)

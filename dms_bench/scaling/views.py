@@ -29,7 +29,7 @@ class View:
     """A recorded call: which of its module's calls, and what its sizes consist of.
 
     Attributes:
-        call: number of the call among those of one forward pass of the module.
+        call: function, line in it and how many times the line ran before in the module's forward pass.
         kind: reshape, split or slice.
         rank: number of dimensions of the operand.
         dim: the dimension that is split or sliced; 0 for a reshape.
@@ -37,7 +37,7 @@ class View:
             multiply, or None; of a split, labels of each part; of a slice, labels before and in it.
     """
 
-    call: int
+    call: str
     kind: str
     rank: int
     dim: int
@@ -53,7 +53,7 @@ class View:
 class Mend:
     """A `View` after a cut: numbers in the place of labels."""
 
-    call: int
+    call: str
     kind: str
     rank: int
     dim: int
@@ -79,13 +79,14 @@ class _Calls(TorchFunctionMode):
 
     def __init__(self) -> None:
         super().__init__()
-        self.counts: dict[int, int] = {}
+        #: How often each line ran, by module.
+        self.counts: dict[int, dict[str, int]] = {}
 
     def begin(self, module: nn.Module) -> None:
         """A forward pass of a module begins."""
-        self.counts[id(module)] = 0
+        self.counts[id(module)] = {}
 
-    def handle(self, module: nn.Module, call: int, kind: str, func: Any, args: Any, kwargs: Any) -> Any:
+    def handle(self, module: nn.Module, call: str, kind: str, func: Any, args: Any, kwargs: Any) -> Any:
         raise NotImplementedError
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -94,9 +95,11 @@ class _Calls(TorchFunctionMode):
         module = _caller() if kind is not None else None
         if kind is None or module is None or id(module) not in self.counts:
             return func(*args, **kwargs)
-        call = self.counts[id(module)]
-        self.counts[id(module)] = call + 1
-        return self.handle(module, call, kind, func, args, kwargs)
+        frame = sys._getframe(1)
+        line = f"{frame.f_code.co_name}+{frame.f_lineno - frame.f_code.co_firstlineno}"
+        counts = self.counts[id(module)]
+        counts[line] = counts.get(line, -1) + 1
+        return self.handle(module, f"{line}#{counts[line]}", kind, func, args, kwargs)
 
 
 def _caller() -> nn.Module | None:
@@ -131,19 +134,18 @@ class RecordViews(_Calls):
             self._done.add(id(module))
         super().begin(module)
 
-    def handle(self, module: nn.Module, call: int, kind: str, func: Any, args: Any, kwargs: Any) -> Any:
+    def handle(self, module: nn.Module, call: str, kind: str, func: Any, args: Any, kwargs: Any) -> Any:
         """Let the call pass and note what came out."""
         out = func(*args, **kwargs)
         if id(module) not in self._done and id(module) in self._names:
-            view = {"reshape": self._reshape, "split": self._split, "slice": self._slice}[kind](call, args, out)
+            note: Callable[..., View | None] = getattr(self, f"_{kind}")
+            view = note(call, args, out)
             if view is not None:
                 self.views.setdefault(self._names[id(module)], []).append(view)
         return out
 
-    def _reshape(self, call: int, args: Any, out: Tensor) -> View | None:
+    def _reshape(self, call: str, args: Any, out: Tensor) -> View | None:
         operand = args[0]
-        if not any(self._labels_along(operand, dim) is not None for dim in range(operand.dim())):
-            return None
         sizes: list[Tensor | list[int] | None] = [None] * out.dim()
         for ins, outs in segments(operand.shape, out.shape):
             if len(outs) == 1:
@@ -154,22 +156,27 @@ class RecordViews(_Calls):
                 self._labels_along(operand, dim) is not None for dim in ins
             ):
                 continue  # batch, tokens or positions alone
+            # Labels that repeat were merged with the batch or positions, which only the code knows.
+            merged = len(ins) == 1 and _repeats(self._labels_along(operand, ins[0]))
             for place, dim in enumerate(outs):
                 found = labels[dim]
-                fixed = torch.zeros(out.size(dim), dtype=torch.long)
+                fixed = None if merged else torch.zeros(out.size(dim), dtype=torch.long)
                 # Where more is merged into the first one, its size is whatever the others leave.
                 sizes[dim] = [-1] if len(ins) > 1 and place == 0 else fixed if found is None else found
+        if all(size is None for size in sizes):
+            return None
         return View(call, "reshape", operand.dim(), 0, tuple(sizes))
 
-    def _split(self, call: int, args: Any, out: Sequence[Tensor]) -> View | None:
+    def _split(self, call: str, args: Any, out: Sequence[Tensor]) -> View | None:
         operand = args[0]
         for dim in range(operand.dim()):
             whole = self._labels_along(operand, dim)
             if whole is not None and any(part.size(dim) != operand.size(dim) for part in out):
-                return View(call, "split", operand.dim(), dim, tuple(whole.split([part.size(dim) for part in out])))
+                parts = torch.split(whole, [part.size(dim) for part in out])  # type: ignore[no-untyped-call]
+                return View(call, "split", operand.dim(), dim, tuple(parts))
         return None
 
-    def _slice(self, call: int, args: Any, out: Tensor) -> View | None:
+    def _slice(self, call: str, args: Any, out: Tensor) -> View | None:
         operand = args[0]
         if out.dim() != operand.dim():
             return None
@@ -183,6 +190,10 @@ class RecordViews(_Calls):
             start, stop, _ = bounds.indices(operand.size(dim))
             return View(call, "slice", operand.dim(), dim, (whole[:start], whole[start:stop]))
         return None
+
+
+def _repeats(labels: Tensor | None) -> bool:
+    return labels is not None and len(torch.unique(labels)) < len(labels)
 
 
 def _bounds(args: Any, dim: int, rank: int) -> slice | None:
@@ -243,11 +254,11 @@ class MendViews(_Calls):
 
     def __call__(self, module: nn.Module, args: Any) -> None:
         """Before the forward pass."""
-        self.counts = {id(module): 0}  # a copy of the network has other ids
-        self.__enter__()
+        self.counts = {id(module): {}}  # a copy of the network has other ids
+        self.__enter__()  # type: ignore[no-untyped-call]
         self.depth += 1
 
-    def handle(self, module: nn.Module, call: int, kind: str, func: Any, args: Any, kwargs: Any) -> Any:
+    def handle(self, module: nn.Module, call: str, kind: str, func: Any, args: Any, kwargs: Any) -> Any:
         """Make the call with mended sizes."""
         mend = self.mends.get(call)
         if mend is None or mend.kind != kind or args[0].dim() != mend.rank:
@@ -282,7 +293,7 @@ class EndViews:
         """After the forward pass."""
         if self.mended.depth:
             self.mended.depth -= 1
-            self.mended.__exit__(None, None, None)
+            self.mended.__exit__(None, None, None)  # type: ignore[no-untyped-call]
 
 
 def _size(size: Size, asked: int, operand: Tensor) -> int:

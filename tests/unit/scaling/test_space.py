@@ -136,7 +136,7 @@ def test_an_unknown_operator_freezes_and_never_breaks():
 
 def test_a_wrong_cut_is_found_by_the_proof():
     class Fixed(nn.Module):
-        """Its code holds a channel number that no attribute tells."""
+        """Its values depend on a channel number."""
 
         def __init__(self) -> None:
             super().__init__()
@@ -144,7 +144,8 @@ def test_a_wrong_cut_is_found_by_the_proof():
             self.out = nn.Linear(8, 4)
 
         def forward(self, x):
-            return self.out(self.free(self.b(self.a(x).reshape(-1, 16))))
+            hidden = self.a(x)
+            return self.out(self.free(self.b(hidden * hidden.shape[1])))
 
     space = find_space(Fixed().eval(), torch.randn(2, 8))
     assert "a" in space.excluded

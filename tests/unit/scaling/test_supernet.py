@@ -99,7 +99,7 @@ def test_importance_takes_up_the_masks_gradient(net):
     before = net.importance.clone()
     mask = net.soft_mask().detach()
     functional.cross_entropy(net(torch.randn(4, 3, 10, 10)), torch.tensor([0, 1, 2, 3])).backward()
-    gradient = net._seen[0].grad.clone()
+    gradient = net._probe.grad.clone()
     net.update()
     expected = [
         naive.taylor(c, m, g, 0.99) for c, m, g in zip(before.tolist(), mask.tolist(), gradient.tolist(), strict=True)

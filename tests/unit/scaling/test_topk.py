@@ -61,7 +61,9 @@ def test_masks_far_below_the_threshold_are_exact_zeros_not_denormal():
 @given(st.floats(0, 1), st.integers(1, 300), st.data())
 def test_kept_counts_round_and_respect_the_minimum(ratio, size, data):
     low = data.draw(st.integers(0, size))
-    (kept,) = kept_counts(torch.tensor([ratio], dtype=torch.float64), Units((size,), (low,), (False,)))
+    (kept,) = kept_counts(
+        torch.tensor([ratio], dtype=torch.float64), torch.tensor([size]), torch.tensor([low])
+    ).tolist()
     assert kept == max(low, round((1 - ratio) * size))
 
 
