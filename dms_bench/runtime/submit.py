@@ -93,14 +93,14 @@ def _client(address: str) -> Any:
     from ray.exceptions import AuthenticationError
     from ray.job_submission import JobSubmissionClient
 
+    for part in JobSubmissionClient.__mro__:  # each has a logger of its own that tells what it uploads
+        logging.getLogger(part.__module__).setLevel(logging.WARNING)
     try:
-        client = JobSubmissionClient(address)
+        return JobSubmissionClient(address)
     except AuthenticationError as error:
         raise UserError(f"{address} wants a token: set RAY_AUTH_MODE=token and the cluster's RAY_AUTH_TOKEN") from error
     except (ConnectionError, RuntimeError, ValueError) as error:
         raise UserError(f"no Ray cluster answers at {address}: {_line(error)}") from error
-    logging.getLogger("ray").setLevel(logging.WARNING)  # the client has just set it to INFO
-    return client
 
 
 def _submit(client: Any, command: str, suite: Suite) -> str:

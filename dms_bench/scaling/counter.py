@@ -25,7 +25,7 @@ def count(model: nn.Module, example: Tensor) -> Count:
     """Count MACs (convolutions, matrix products, attention) and parameters of a network.
 
     Args:
-        model: any network; left in the mode it was in.
+        model: any network; left in the modes it was in.
         example: its input, [batch, ...]; MACs are per sample.
     """
     training = model.training

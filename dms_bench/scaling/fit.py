@@ -81,7 +81,7 @@ class _Fit:
 
     def reach_by_depth(self, kept: Tensor, counts: Tensor) -> Tensor:
         """Add or remove blocks where even all, or the fewest, elements miss the target."""
-        kept = kept.clone()
+        kept, direction = kept.clone(), 0
         while True:
             widest = torch.cat([self.sizes[: self.widths], kept[self.widths :]])
             thinnest = torch.cat([self.minimum[: self.widths], kept[self.widths :]])
@@ -92,8 +92,9 @@ class _Fit:
             else:
                 return kept
             movable = [unit for unit in range(self.widths, len(kept)) if kept[unit] != limit[unit]]
-            if not movable:
+            if not movable or step == -direction:  # between the two depths no width fits
                 return kept
+            direction = step
             # The stage whose wish is missed most moves first.
             unit = max(movable, key=lambda unit: step * float(counts[unit] - kept[unit]))
             kept[unit] += step

@@ -25,7 +25,7 @@ def _free_port() -> int:
 @pytest.fixture
 def head(tmp_path, command):
     """Address of a Ray head's dashboard."""
-    port, dashboard = _free_port(), _free_port()
+    port, dashboard, agent = (_free_port() for _ in range(3))
     scratch = tempfile.mkdtemp(prefix="ray")  # pytest's own folders are too long for Ray's sockets
     binaries = Path(sys.executable).parent
     environment = {key: value for key, value in os.environ.items() if key != "PYTHONDONTWRITEBYTECODE"} | {
@@ -37,7 +37,8 @@ def head(tmp_path, command):
     process = subprocess.Popen(
         [
             binaries / "ray", "start", "--head", "--block", "--disable-usage-stats", "--node-ip-address=127.0.0.1",
-            f"--port={port}", f"--dashboard-port={dashboard}", f"--temp-dir={scratch}",
+            f"--port={port}", f"--dashboard-port={dashboard}", f"--dashboard-agent-listen-port={agent}",
+            f"--temp-dir={scratch}",
         ],
         env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
     )  # fmt: skip

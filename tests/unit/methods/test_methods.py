@@ -1,0 +1,155 @@
+"""The built-in methods on a small network: budget, seeds, and what each promises."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional
+
+from dms_bench.methods.base import SearchContext
+from dms_bench.methods.dms import DmsSearch, DmsStructure
+from dms_bench.methods.random import RandomSearch
+from dms_bench.methods.specs import Dms, Random, Supernet, Uniform
+from dms_bench.methods.supernet import KeepSupernet
+from dms_bench.methods.uniform import UniformSearch
+from dms_bench.scaling import Architecture, find_space
+from dms_bench.scaling import Supernet as Wrapper
+
+STEPS = 60
+
+
+class Separable:
+    """Fits random vectors of which four features tell the class; a training loop as the protocol asks."""
+
+    def __init__(self) -> None:
+        self.weights_changed = False
+
+    def fit(self, model: nn.Module, recipe: Any, loop: Any, structure: Any) -> nn.Module:
+        generator = torch.Generator().manual_seed(0)
+        optimizer = torch.optim.Adam([weight for _, weight in model.named_weights()], lr=5e-3)
+        for step in range(STEPS):
+            x = torch.randn(64, 16, generator=generator)
+            structure.begin_step(step / STEPS)
+            loss = functional.cross_entropy(model(x), x[:, :4].argmax(1)) + structure.loss()
+            loss.backward()
+            if structure.trains_weights:
+                optimizer.step()
+            structure.end_step()
+            optimizer.zero_grad()
+        return model
+
+
+def context(seed: int = 0, pipeline: str = "DMSnp", share: float = 0.3) -> SearchContext:
+    torch.manual_seed(seed)
+    model = nn.Sequential(nn.Linear(16, 96), nn.ReLU(), nn.Linear(96, 96), nn.ReLU(), nn.Linear(96, 4))
+    space = find_space(model, torch.randn(1, 16))
+    trial: Any = SimpleNamespace(seed=seed, pipeline=pipeline, search=object(), budget=SimpleNamespace(kind="macs"))
+    loop: Any = SimpleNamespace(device=torch.device("cpu"))
+    task: Any = Separable()
+    return SearchContext(trial, task, model, space, share * space.macs, loop)
+
+
+def kept(architecture: Architecture) -> list[int]:
+    return [len(elements) for elements in architecture.groups.values()]
+
+
+@pytest.mark.parametrize(
+    "method",
+    [
+        DmsSearch(Dms(structure={"lr": 0.05})),
+        DmsSearch(Dms(importance="index", structure={"lr": 0.05})),
+        DmsSearch(Dms(structure={"optimizer": "sgd", "lr": 0.05}, importance_decay=0)),
+        UniformSearch(Uniform()),
+        RandomSearch(Random()),
+    ],
+    ids=["dms", "dms by index", "dms by sgd", "uniform", "random"],
+)
+@pytest.mark.parametrize("share", [0.1, 0.6])
+def test_methods_meet_the_budget(method, share):
+    given = context(share=share)
+    architecture = method.search(given)
+    assert abs(architecture.macs - given.target) <= 0.01 * given.target
+
+
+def test_the_supernet_is_kept_whole():
+    given = context()
+    architecture = KeepSupernet(Supernet()).search(given)
+    assert architecture.macs == given.space.macs
+    assert kept(architecture) == [96, 96]
+
+
+def test_uniform_keeps_one_share_of_every_group_and_the_largest_weights():
+    given = context()
+    with torch.no_grad():
+        given.model[0].weight[:40] *= 100
+    architecture = UniformSearch(Uniform()).search(given)
+    first, second = kept(architecture)
+    assert abs(first - second) <= 1
+    assert set(range(40)) <= set(architecture.groups["0"])
+
+
+def test_random_depends_on_the_seed_alone():
+    one, again, other = (RandomSearch(Random()).search(context(seed)) for seed in (1, 1, 2))
+    assert one == again
+    assert one.groups != other.groups
+
+
+def test_dms_finds_more_than_chance_and_lowers_its_target():
+    given = context()
+    before = [weight.clone() for weight in given.model.parameters()]
+    structure_metrics: list[dict[str, float]] = []
+    fit = given.task.fit
+
+    def watched(model: nn.Module, recipe: Any, loop: Any, structure: DmsStructure) -> nn.Module:
+        begin = structure.begin_step
+
+        def noted(progress: float) -> None:
+            begin(progress)
+            structure_metrics.append(structure.metrics())
+
+        structure.begin_step = noted  # type: ignore[method-assign]
+        return fit(model, recipe, loop, structure)
+
+    given.task.fit = watched  # type: ignore[method-assign]
+    architecture = DmsSearch(Dms(structure={"lr": 0.05})).search(given)
+    targets = [metrics["target"] for metrics in structure_metrics]
+    assert targets[0] == given.space.macs
+    assert targets == sorted(targets, reverse=True)
+    assert targets[-1] == pytest.approx(given.target)
+    assert structure_metrics[-1]["hard_macs"] < 0.45 * given.space.macs
+    assert {"soft_macs", "temperature", "kept_ratio_mean", "kept/0", "kept/2"} <= structure_metrics[-1].keys()
+    assert sum(kept(architecture)) < 192
+    assert any(not torch.equal(a, b) for a, b in zip(before, given.model.parameters(), strict=True))
+
+
+def test_dms_minus_leaves_the_weights_as_they_are():
+    given = context(pipeline="DMSp-")
+    before = [weight.clone() for weight in given.model.parameters()]
+    DmsSearch(Dms(structure={"lr": 0.05})).search(given)
+    assert all(torch.equal(a, b) for a, b in zip(before, given.model.parameters(), strict=True))
+
+
+def test_the_structures_state_resumes_to_the_bit():
+    def run(interrupted: bool) -> torch.Tensor:
+        given = context()
+        net = Wrapper(given.model, given.space)
+        structure = DmsStructure(net, Dms(), given.target, trains_weights=True)
+        x = torch.randn(32, 16, generator=torch.Generator().manual_seed(3))
+        for step in range(6):
+            if interrupted and step == 3:
+                saved, state = net.state_dict(), structure.state_dict()
+                net = Wrapper(context().model, given.space)
+                net.load_state_dict(saved)
+                structure = DmsStructure(net, Dms(), given.target, trains_weights=True)
+                structure.load_state_dict(state)
+            structure.begin_step(step / 6)
+            (net(x).square().mean() + structure.loss()).backward()
+            structure.end_step()
+            net.zero_grad()
+        return net.ratios.detach().clone()
+
+    assert torch.equal(run(interrupted=False), run(interrupted=True))
