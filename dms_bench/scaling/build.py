@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from dms_bench.scaling.branches import find_tails
 from dms_bench.scaling.cost import FACTORS, CostModel, Term
+from dms_bench.scaling.counter import count
 from dms_bench.scaling.depth import find_stages
 from dms_bench.scaling.labels import FIXED, along, varying_dims
 from dms_bench.scaling.proof import prove
@@ -40,15 +41,19 @@ def find_space(
     begin = time.perf_counter()
     training = model.training
     # Two different samples, so that what depends on the batch cannot be taken for something fixed.
-    pair = torch.cat([example[:1], example[:1].flip(-1)])
-    trace = Tracer(model.eval(), RULES).run(pair)
-    space = _Builder(model, trace).build(width, depth)
+    for inputs in (torch.cat([example[:1], example[:1].flip(-1)]), example[:1]):
+        trace = Tracer(model.eval(), RULES).run(inputs)
+        space = _Builder(model, trace).build(width, depth)
+        if space.macs == count(model, example[:1]).macs:
+            break  # else samples depend on each other, and cost more together
     blocks = [block for stage in space.stages for block in stage.blocks]
-    space = replace(space, tails=find_tails(model, pair, blocks))
+    tails = find_tails(model, inputs, blocks)
+    linear = {block: own for block, own in tails.items() if not trace.standardised & set(own)}
+    space = replace(space, tails=linear)
     chosen = {name for name in space.names for pattern in exclude if fnmatch.fnmatch(name, pattern)}
     if chosen:
         space = space.without(chosen, "excluded by the specification")
-    space = prove(model, pair, space)
+    space = prove(model, inputs, space)
     model.train(training)
     object.__setattr__(space, "seconds", time.perf_counter() - begin)
     return space
@@ -134,10 +139,13 @@ class _Builder:
             size = self._tensor(name).size(dim) if name else 0
             whole = name in self.parameters and len(labels) == size and int(labels[-1]) == first + size - 1
             if whole:
-                sites.setdefault((name, dim), Site(contraction.module, name, dim))
+                sites.setdefault((name, dim), self._site(contraction.module, name, dim))
             else:
                 self.trace.labels.freeze(labels, "summed over without a weight of its own")
         return list(sites.values())
+
+    def _site(self, module: str, name: str, dim: int) -> Site:
+        return Site(module, name, dim, standardised=module in self.trace.standardised)
 
     def _members(self, roots: Tensor, masked: set[tuple[str, int]]) -> list[tuple[Group, list[int]]]:
         """Group the label classes that occur in the same dimensions of the same tensors."""

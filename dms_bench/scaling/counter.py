@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -10,6 +11,12 @@ from torch.utils.flop_counter import FlopCounterMode
 
 #: Name and version of the counter, for the record beside every number.
 COUNTER = f"torch.utils.flop_counter/2 (torch {torch.__version__.partition('+')[0]})"
+
+
+def countable(model: nn.Module) -> AbstractContextManager[None]:
+    """Inside it recurrent layers run as matrix products, which the counter knows; their fused form it does not."""
+    recurrent = any(isinstance(module, nn.RNNBase) for module in model.modules())
+    return torch.backends.mkldnn.flags(enabled=False) if recurrent else nullcontext()
 
 
 @dataclass(frozen=True)
@@ -35,7 +42,7 @@ def count(model: nn.Module, example: Tensor) -> Count:
     try:
         for parameter in trained:
             parameter.requires_grad_(False)
-        with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        with torch.no_grad(), countable(model), FlopCounterMode(display=False) as counter:
             model(example)
     finally:
         for parameter in trained:

@@ -21,6 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from dms_bench.scaling.norms import masked_layer_norm
+from dms_bench.scaling.standardised import masked_standardised
 from dms_bench.scaling.space import SearchSpace
 
 #: Forward methods that contract their first argument as it is with their weight.
@@ -93,8 +94,20 @@ class ScaleWeight(MaskHook):
         if self.input_dim is not None and args and args[0].numel() < weight.numel():
             return (_scaled(args[0], vector, self.input_dim), *args[1:])
         self.original = weight
-        self.holder._parameters[self.leaf] = _scaled(weight, vector, self.dim)  # type: ignore[assignment]
+        self.holder._parameters[self.leaf] = self.scaled(weight, vector)  # type: ignore[assignment]
         return None
+
+    def scaled(self, weight: Tensor, vector: Tensor) -> Tensor:
+        """Return the parameter as the module shall see it."""
+        return _scaled(weight, vector, self.dim)
+
+
+class ScaleStandardised(ScaleWeight):
+    """Gives a convolution that standardises its weight one whose standardised form is the masked one."""
+
+    def scaled(self, weight: Tensor, vector: Tensor) -> Tensor:
+        """Return the parameter as the module shall see it."""
+        return masked_standardised(weight, vector, self.dim, float(getattr(self.holder, "eps")))  # noqa: B009
 
 
 class RestoreWeight(MaskHook):
@@ -159,7 +172,8 @@ class MaskedForward:
             holder, _, leaf = site.parameter.rpartition(".")
             end = ends.get(site.module, -1) if site.module == holder else -1
             scaled.add((holder, leaf) if end >= 0 else None)
-            self._scale(space.slices[site.parameter, site.dim], end, site.module, holder, leaf, site.dim)
+            elements = space.slices[site.parameter, site.dim]
+            self._scale(elements, end, site.module, holder, leaf, site.dim, site.standardised)
         for tail, end in ends.items():
             for leaf, parameter in self._named[tail]._parameters.items():
                 if parameter is not None and (tail, leaf) not in scaled:
@@ -179,11 +193,14 @@ class MaskedForward:
         self._ends = torch.cat([*(torch.full_like(elements, end) for elements, end in self._vectors), nothing])
         self._lengths = [len(elements) for elements, _ in self._vectors]
 
-    def _scale(self, elements: Tensor, end: int, module: str, holder: str, leaf: str, dim: int) -> None:
+    def _scale(
+        self, elements: Tensor, end: int, module: str, holder: str, leaf: str, dim: int, standardised: bool = False
+    ) -> None:
         running = self._named[module]
         input_dim = _input_dim(running, dim) if module == holder and leaf == "weight" else None
         input_dim = None if len(elements) == 1 else input_dim
-        scale = ScaleWeight(self.state, len(self._vectors), self._named[holder], leaf, dim, input_dim)
+        kind = ScaleStandardised if standardised else ScaleWeight
+        scale = kind(self.state, len(self._vectors), self._named[holder], leaf, dim, input_dim)
         self._vectors.append((elements, end))
         running.register_forward_pre_hook(scale)
         # Last scaled, first restored.

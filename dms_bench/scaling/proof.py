@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from dms_bench.scaling.counter import countable
 from dms_bench.scaling.masking import MaskedForward
 from dms_bench.scaling.space import SearchSpace
 from dms_bench.scaling.surgery import cut
@@ -59,9 +60,7 @@ def prove(model: nn.Module, example: Tensor, space: SearchSpace, seed: int = 0) 
 class _Proof:
     """Compares masked and cut networks in one precision."""
 
-    def __init__(
-        self, model: nn.Module, example: Tensor, space: SearchSpace, seed: int, dtype: torch.dtype
-    ) -> None:
+    def __init__(self, model: nn.Module, example: Tensor, space: SearchSpace, seed: int, dtype: torch.dtype) -> None:
         self.space, self.seed, self.dtype = space, seed, dtype
         self.tolerance = TOLERANCE if dtype == torch.double else ROUGH_TOLERANCE
         self.trials = 0
@@ -136,7 +135,7 @@ class _Proof:
             expected = self.masked(self.example)
         small = cut(self.model, self.space, architecture)
         try:
-            with torch.no_grad(), FlopCounterMode(display=False) as counter:
+            with torch.no_grad(), countable(small), FlopCounterMode(display=False) as counter:
                 small(self.example[:1])
             with torch.no_grad():
                 found = small(self.example)

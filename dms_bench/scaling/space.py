@@ -41,11 +41,13 @@ class Site:
         module: the module that runs the operator.
         parameter: name of the weight.
         dim: its contracted dimension.
+        standardised: the module standardises the weight over that dimension before it uses it.
     """
 
     module: str
     parameter: str
     dim: int
+    standardised: bool = False
 
 
 @dataclass(frozen=True)

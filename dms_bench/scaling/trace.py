@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten
 
+from dms_bench.scaling.counter import countable
 from dms_bench.scaling.labels import Axes, Labels, along, canonical, lay, varying_dims
 from dms_bench.scaling.views import RecordViews, View
 
@@ -68,6 +69,8 @@ class Trace:
     heads: dict[str, list[tuple[int, Tensor]]] = field(default_factory=dict)
     #: Calls with sizes in a module's own code: module -> [call].
     views: dict[str, list[View]] = field(default_factory=dict)
+    #: Convolutions that standardise their weight over its inputs.
+    standardised: set[str] = field(default_factory=set)
     #: Tensors that reach another unchanged but for additions: id -> ids of ancestors.
     residual_of: dict[int, frozenset[int]] = field(default_factory=dict)
 
@@ -102,6 +105,10 @@ class Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 )
                 self._axes[id(tensor)] = axes
                 self.trace.state[name] = axes
+
+        for name, module in self._modules.items():
+            if isinstance(module, nn.RNNBase):  # keeps its weights in lists of its own
+                self.freeze(*module.parameters(), reason="inside a recurrent layer")
 
     @property
     def module(self) -> str:
@@ -173,6 +180,20 @@ class Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
                     return True
         return False
 
+    def note_standardised(self, data: Tensor) -> bool:
+        """Record that the running convolution standardises its own weight (BiT, normaliser-free networks).
+
+        Returns:
+            Whether `data` is a convolution's weight [1, out, in x kernel] and not an activation.
+        """
+        module = self._modules.get(self.module)
+        if not isinstance(module, nn.modules.conv._ConvNd) or id(data) in self._fed or data.shape[0] != 1:
+            return False
+        if data.numel() != module.weight.numel() or not isinstance(getattr(module, "eps", None), float):
+            return False
+        self.trace.standardised.add(self.module)
+        return True
+
     def run(self, *inputs: Tensor) -> Trace:
         """Run the model on `inputs` and return what was seen; outputs are frozen."""
         self._batch = len(inputs[0])
@@ -182,7 +203,7 @@ class Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
             handles.append(module.register_forward_pre_hook(self._enter(name), with_kwargs=True))
             handles.append(module.register_forward_hook(self._leave))
         try:
-            with torch.no_grad(), self, self._views:
+            with torch.no_grad(), countable(self._model), self, self._views:
                 output = self._model(*inputs)
         finally:
             for handle in handles:

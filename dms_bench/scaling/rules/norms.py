@@ -19,6 +19,8 @@ from dms_bench.scaling.trace import Tracer
     "batch_norm",
 )
 def _batch_norm(tracer: Tracer, args: Any, kwargs: Any, out: Any) -> Axes:
+    if tracer.note_standardised(args[0]):
+        return tracer.axes(args[0])
     channels = axis_along(tracer, args[0], 1)
     for operand in args[1:]:
         if isinstance(operand, Tensor):

@@ -153,3 +153,15 @@ def test_the_structures_state_resumes_to_the_bit():
         return net.ratios.detach().clone()
 
     assert torch.equal(run(interrupted=False), run(interrupted=True))
+
+
+def test_the_resource_loss_is_weighed_and_depth_freezes_when_the_target_has_arrived():
+    given = context()
+    net = Wrapper(given.model, given.space)
+    structure = DmsStructure(net, Dms(resource_weight=3, decay_share=0.5), given.target, trains_weights=True)
+    structure.begin_step(0.49)
+    assert not net.depth_frozen
+    structure.begin_step(0.5)
+    assert net.depth_frozen
+    assert float(structure.loss().detach()) == pytest.approx(3 * float(net.resource_loss(given.target).detach()))
+    assert float(structure.loss().detach()) == pytest.approx(3 * torch.tensor(1 / 0.3).log().item(), rel=1e-4)

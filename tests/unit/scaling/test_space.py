@@ -5,6 +5,8 @@ import functools
 import pytest
 import timm
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from torch import nn
 
 from dms_bench.scaling import Supernet, count, cut, find_space
@@ -97,6 +99,28 @@ def test_fit_meets_the_budget_within_one_percent(name, resource, share):
     counts = torch.rand(len(space.units.sizes), generator=generator) * torch.tensor(space.units.sizes)
     mask = fit_to_budget(space, counts, torch.rand(space.units.total, generator=generator), resource, target)
     assert abs(space.hard_cost(resource, mask) - target) <= 0.01 * target
+
+
+@given(st.floats(0.05, 1.0), st.lists(st.floats(0.1, 6), min_size=2, max_size=2))
+def test_fit_is_never_more_than_one_percent_above_even_where_the_space_is_coarse(share, counts):
+    space = coarse_space()
+    low, high = space.reachable("macs")
+    target = max(low, share * high)
+    mask = fit_to_budget(space, torch.tensor(counts), torch.rand(space.units.total), "macs", target)
+    cost = space.hard_cost("macs", mask)
+    assert cost <= 1.01 * target
+    every = [space.hard_cost("macs", mask_of(space, one, two)) for one in range(1, 7) for two in range(1, 7)]
+    closest = min(abs(other - target) for other in every if other <= 1.01 * target)
+    assert abs(cost - target) <= closest + 0.35 * target  # near the best, where steps are a third of the whole
+
+
+@functools.cache
+def coarse_space() -> SearchSpace:
+    return find_space(nn.Sequential(nn.Linear(4, 6), nn.Linear(6, 6), nn.Linear(6, 2)).eval(), torch.randn(1, 4))
+
+
+def mask_of(space: SearchSpace, one: int, two: int) -> torch.Tensor:
+    return torch.tensor([1.0] * one + [0.0] * (6 - one) + [1.0] * two + [0.0] * (6 - two))
 
 
 def test_fit_reaches_both_ends_of_the_space():
