@@ -154,6 +154,7 @@ def main() -> None:
     parser.add_argument("--no-memory", action="store_true", help="time only")
     parser.add_argument("--peak", choices=["plain", "search"], help=argparse.SUPPRESS)
     asked = parser.parse_args()
+    torch.set_num_threads(1)
     cases = asked.case or CASES
     if asked.peak:
         print(Bench(cases[0], asked.device, asked.amp, asked.compile).peak(asked.peak))

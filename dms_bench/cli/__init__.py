@@ -44,7 +44,7 @@ def _main(arguments: list[str] | None = None) -> int:
     except UserError as error:
         return _error(str(error), 2)
     except TyperException as error:
-        return _error(error.format_message(), 2)
+        return _error(error.format_message().replace("Value error, ", ""), 2)
     except TrialFailure as error:
         return _error(str(error), 1)
     except KeyboardInterrupt:

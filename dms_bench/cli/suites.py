@@ -81,7 +81,7 @@ def run(
 def submit(
     suite: SuiteFile,
     address: Annotated[
-        str, typer.Option(help="The dashboard of a Ray cluster.", envvar="RAY_DASHBOARD_ADDRESS")
+        str, typer.Option(help="The dashboard of a Ray cluster.", envvar="RAY_API_SERVER_ADDRESS")
     ] = "http://127.0.0.1:8265",
     smoke: Smoke = False,
     fresh: Fresh = False,

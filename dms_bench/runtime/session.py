@@ -37,7 +37,8 @@ def ray_session() -> Iterator[None]:
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     import ray
 
-    for name in ("ray", "ray.tune", "ray.train"):
+    # Ray gives some of its loggers a level of their own, which the packages' does not reach.
+    for name in ("ray", "ray.tune", "ray.train", "ray.tune.execution.tune_controller"):
         logging.getLogger(name).setLevel(logging.ERROR)
     if "RAY_ADDRESS" in os.environ:
         ray.init(

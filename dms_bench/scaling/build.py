@@ -40,6 +40,7 @@ def find_space(
     """
     begin = time.perf_counter()
     training = model.training
+    model.train()  # lets modules drop what they keep in eval mode, such as biases looked up once
     # Two different samples, so that what depends on the batch cannot be taken for something fixed.
     for inputs in (torch.cat([example[:1], example[:1].flip(-1)]), example[:1]):
         trace = Tracer(model.eval(), RULES).run(inputs)
@@ -161,6 +162,9 @@ class _Builder:
             places = [(self.births[place][1], self.births[place][2]) for place in signature]
             if not any(place in masked for place in places):
                 self.reasons.setdefault(root, "no weight sums over it")
+                continue
+            if not any(place not in masked and place[0] in self.parameters for place in places):
+                self.reasons.setdefault(root, "features of a constant")
                 continue
             by_signature.setdefault(signature, []).append(root)
             repeated[signature] = len(found) > len(signature)

@@ -21,8 +21,8 @@ import torch
 from torch import Tensor, nn
 
 from dms_bench.scaling.norms import masked_layer_norm
-from dms_bench.scaling.standardised import masked_standardised
 from dms_bench.scaling.space import SearchSpace
+from dms_bench.scaling.standardised import masked_standardised
 
 #: Forward methods that contract their first argument as it is with their weight.
 _PLAIN = {

@@ -19,7 +19,7 @@ def masked_standardised(weight: Tensor, mask: Tensor, dim: int, eps: float) -> T
         dim: the dimension of the inputs.
         eps: what the module adds to the variance.
     """
-    others = [other for other in range(1, weight.dim())]
+    others = list(range(1, weight.dim()))
     shape = [1] * weight.dim()
     shape[dim] = -1
     kept = mask.to(weight.dtype).view(shape)

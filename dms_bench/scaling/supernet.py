@@ -109,6 +109,10 @@ class Supernet(nn.Module):
         self._cost = self._cost.to(self.ratios.device)
         return self
 
+    def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
+        super()._load_from_state_dict(*args, **kwargs)  # type: ignore[no-untyped-call]
+        self._rank()
+
     def named_weights(self) -> Iterator[tuple[str, nn.Parameter]]:
         """Yield the wrapped network's own parameters, which the structure's are not among."""
         yield from self.model.named_parameters()
@@ -136,8 +140,9 @@ class Supernet(nn.Module):
             return  # `update` has ranked them
         present = (id(self.importance), self.importance._version)
         if self._ranked != present:
-            self._positions.copy_(ascending_positions(self.importance, self._owner, self._starts))
-            self._known.copy_(self.importance.any())
+            # Not in place: a backward pass may still need the old ones.
+            positions = ascending_positions(self.importance, self._owner, self._starts)
+            self._positions, self._known = positions.to(self.importance.dtype), self.importance.any()
             self._ranked = present
 
     def hard_mask(self) -> Tensor:
@@ -174,7 +179,7 @@ class Supernet(nn.Module):
                 torch.distributed.all_reduce(gradient)
                 gradient /= torch.distributed.get_world_size()
             update_importance(self.importance, self.importance_kind, self._mask, gradient, self.decay)
-            self._rank()
+        self._rank()
         self._probe.grad = None
         self._masked.state.forget()
         self.ratios.clamp_(min=0).copy_(torch.minimum(self.ratios, self._upper))

@@ -62,7 +62,16 @@ def cut(model: nn.Module, space: SearchSpace, architecture: Architecture) -> nn.
                     tensor = tensor.index_select(dim, kept[elements].nonzero().flatten().to(tensor.device))
             _replace(small, name, tensor)
     apply_structure(small, plan_surgery(model, space, architecture))
+    _forget(small)
     return small
+
+
+def _forget(model: nn.Module) -> None:
+    """Let modules drop what they computed from the old weights (attention biases kept in eval mode)."""
+    modes = {module: module.training for module in model.modules()}
+    model.train()
+    for module, training in modes.items():
+        module.training = training
 
 
 def plan_surgery(model: nn.Module, space: SearchSpace, architecture: Architecture) -> Surgery:
@@ -134,8 +143,9 @@ def _mended(
     values: dict[str, int] = {}
     if isinstance(module, nn.modules.conv._ConvNd) and weight is not None:
         groups = module.groups
-        if groups > 1:  # whole groups go, with their outputs
-            groups = weight[0] * groups // module.out_channels
+        if groups > 1:
+            if (prefix + "weight", 1) not in space.slices:  # whole groups go, with their outputs
+                groups = weight[0] * groups // module.out_channels
             values = {"out_channels": weight[0], "in_channels": weight[1] * groups, "groups": groups}
         elif module.transposed:
             values = {"in_channels": weight[0], "out_channels": weight[1]}
@@ -164,11 +174,12 @@ def _mended_by_size(name: str, module: nn.Module, space: SearchSpace, kept: Tens
     """Mend integers by comparing them with the labelled sizes that the module's own code saw.
 
     An attribute that equals such a size is taken to be it; one that equals sizes with different
-    outcomes is left alone (and the proof will tell). Numbers of heads go by their name as well.
+    outcomes is left alone (and the proof will tell). Numbers of heads go by their name as well, and alone
+    where the code's own sizes are mended.
     """
     heads = {size: int(kept[elements].sum()) for size, elements in space.heads.get(name, [])}
     outcomes: dict[int, set[int]] = {}
-    for size, elements in space.sizes.get(name, []):
+    for size, elements in space.sizes.get(name, []) if name not in space.mended else ():
         outcomes.setdefault(size, set()).add(int(kept[elements].sum()))
     values = {}
     for attribute, value in vars(module).items():

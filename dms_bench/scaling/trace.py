@@ -105,8 +105,7 @@ class Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 )
                 self._axes[id(tensor)] = axes
                 self.trace.state[name] = axes
-
-        for name, module in self._modules.items():
+        for module in self._modules.values():
             if isinstance(module, nn.RNNBase):  # keeps its weights in lists of its own
                 self.freeze(*module.parameters(), reason="inside a recurrent layer")
 

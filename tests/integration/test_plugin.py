@@ -81,3 +81,20 @@ def test_a_suite_runs_it_beside_the_others(command, package):
     _, board, _ = _dms_bench(command.folder, package, "leaderboard", "--suite", "taper")
     for label in ("taper to 30%", "taper to 50%", "random"):
         assert label in board
+
+    # Its network leaves the store and is built again elsewhere.
+    key, result = next(iter(command.results("taper").items()))
+    assert _dms_bench(command.folder, package, "show", key, "--suite", "taper")[0] == 0
+    assert "no trial" in _dms_bench(command.folder, package, "show", "nothing", "--suite", "taper")[2]
+    code, out, _ = _dms_bench(command.folder, package, "export", key, "--output", "exported")
+    assert code == 0
+    assert {Path(line.removeprefix("wrote ")).name for line in out.splitlines()} == {
+        "architecture.json",
+        "weights.safetensors",
+    }
+    script = "import dms_bench; print(sum(tensor.numel() for tensor in dms_bench.load('exported').parameters()))"
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        cwd=command.folder, env=os.environ | {"PYTHONPATH": str(TOY)}, capture_output=True, text=True, timeout=120,
+    )  # fmt: skip
+    assert done.stdout == f"{result.params}\n", done.stderr

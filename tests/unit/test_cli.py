@@ -246,7 +246,10 @@ def test_space_as_a_table_with_arguments_and_exclusions(dms_bench, tmp_path):
     ("options", "line"),
     [
         (["resnet81"], "timm has no model 'resnet81'; did you mean 'resnet18' or 'resnet61q' or 'resnet51q'?"),
-        (["resnet18", "--format", "yaml"], "unknown format 'yaml'; choose from 'json', 'table'"),
+        (
+            ["resnet18", "--format", "yaml"],
+            "Invalid value for '--format' / '-f': 'yaml' is not one of 'table', 'json'.",
+        ),
         (["resnet18", "--arg", "depth"], "--arg 'depth': write it as key=value, for example drop_rate=0.1"),
         (["resnet18", "--arg", "a=[1"], "--arg 'a=[1': write it as key=value, for example drop_rate=0.1"),
         (["resnet18", "--arg", "num_classes=3"], "supernet.args.num_classes is decided by data: leave it out"),

@@ -14,6 +14,9 @@ from dms_bench.scaling.labels import Axes, along, lay, varying_dims
 from dms_bench.scaling.rules.registry import axis_along, rule, unite_or_freeze
 from dms_bench.scaling.trace import Contraction, Tracer
 
+#: Grouped convolutions with fewer groups keep their groups and are cut inside them.
+FEW_GROUPS = 8
+
 
 def _product(tracer: Tracer, left: Tensor, right: Tensor, out: Tensor) -> Axes:
     """Matrix product with batch dimensions: [..., M, K] @ [..., K, N] -> [..., M, N]."""
@@ -94,6 +97,20 @@ def _convolution(tracer: Tracer, args: Any, kwargs: Any, out: Tensor) -> Axes:
         unite_or_freeze(tracer, inputs, inner, "convolved with a fixed number of channels")
         factors = [labels for labels in (inner, outer) if labels is not None]
         constant = positions * kernel * data.size(1) * out.size(1) / math.prod(len(labels) for labels in factors)
+    elif groups < FEW_GROUPS and groups < data.size(1) // groups and not transposed:
+        # A few wide groups stay; each loses the same positions of its inputs, and the same of its outputs.
+        inner, outer = second, first
+        if inputs is not None:
+            by_group = inputs.view(groups, -1)
+            tracer.labels.unite(by_group, by_group[:1].expand_as(by_group))
+            inputs = by_group[0]
+        unite_or_freeze(tracer, inputs, inner, "convolved with a fixed number of channels")
+        if outer is not None:
+            by_group = outer.view(groups, -1)
+            tracer.labels.unite(by_group, by_group[:1].expand_as(by_group))
+            outer = by_group[:1].expand_as(by_group).reshape(-1)
+        factors = [labels for labels in (inner, outer) if labels is not None]
+        constant = positions * kernel * weight.size(1) * out.size(1) / math.prod(len(labels) for labels in factors)
     else:
         # A group of a grouped convolution goes as a whole: its inputs and outputs are one element.
         if second is not None:
@@ -113,8 +130,14 @@ def _convolution(tracer: Tracer, args: Any, kwargs: Any, out: Tensor) -> Axes:
         )
     if bias is not None:
         unite_or_freeze(tracer, outer, axis_along(tracer, bias, 0), "added to a tensor of fixed size")
+    result = [lay(outer, 1, out.shape)] if outer is not None else []
+    merged = axis_along(tracer, data, 0)  # heads that were merged into the batch
+    if merged is not None:
+        factors.append(merged)
+        constant /= len(merged)
+        result.append(lay(merged, 0, out.shape))
     tracer.trace.contractions.append(Contraction(tracer.module, constant, tuple(factors), inner))
-    return (lay(outer, 1, out.shape),) if outer is not None else ()
+    return tuple(result)
 
 
 @rule(

@@ -19,13 +19,13 @@ from dms_bench.scaling.trace import Tracer
     "batch_norm",
 )
 def _batch_norm(tracer: Tracer, args: Any, kwargs: Any, out: Any) -> Axes:
-    if tracer.note_standardised(args[0]):
-        return tracer.axes(args[0])
     channels = axis_along(tracer, args[0], 1)
     for operand in args[1:]:
         if isinstance(operand, Tensor):
             unite_or_freeze(tracer, channels, axis_along(tracer, operand, 0), "normalised with fixed statistics")
     shape = (out if isinstance(out, Tensor) else out[0]).shape
+    if tracer.note_standardised(args[0]):
+        return tracer.axes(args[0])
     for axis in tracer.axes(args[0]):
         if varying_dims(axis) != [1]:
             tracer.labels.freeze(axis, "statistics of a batch norm run over it")

@@ -1,0 +1,63 @@
+"""What the documentation names exists: files, commands, suites."""
+
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+from typer.main import get_command
+
+from dms_bench.cli import app
+from dms_bench.spec import parse_suite
+
+ROOT = Path(__file__).parents[2]
+FOLDERS = ("", "benchmarks", "cluster", "tasks", "dms_bench", "tests")
+DOCUMENTS = sorted(path for folder in FOLDERS for path in (ROOT / folder).glob("**/*.md" if folder else "*.md"))
+NAMES = [str(path.relative_to(ROOT)) for path in DOCUMENTS]
+
+
+def blocks(text: str, language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+
+
+def test_there_is_documentation():
+    assert {"README.md", "CONTRIBUTING.md", "CHANGELOG.md", "cluster/README.md", "benchmarks/README.md"} <= set(NAMES)
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=NAMES)
+def test_linked_files_exist(path):
+    for target in re.findall(r"\]\(([^)#\s]+)", path.read_text()):
+        if "://" not in target:
+            assert (path.parent / target).exists(), target
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=NAMES)
+def test_commands_options_and_make_targets_exist(path):
+    text = path.read_text()
+    commands = get_command(app).commands
+    for line in re.findall(r"dms-bench ((?!is |does )[a-z].*)", text):
+        words = re.split(r"[`#|]", line)[0].split()
+        if words and words[0].isalpha():
+            assert words[0].rstrip(",") in commands, line
+            options = {option for parameter in commands[words[0]].params for option in parameter.opts}
+            assert {word for word in words if word.startswith("--")} <= options, line
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    assert set(re.findall(r"^make ([a-z-]+)|`make ([a-z-]+)`", text, re.MULTILINE)) <= {
+        pair for target in targets for pair in ((target, ""), ("", target))
+    }
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=NAMES)
+def test_files_named_in_commands_exist(path):
+    for name in re.findall(
+        r"\b((?:benchmarks|tests|tasks|cluster|dms_bench)/[\w./-]+\.(?:py|yaml|md))\b", path.read_text()
+    ):
+        assert (ROOT / name).exists(), name
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=NAMES)
+def test_suites_are_valid(path):
+    for text in blocks(path.read_text(), "yaml"):
+        document = yaml.safe_load(text) if "experiments:" in text else {}
+        if document:
+            parse_suite(document)
