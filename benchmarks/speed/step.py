@@ -106,18 +106,23 @@ class Bench:
         return taken
 
     def peak(self, kind: str) -> float:
-        """Return the most memory that steps of one kind hold, in bytes, without what was there before."""
-        cuda = self.device.type == "cuda"
-        before = _resident("VmRSS")
+        """Return the most memory that steps of one kind take, weights included, in bytes.
+
+        What building the search space once has left in the process does not count.
+        """
         step = self.plain() if kind == "plain" else self.search()
-        if cuda:
+        weights = sum(tensor.numel() * tensor.element_size() for tensor in self.model.state_dict().values())
+        if self.device.type == "cuda":
             torch.cuda.reset_peak_memory_stats()
         else:
             gc.collect()
-            Path("/proc/self/clear_refs").write_text("5")  # forget the peak of building the space
+            before = _resident("VmRSS")
+            Path("/proc/self/clear_refs").write_text("5")  # forget the peak so far
         for _ in range(WARM_UP):
             step()
-        return torch.cuda.max_memory_allocated() if cuda else _resident("VmHWM") - before
+        if self.device.type == "cuda":
+            return torch.cuda.max_memory_allocated()
+        return _resident("VmHWM") - before + weights
 
 
 def _size(name: str, pixels: int) -> dict[str, int]:
@@ -161,7 +166,9 @@ def main() -> None:
         return
     options = ["--device", asked.device, *(["--amp"] if asked.amp else []), *(["--compile"] if asked.compile else [])]
     print(f"torch {torch.__version__}, {torch.get_num_threads()} thread(s), {asked.device}\n")
-    print("| model | batch | pixels | plain step | search / plain | by processor time | memory, plain | search / plain |")
+    print(
+        "| model | batch | pixels | plain step | search / plain | by processor time | memory, plain | search / plain |"
+    )
     print("|---|---|---|---|---|---|---|---|")
     for case in cases:
         plain, search = Bench(case, asked.device, asked.amp, asked.compile).seconds(asked.steps)

@@ -22,7 +22,7 @@ KEPT_SHARES = (0.4, 0.8)
 #: In double precision a right cut agrees to about 1e-15, a wrong one differs by 1e-3 and more.
 TOLERANCE = 1e-7
 #: In single precision, in which culprits are looked for (convolutions are many times faster).
-ROUGH_TOLERANCE = 1e-3
+ROUGH_TOLERANCE = 5e-5
 #: Trials spent on finding culprits one by one; then what is left in doubt goes as a whole.
 MAX_TRIALS = 60
 
@@ -96,10 +96,15 @@ class _Proof:
         for kind in kinds.values():
             if len(kind) > 1 and not set(kind) <= set(good):
                 good += self._good([[name] for name in kind])
-        while good and not self.passes(good):  # fine alone, not together: then the later ones go
-            gone = good[len(good) * 3 // 4 :]
-            self.reasons.update(dict.fromkeys(gone, f"cannot be cut together with others: {self.failure}"))
-            good = good[: len(good) * 3 // 4]
+        if good and not self.passes(good):  # fine alone, not together: then kinds are put together one by one
+            together: list[str] = []
+            for kind in kinds.values():
+                more = [name for name in kind if name in set(good)]
+                if more and self.passes([*together, *more]):
+                    together += more
+                else:
+                    self.reasons.update(dict.fromkeys(more, f"cannot be cut together with others: {self.failure}"))
+            good = together
         return good
 
     def _good(self, sets: list[list[str]]) -> list[str]:

@@ -2,9 +2,9 @@
 
 `x.reshape(B, N, 3, self.num_heads, C // self.num_heads)`: such sizes stand in code, where a cut cannot
 reach them. While the supernet is traced, every such call is recorded with the labels of the sizes that
-come out; in modules of the cut network whose code asks for wrong sizes, a hook hands on right ones. A
-size is changed only where it is the size of labelled elements or split off from them; what depends on
-the input (batch, tokens, positions) stays as the code computes it.
+come out; in the cut network the `forward` of modules whose code asks for wrong sizes is wrapped and
+hands on right ones. A size is changed only where it is the size of labelled elements or split off from
+them; what depends on the input (batch, tokens, positions) stays as the code computes it.
 """
 
 from __future__ import annotations
@@ -241,22 +241,13 @@ def segments(before: Sequence[int], after: Sequence[int]) -> list[tuple[list[int
     return result
 
 
-class MendViews(_Calls):
-    """Gives the calls of one module's code the sizes of the cut network.
+class _MendViews(_Calls):
+    """Gives the calls of one module's code the sizes of the cut network."""
 
-    A forward pre-hook that starts it; `EndViews` ends it.
-    """
-
-    def __init__(self, mends: Sequence[Mend]) -> None:
+    def __init__(self, module: nn.Module, mends: dict[str, Mend]) -> None:
         super().__init__()
-        self.mends = {mend.call: mend for mend in mends}
-        self.depth = 0
-
-    def __call__(self, module: nn.Module, args: Any) -> None:
-        """Before the forward pass."""
-        self.counts = {id(module): {}}  # a copy of the network has other ids
-        self.__enter__()  # type: ignore[no-untyped-call]
-        self.depth += 1
+        self.mends = mends
+        self.begin(module)
 
     def handle(self, module: nn.Module, call: str, kind: str, func: Any, args: Any, kwargs: Any) -> Any:
         """Make the call with mended sizes."""
@@ -283,17 +274,17 @@ class MendViews(_Calls):
         return operand.reshape([_size(size, own, operand) for size, own in zip(mend.sizes, asked, strict=True)])
 
 
-class EndViews:
-    """Ends a `MendViews` after the forward pass, also after one that failed."""
+class MendedForward:
+    """Stands for a module's `forward`: its code runs with mended sizes, never compiled."""
 
-    def __init__(self, mended: MendViews) -> None:
-        self.mended = mended
+    def __init__(self, module: nn.Module, mends: Sequence[Mend]) -> None:
+        self.module, self.mends = module, {mend.call: mend for mend in mends}
 
-    def __call__(self, module: nn.Module, args: Any, output: Any) -> None:
-        """After the forward pass."""
-        if self.mended.depth:
-            self.mended.depth -= 1
-            self.mended.__exit__(None, None, None)  # type: ignore[no-untyped-call]
+    @torch.compiler.disable  # type: ignore[untyped-decorator]
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Run the module."""
+        with _MendViews(self.module, self.mends):
+            return type(self.module).forward(self.module, *args, **kwargs)
 
 
 def _size(size: Size, asked: int, operand: Tensor) -> int:
@@ -322,6 +313,4 @@ def mend(view: View, kept: Callable[[Tensor], int]) -> Mend:
 
 def attach(module: nn.Module, mends: Sequence[Mend]) -> None:
     """Let a module's code run with mended sizes."""
-    hook = MendViews(mends)
-    module.register_forward_pre_hook(hook)
-    module.register_forward_hook(EndViews(hook), always_call=True)
+    module.__dict__["forward"] = MendedForward(module, mends)

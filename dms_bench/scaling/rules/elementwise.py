@@ -40,6 +40,13 @@ def _pointwise(tracer: Tracer, args: Any, kwargs: Any, out: Any) -> Axes:
     return tuple(result.values())
 
 
+@rule("max", "min")
+def _extreme(tracer: Tracer, args: Any, kwargs: Any, out: Any) -> Axes | list[Axes]:
+    """Of two tensors, or along a dimension."""
+    of_two = len(args) > 1 and isinstance(args[1], Tensor)
+    return _pointwise(tracer, args, kwargs, out) if of_two else _reduce(tracer, args, kwargs, out)
+
+
 @rule("mean", "sum", "amax", "amin", "var", "std", "linalg_vector_norm", "prod", "any", "all")
 def _reduce(tracer: Tracer, args: Any, kwargs: Any, out: Any) -> Axes:
     tensor, out = args[0], out if isinstance(out, Tensor) else out[0]

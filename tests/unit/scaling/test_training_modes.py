@@ -237,7 +237,7 @@ def test_gradient_accumulation_adds_up(net):
 @pytest.mark.parametrize("backend", ["aot_eager", pytest.param("inductor", marks=pytest.mark.slow)])
 def test_a_compiled_search_step_follows_the_plain_one(net, backend):
     twin = copy.deepcopy(net)
-    compiled = torch.compile(twin, backend=backend)
+    compiled = torch.compile(twin, backend=backend, fullgraph=True)
     for seed in (1, 2, 3):
         losses = [step(net, data=batch(seed)), step(twin, compiled, data=batch(seed))]
         assert losses[1] == pytest.approx(losses[0], rel=1e-5)

@@ -138,6 +138,13 @@ def test_cut_networks_take_any_batch_are_copied_pickled_rebuilt_and_trained(kind
     assert all(parameter.grad is not None for parameter in small.parameters())
 
 
+def test_cut_networks_can_be_compiled_and_exported():
+    model, space, architecture = built(Biased())
+    small, x = cut(model, space, architecture), torch.randn(2, 5, 6)
+    torch.testing.assert_close(torch.compile(small, backend="eager")(x), small(x))
+    torch.testing.assert_close(torch.export.export(small, (x,)).module()(x), small(x))
+
+
 def test_a_failing_forward_pass_leaves_no_mode_behind():
     model, space, architecture = built(Attention())
     small = cut(model, space, architecture)
