@@ -16,6 +16,8 @@ from dms_bench.tracking.store import connect, redact, resolve_uri, sqlite_path
 
 #: Runs of a request; few large pages, as the database sorts all runs for each.
 _PAGE = 5000
+#: Lets MLflow's pages open the experiment as model training, not as generative AI.
+_EXPERIMENT_KIND = "mlflow.experimentKind"
 
 
 @dataclass(frozen=True)
@@ -134,8 +136,9 @@ def _create_experiment(client: Any, uri: str, name: str) -> str:
     path = sqlite_path(uri)
     # Beside the database, not in whatever folder the driver happens to run; a server decides itself.
     location = (path.parent / "mlruns" / name).as_uri() if path is not None else None
+    tags = {names.SUITE: name, _EXPERIMENT_KIND: "custom_model_development"}
     try:
-        return str(client.create_experiment(name, artifact_location=location, tags={names.SUITE: name}))
+        return str(client.create_experiment(name, artifact_location=location, tags=tags))
     except MlflowException:  # another driver was quicker
         experiment = client.get_experiment_by_name(name)
         if experiment is None:
