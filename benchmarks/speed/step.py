@@ -13,13 +13,14 @@ from __future__ import annotations
 
 import argparse
 import copy
-import gc
 import os
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
+from functools import cached_property
 from pathlib import Path
 
 import timm
@@ -27,7 +28,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from dms_bench.scaling import Supernet, find_space
+from dms_bench.scaling import SearchSpace, Supernet, find_space
 
 #: model:batch:pixels
 CASES = (
@@ -41,7 +42,7 @@ MIB = 2**20
 class Bench:
     """One case: a network, its batch, and the two kinds of step."""
 
-    def __init__(self, case: str, device: str, amp: bool, compiled: bool) -> None:
+    def __init__(self, case: str, device: str, amp: bool, compiled: bool, space: Path | None = None) -> None:
         name, batch, pixels = case.split(":")
         self.device, self.amp, self.compiled = torch.device(device), amp, compiled
         torch.manual_seed(0)
@@ -49,6 +50,15 @@ class Bench:
         self.example = torch.randn(1, 3, int(pixels), int(pixels))
         self.images = torch.randn(int(batch), 3, int(pixels), int(pixels), device=self.device)
         self.labels = torch.randint(0, 1000, (int(batch),), device=self.device)
+        self._space = space
+
+    @cached_property
+    def space(self) -> SearchSpace:
+        """The search space, read where another process has built it."""
+        if self._space is None:
+            return find_space(copy.deepcopy(self.model), self.example)
+        space: SearchSpace = torch.load(self._space, weights_only=False)
+        return space
 
     def plain(self) -> Callable[[], None]:
         """Return the plain step."""
@@ -66,7 +76,7 @@ class Bench:
     def search(self) -> Callable[[], None]:
         """Return the search step, in the middle of a search: importance known, masks soft."""
         model = copy.deepcopy(self.model)
-        net = Supernet(model, find_space(model, self.example)).to(self.device).train()
+        net = Supernet(model, self.space).to(self.device).train()
         with torch.no_grad():
             net.importance.uniform_(0, 1)
             net.ratios.uniform_(0.1, 0.6)
@@ -106,23 +116,12 @@ class Bench:
         return taken
 
     def peak(self, kind: str) -> float:
-        """Return the most memory that steps of one kind take, weights included, in bytes.
-
-        What building the search space once has left in the process does not count.
-        """
+        """Return the most memory that steps of one kind take, weights included, in bytes."""
+        before = _resident("VmRSS")
         step = self.plain() if kind == "plain" else self.search()
-        weights = sum(tensor.numel() * tensor.element_size() for tensor in self.model.state_dict().values())
-        if self.device.type == "cuda":
-            torch.cuda.reset_peak_memory_stats()
-        else:
-            gc.collect()
-            before = _resident("VmRSS")
-            Path("/proc/self/clear_refs").write_text("5")  # forget the peak so far
         for _ in range(WARM_UP):
             step()
-        if self.device.type == "cuda":
-            return torch.cuda.max_memory_allocated()
-        return _resident("VmHWM") - before + weights
+        return torch.cuda.max_memory_allocated() if self.device.type == "cuda" else _resident("VmHWM") - before
 
 
 def _size(name: str, pixels: int) -> dict[str, int]:
@@ -140,12 +139,19 @@ def _resident(field: str) -> float:
     raise RuntimeError("memory is measured through /proc, which this system lacks")
 
 
-def _peak_of(case: str, kind: str, options: list[str]) -> float:
-    command = [sys.executable, __file__, "--case", case, "--peak", kind, *options]
+def _peaks(bench: Bench, case: str, options: list[str]) -> list[float]:
+    """Measure each kind of step in a fresh process, which does not build the search space."""
     # What is freed goes back to the system at once, so that what is resident is what is in use.
     environment = {**os.environ, "MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536"}
-    done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
-    return float(done.stdout)
+    with tempfile.TemporaryDirectory() as folder:
+        space = Path(folder, "space.pt")
+        torch.save(bench.space, space)
+        peaks = []
+        for kind in ("plain", "search"):
+            command = [sys.executable, __file__, "--case", case, "--peak", kind, "--space", str(space), *options]
+            done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
+            peaks.append(float(done.stdout))
+    return peaks
 
 
 def main() -> None:
@@ -158,25 +164,26 @@ def main() -> None:
     parser.add_argument("--compile", action="store_true", help="torch.compile both networks")
     parser.add_argument("--no-memory", action="store_true", help="time only")
     parser.add_argument("--peak", choices=["plain", "search"], help=argparse.SUPPRESS)
+    parser.add_argument("--space", type=Path, help=argparse.SUPPRESS)
     asked = parser.parse_args()
     torch.set_num_threads(1)
     cases = asked.case or CASES
     if asked.peak:
-        print(Bench(cases[0], asked.device, asked.amp, asked.compile).peak(asked.peak))
+        print(Bench(cases[0], asked.device, asked.amp, asked.compile, asked.space).peak(asked.peak))
         return
     options = ["--device", asked.device, *(["--amp"] if asked.amp else []), *(["--compile"] if asked.compile else [])]
     print(f"torch {torch.__version__}, {torch.get_num_threads()} thread(s), {asked.device}\n")
-    print(
-        "| model | batch | pixels | plain step | search / plain | by processor time | memory, plain | search / plain |"
-    )
-    print("|---|---|---|---|---|---|---|---|")
+    columns = ["model", "batch", "pixels", "plain step", "search / plain", "by processor time"]
+    columns += [] if asked.no_memory else ["plain memory", "search / plain"]
+    print("| " + " | ".join(columns) + " |\n" + "|---" * len(columns) + "|")
     for case in cases:
-        plain, search = Bench(case, asked.device, asked.amp, asked.compile).seconds(asked.steps)
+        bench = Bench(case, asked.device, asked.amp, asked.compile)
+        plain, search = bench.seconds(asked.steps)
         medians = [[statistics.median(column) for column in zip(*kind, strict=True)] for kind in (plain, search)]
         cells = [*case.split(":"), f"{medians[0][0] * 1e3:.0f} ms"]
         cells += [f"{medians[1][clock] / medians[0][clock]:.3f}" for clock in (0, 1)]
         if not asked.no_memory:
-            peaks = [_peak_of(case, kind, options) for kind in ("plain", "search")]
+            peaks = _peaks(bench, case, options)
             cells += [f"{peaks[0] / MIB:.0f} MiB", f"{peaks[1] / peaks[0]:.3f}"]
         print("| " + " | ".join(cells) + " |", flush=True)
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from dms_bench.scaling.trace import RESIDUAL_OPERATORS
+from dms_bench.scaling.operators import RESIDUAL_OPERATORS
 
 #: Layers whose output is linear in their parameters taken together.
 _AFFINE = (nn.Linear, nn.modules.conv._ConvNd, nn.modules.batchnorm._NormBase, nn.LayerNorm, nn.GroupNorm)

@@ -35,7 +35,7 @@ class Labels:
     def unite(self, left: Tensor, right: Tensor) -> None:
         """Unite the classes of two label tensors of one shape, element by element."""
         for dim in range(left.dim()):
-            if left.stride(dim) == 0 and right.stride(dim) == 0:
+            if left.size(dim) > 1 and left.stride(dim) == 0 and right.stride(dim) == 0:
                 left, right = left.narrow(dim, 0, 1), right.narrow(dim, 0, 1)
         differ = left != right
         if bool(differ.any()):
@@ -44,7 +44,7 @@ class Labels:
     def freeze(self, axis: Tensor, reason: str) -> None:
         """Exclude the classes of all labels of an axis from the search."""
         for dim in range(axis.dim()):
-            if axis.stride(dim) == 0:
+            if axis.size(dim) > 1 and axis.stride(dim) == 0:
                 axis = axis.narrow(dim, 0, 1)
         self._frozen.append((torch.unique(axis), reason))
 

@@ -83,6 +83,8 @@ class _Proof:
             kind = type(self.model.get_submodule(self.culprit)) if self.culprit else None
             modules = {name for name in views if kind in (None, type(self.model.get_submodule(name)))}
             if modules <= self.space.mended:
+                modules = set(views)  # more of this class does not help; other classes may be waiting behind it
+            if modules <= self.space.mended:
                 break
             self.space = replace(self.space, mended=self.space.mended | modules)
 

@@ -16,8 +16,8 @@ from torch import Tensor, nn
 
 from dms_bench.scaling.architecture import Architecture
 from dms_bench.scaling.masking import strip_hooks
+from dms_bench.scaling.mends import Mend, attach, mend
 from dms_bench.scaling.space import SearchSpace
-from dms_bench.scaling.views import Mend, attach, mend
 
 
 class Skip(nn.Module):

@@ -13,6 +13,7 @@ from torch.utils._pytree import tree_flatten
 
 from dms_bench.scaling.counter import countable
 from dms_bench.scaling.labels import Axes, Labels, along, canonical, lay, varying_dims
+from dms_bench.scaling.operators import CONTRACTIONS, RESIDUAL_OPERATORS, is_pointwise
 from dms_bench.scaling.views import RecordViews, View
 
 #: A rule gets the tracer, the operator's arguments and result, and returns the result's axes (of the
@@ -225,7 +226,7 @@ class Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if self.operator not in CONTRACTIONS and not any(self.axes(value) for value in operands):
             return out
         rule = self._rules.get(name) or self._rules.get(name.rstrip("_"))
-        if rule is None and _is_pointwise(func, name):
+        if rule is None and is_pointwise(func, name):
             rule = self._rules["pointwise"]
         if rule is None:
             self.freeze(*operands, reason=f"operator {name} has no rule")
@@ -289,27 +290,3 @@ class Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
             if operand.shape.numel() == out.shape.numel():
                 ancestors |= self.trace.residual_of.get(id(operand), frozenset()) | {id(operand)}
         self.trace.residual_of[id(out)] = ancestors
-
-
-#: Operators that cost MACs: recorded even where nothing is labelled.
-CONTRACTIONS = {
-    *("mm", "bmm", "addmm", "baddbmm", "matmul", "linear", "convolution", "_convolution"),
-    *("_scaled_dot_product_flash_attention_for_cpu", "_scaled_dot_product_flash_attention"),
-    *("_scaled_dot_product_efficient_attention", "_scaled_dot_product_cudnn_attention"),
-}
-
-#: Operators through which the identity path of a residual block may pass.
-RESIDUAL_OPERATORS = {
-    *("add", "relu", "gelu", "silu", "hardswish", "leaky_relu", "relu6", "hardtanh", "elu", "mish"),
-    *("view", "reshape", "_unsafe_view", "permute", "transpose", "clone", "contiguous", "detach", "alias", "_to_copy"),
-}
-
-
-def _is_pointwise(func: Any, name: str) -> bool:
-    """Whether an operator works element by element; in-place variants are judged by their original."""
-    if torch.Tag.pointwise in func.tags:
-        return True
-    original = getattr(torch.ops.aten, name.rstrip("_"), None)
-    return original is not None and any(
-        torch.Tag.pointwise in getattr(original, overload).tags for overload in original.overloads()
-    )

@@ -19,10 +19,6 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-#: What a dimension becomes: what the code asks for (None), a number, or the product of some
-#: dimensions of the operand.
-Size = int | list[int] | None
-
 
 @dataclass(frozen=True)
 class View:
@@ -49,17 +45,6 @@ class View:
         return replace(self, sizes=sizes)
 
 
-@dataclass(frozen=True)
-class Mend:
-    """A `View` after a cut: numbers in the place of labels."""
-
-    call: str
-    kind: str
-    rank: int
-    dim: int
-    sizes: tuple[Size, ...]
-
-
 _RESHAPES = {"reshape", "view", "unflatten"}
 _SPLITS = {"split", "chunk", "split_with_sizes", "tensor_split"}
 _SLICES = {"__getitem__", "narrow"}
@@ -74,7 +59,7 @@ _KINDS = {
 _FORWARD = nn.Module._call_impl.__code__
 
 
-class _Calls(TorchFunctionMode):
+class Calls(TorchFunctionMode):
     """Counts the calls that a module's own code makes."""
 
     def __init__(self) -> None:
@@ -87,6 +72,7 @@ class _Calls(TorchFunctionMode):
         self.counts[id(module)] = {}
 
     def handle(self, module: nn.Module, call: str, kind: str, func: Any, args: Any, kwargs: Any) -> Any:
+        """Make a call of a kind that holds sizes."""
         raise NotImplementedError
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -114,7 +100,7 @@ def _caller() -> nn.Module | None:
     return None
 
 
-class RecordViews(_Calls):
+class RecordViews(Calls):
     """Records the calls of a traced forward pass.
 
     Args:
@@ -200,12 +186,12 @@ def _bounds(args: Any, dim: int, rank: int) -> slice | None:
     """Return the slice that a call takes along a dimension, where it is a simple one."""
     if len(args) == 4:  # narrow
         return slice(args[2], args[2] + args[3])
-    index = _expanded(args[1], rank)
+    index = expanded(args[1], rank)
     found = index[dim] if index is not None else None
     return found if isinstance(found, slice) and found.step in (None, 1) else None
 
 
-def _expanded(index: Any, rank: int) -> list[Any] | None:
+def expanded(index: Any, rank: int) -> list[Any] | None:
     """Write an index of slices alone with one entry per dimension; None for other indices."""
     entries = list(index) if isinstance(index, tuple) else [index]
     if any(not isinstance(entry, slice) and entry is not Ellipsis for entry in entries):
@@ -239,78 +225,3 @@ def segments(before: Sequence[int], after: Sequence[int]) -> list[tuple[list[int
         result[-1][0].extend(range(one, len(before)))
         result[-1][1].extend(range(other, len(after)))
     return result
-
-
-class _MendViews(_Calls):
-    """Gives the calls of one module's code the sizes of the cut network."""
-
-    def __init__(self, module: nn.Module, mends: dict[str, Mend]) -> None:
-        super().__init__()
-        self.mends = mends
-        self.begin(module)
-
-    def handle(self, module: nn.Module, call: str, kind: str, func: Any, args: Any, kwargs: Any) -> Any:
-        """Make the call with mended sizes."""
-        mend = self.mends.get(call)
-        if mend is None or mend.kind != kind or args[0].dim() != mend.rank:
-            return func(*args, **kwargs)
-        operand = args[0]
-        if kind == "split":
-            return operand.split_with_sizes(list(mend.sizes), mend.dim)
-        if kind == "slice":
-            start, length = mend.sizes
-            index = _expanded(args[1], mend.rank) if func is Tensor.__getitem__ else None
-            if index is not None:
-                index[mend.dim] = slice(None)
-                operand = operand[tuple(index)]
-            return operand.narrow(mend.dim, start, length)
-        if func in (Tensor.unflatten, torch.unflatten):
-            dim = args[1] % mend.rank
-            asked = [*operand.shape[:dim], *args[2], *operand.shape[dim + 1 :]]
-        else:
-            asked = list(args[1]) if len(args) == 2 and not isinstance(args[1], int) else list(args[1:])
-        if len(asked) != len(mend.sizes):
-            return func(*args, **kwargs)
-        return operand.reshape([_size(size, own, operand) for size, own in zip(mend.sizes, asked, strict=True)])
-
-
-class MendedForward:
-    """Stands for a module's `forward`: its code runs with mended sizes, never compiled."""
-
-    def __init__(self, module: nn.Module, mends: Sequence[Mend]) -> None:
-        self.module, self.mends = module, {mend.call: mend for mend in mends}
-
-    @torch.compiler.disable  # type: ignore[untyped-decorator]
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """Run the module."""
-        with _MendViews(self.module, self.mends):
-            return type(self.module).forward(self.module, *args, **kwargs)
-
-
-def _size(size: Size, asked: int, operand: Tensor) -> int:
-    if size is None:
-        return asked
-    if isinstance(size, int):
-        return size
-    if list(size) == [-1]:
-        return -1
-    product = 1
-    for dim in size:
-        product *= operand.size(dim)
-    return product
-
-
-def mend(view: View, kept: Callable[[Tensor], int]) -> Mend:
-    """Return the sizes of a call in a cut network.
-
-    Args:
-        view: the recorded call, with elements for labels.
-        kept: number of elements that stay.
-    """
-    sizes: list[Size] = [kept(size) if isinstance(size, Tensor) else size for size in view.sizes]
-    return Mend(view.call, view.kind, view.rank, view.dim, tuple(sizes))
-
-
-def attach(module: nn.Module, mends: Sequence[Mend]) -> None:
-    """Let a module's code run with mended sizes."""
-    module.__dict__["forward"] = MendedForward(module, mends)

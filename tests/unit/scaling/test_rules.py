@@ -1,5 +1,6 @@
 """Labels and the operators they travel through, on small modules and small timm models."""
 
+import math
 import random
 
 import pytest
@@ -11,7 +12,9 @@ from torch.nn import functional
 from dms_bench.scaling import count, cut, find_space
 from dms_bench.scaling.labels import FIXED, Labels
 from dms_bench.scaling.masking import MaskedForward
+from dms_bench.scaling.rules import RULES
 from dms_bench.scaling.standardised import masked_standardised
+from dms_bench.scaling.trace import Tracer
 
 
 def sizes(space):
@@ -123,8 +126,11 @@ def test_macs_of_what_does_not_depend_on_the_input_are_counted_once():
             return self.out(self.inner(x + self.make(self.places).mean(0)))
 
     model = Constant().eval()
+    expected = 7 * (2 * 16 + 16 * 7) + 7 * 9 + 9 * 2
+    seen = Tracer(model, RULES).run(torch.randn(2, 7)).contractions
+    assert sum(one.constant * math.prod(map(len, one.factors)) for one in seen) == expected
     space = find_space(model, torch.randn(4, 7))
-    assert space.macs == 7 * (2 * 16 + 16 * 7) + 7 * 9 + 9 * 2
+    assert space.macs == expected
     assert sizes(space) == {"make.0": 16, "inner": 9}
 
 
@@ -145,8 +151,6 @@ def test_samples_that_depend_on_each_other_are_traced_one_at_a_time():
 
 
 def test_a_rule_that_does_not_fit_freezes(monkeypatch):
-    from dms_bench.scaling.rules import RULES
-
     def broken(*args):
         raise IndexError
 

@@ -13,6 +13,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.utils.checkpoint import checkpoint
 
 from dms_bench.scaling import Supernet, find_space
+from dms_bench.scaling.branches import find_tails
 from dms_bench.scaling.masking import BlendBlock, MaskedNorm, ScaleWeight
 from dms_bench.scaling.norms import masked_layer_norm
 
@@ -132,6 +133,22 @@ def test_scaling_the_input_equals_scaling_the_weight(net):
     for one, label in zip(x.split(1), y.split(1), strict=True):
         functional.cross_entropy(twin(one), label, reduction="sum").backward()
     assert_same(gradients(twin), gradients(net))
+
+
+def test_a_block_that_changes_its_input_even_without_its_branch_is_blended():
+    """relu(x + f(x)) returns x where f gives nothing only if x was activated before."""
+    model = nn.Sequential(nn.Conv2d(3, 8, 3), Residual(8), Residual(8), nn.Flatten(), nn.Linear(800, 5)).eval()
+    blocks = ["1", "2"]
+    assert find_tails(model, torch.randn(1, 3, 12, 12), blocks) == {"2": ("2.norm2",)}
+
+
+def test_a_loaded_state_ranks_anew(net):
+    twin = search()
+    with torch.no_grad():
+        net.importance.copy_(net.importance.flip(0))
+    twin.load_state_dict(net.state_dict())
+    net._rank()
+    assert torch.equal(twin._positions, net._positions)
 
 
 def test_soft_block_masks_scale_branches(net):

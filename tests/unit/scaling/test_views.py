@@ -5,10 +5,11 @@ import pickle
 
 import pytest
 import torch
+from pydantic import TypeAdapter
 from torch import nn
 from torch.nn import functional
 
-from dms_bench.scaling import apply_structure, cut, find_space, plan_surgery
+from dms_bench.scaling import Surgery, apply_structure, cut, find_space, plan_surgery
 from dms_bench.scaling.views import segments
 
 
@@ -136,6 +137,14 @@ def test_cut_networks_take_any_batch_are_copied_pickled_rebuilt_and_trained(kind
     torch.testing.assert_close(again.eval()(x), expected)
     small.train()(x).square().mean().backward()
     assert all(parameter.grad is not None for parameter in small.parameters())
+
+
+def test_mended_sizes_survive_json():
+    model, space, architecture = built(Attention())
+    surgery = plan_surgery(model, space, architecture)
+    adapter = TypeAdapter(Surgery)
+    assert surgery.mends
+    assert adapter.validate_json(adapter.dump_json(surgery)) == surgery
 
 
 def test_cut_networks_can_be_compiled_and_exported():
