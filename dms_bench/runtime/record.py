@@ -76,7 +76,7 @@ def describe(
         "surgery": _SURGERY.dump_python(surgery, mode="json"),
         "sizes": {name: [len(kept[name]), size] for name, size in sizes.items()},
         "counter": counter,
-        "versions": {name: version(name) for name in ("dms-bench", "torch")},
+        "versions": {name: version(name) for name in ("dms-bench", "torch", "timm")},
     }
 
 
