@@ -100,7 +100,7 @@ class FromFeed(_StatelessWhenPickled, Searcher):  # type: ignore[misc]
 
     def restore(self, checkpoint_path: str) -> None:
         """Refuse: sweeps are taken up from their own lists of samples."""
-        raise NotImplementedError
+        raise RuntimeError("a sweep goes on from its own list of samples, not from Tune's snapshot")
 
 
 class Asha(_StatelessWhenPickled, AsyncHyperBandScheduler):  # type: ignore[misc]
