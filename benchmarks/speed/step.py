@@ -28,7 +28,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from dms_bench.scaling import SearchSpace, Supernet, find_space
+from dms_bench.scaling import SearchSpace, Supernet, budget_of, find_space
 
 #: model:batch:pixels
 CASES = (
@@ -83,11 +83,13 @@ class Bench:
         net.update()
         weights = _optimizer(model)
         structure = torch.optim.Adam(net.structure_parameters(), lr=1e-3)
-        target = 0.8 * float(net.soft_cost().detach())
+        space = net.space
+        macs = float(space.macs_model(*(size.detach().cpu() for size in net.soft_size())))
+        budget = budget_of(space, macs=0.8 * macs).to(self.device)
         forward = torch.compile(net) if self.compiled else net
 
         def step() -> None:
-            (self._loss(forward) + net.resource_loss(target)).backward()
+            (self._loss(forward) + net.resource_loss(budget)).backward()
             weights.step()
             structure.step()
             weights.zero_grad()

@@ -116,7 +116,7 @@ def measure(name: str) -> dict[str, Any]:
 
     model, example = create(name)
     space = find_space(model, example)
-    low, high = space.reachable("macs")
+    low, high = space.reachable(space.macs_model)
     searchable = 1 - low / high
     reasons = Counter(space.excluded.values())
     row: dict[str, Any] = {

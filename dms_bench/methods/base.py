@@ -8,7 +8,7 @@ from typing import Any, Protocol
 import torch
 from torch import nn
 
-from dms_bench.scaling import Architecture, SearchSpace
+from dms_bench.scaling import Architecture, Budget, SearchSpace
 from dms_bench.spec.trial import Trial
 from dms_bench.tasks import Loop, Task
 
@@ -22,7 +22,7 @@ class SearchContext:
         task: data, training loop and measure.
         model: the supernet (pretrained for DMSp and DMSp-), which the search may train in place.
         space: its search space.
-        target: the budget as an absolute number of what `trial.budget.kind` counts.
+        budget: what the architecture may cost, in absolute numbers.
         loop: the runtime's side of the search stage.
     """
 
@@ -30,7 +30,7 @@ class SearchContext:
     task: Task
     model: nn.Module
     space: SearchSpace
-    target: float
+    budget: Budget
     loop: Loop
 
     def generator(self) -> torch.Generator:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from dms_bench.methods.base import SearchContext
 from dms_bench.methods.specs import Dms
-from dms_bench.scaling import Architecture, Supernet, falling_target
+from dms_bench.scaling import Architecture, Budget, Supernet
 
 
 class DmsSearch:
@@ -28,32 +28,30 @@ class DmsSearch:
             temperature=spec.temperature,
             importance=spec.importance,
             decay=spec.importance_decay,
-            resource=trial.budget.kind,
         ).to(context.loop.device)
-        structure = DmsStructure(supernet, spec, context.target, trains_weights=trial.pipeline != "DMSp-")
+        structure = DmsStructure(supernet, spec, context.budget, trains_weights=trial.pipeline != "DMSp-")
         context.task.fit(supernet, trial.search, context.loop, structure)
-        return supernet.architecture(context.target)
+        return supernet.architecture(context.budget)
 
 
 class DmsStructure:
     """What the search adds to every training step: target, resource loss, structure update."""
 
-    def __init__(self, supernet: Supernet, spec: Dms, target: float, *, trains_weights: bool) -> None:
-        self.supernet, self.spec, self.final = supernet, spec, target
+    def __init__(self, supernet: Supernet, spec: Dms, budget: Budget, *, trains_weights: bool) -> None:
+        self.supernet, self.spec = supernet, spec
+        self.final = self.budget = budget.to(supernet.ratios.device)
         self.trains_weights = trains_weights
-        self.target = float(supernet.space.macs if supernet.resource == "macs" else supernet.space.params)
-        self._whole = self.target
         optimizers = {"adam": torch.optim.Adam, "sgd": torch.optim.SGD}
         self.optimizer = optimizers[spec.structure.optimizer](supernet.structure_parameters(), lr=spec.structure.lr)
 
     def begin_step(self, progress: float) -> None:
         """Lower the target; freeze the depth once the target has arrived."""
-        self.target = falling_target(self._whole, self.final, progress, self.spec.decay_share)
+        self.budget = self.final.falling(progress, self.spec.decay_share)
         self.supernet.depth_frozen = progress >= self.spec.decay_share
 
     def loss(self) -> Tensor:
         """The weighted resource loss (5), a scalar."""
-        return self.spec.resource_weight * self.supernet.resource_loss(self.target)
+        return self.spec.resource_weight * self.supernet.resource_loss(self.budget)
 
     def end_step(self) -> None:
         """Step the structure, take up the importance."""
@@ -67,13 +65,12 @@ class DmsStructure:
         supernet = self.supernet
         space = supernet.space
         kept = 1 - supernet.ratios
-        values = {
-            "target": self.target,
-            f"soft_{supernet.resource}": float(supernet.soft_cost()),
-            f"hard_{supernet.resource}": float(space.hard_cost(supernet.resource, supernet.hard_mask())),
-            "temperature": self.spec.temperature,
-            "kept_ratio_mean": float(kept.mean()),
-        }
+        values = {"temperature": self.spec.temperature, "kept_ratio_mean": float(kept.mean())}
+        soft, hard = supernet.soft_size(), supernet.hard_mask()
+        for bound in self.budget.constraints:
+            values[f"target_{bound.name}"] = bound.target
+            values[f"soft_{bound.name}"] = float(bound.cost(*soft))
+            values[f"hard_{bound.name}"] = space.cost_of(bound.cost.to(torch.device("cpu")), hard)
         return values | {f"kept/{name}": float(ratio) for name, ratio in zip(space.names, kept.tolist(), strict=True)}
 
     def state_dict(self) -> dict[str, Any]:

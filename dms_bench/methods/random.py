@@ -28,5 +28,5 @@ class RandomSearch:
             share = torch.rand(1, generator=generator).item()
             counts.append(low + share * (size - low))
         importance = torch.rand(space.units.total, generator=generator)
-        mask = fit_to_budget(space, torch.tensor(counts), importance, context.trial.budget.kind, context.target)
+        mask = fit_to_budget(space, torch.tensor(counts), importance, context.budget)
         return space.architecture(mask)

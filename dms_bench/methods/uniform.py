@@ -25,5 +25,5 @@ class UniformSearch:
         space = context.space
         counts = torch.tensor(space.units.sizes, dtype=torch.float32)
         importance = weight_norms(context.model, space)
-        mask = fit_to_budget(space, counts, importance, context.trial.budget.kind, context.target)
+        mask = fit_to_budget(space, counts, importance, context.budget)
         return space.architecture(mask)

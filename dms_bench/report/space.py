@@ -28,7 +28,8 @@ def describe_space(model: str, input_shape: tuple[int, int, int], space: SearchS
         input_shape: channels, height and width of its input.
         space: what was found.
     """
-    reachable = {resource: space.reachable(resource) for resource in ("macs", "params")}
+    costs = {"macs": space.macs_model, "params": space.params_model}
+    reachable = {resource: [round(end) for end in space.reachable(cost)] for resource, cost in costs.items()}
     smallest, whole = reachable["macs"]
     return {
         "model": model,
@@ -36,7 +37,7 @@ def describe_space(model: str, input_shape: tuple[int, int, int], space: SearchS
         "macs": space.macs,
         "params": space.params,
         "searchable_macs_fraction": 1 - smallest / whole if whole else 0.0,
-        "reachable": {resource: list(ends) for resource, ends in reachable.items()},
+        "reachable": reachable,
         "proof_error": space.proof_error if math.isfinite(space.proof_error) else None,
         "seconds": round(space.seconds, 3),
         "groups": [{"name": group.name, "size": group.size, "heads": group.heads} for group in space.groups],

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from torch import nn
 
 from dms_bench.methods.base import SearchContext
-from dms_bench.runtime.budget import TOLERANCE, target_of
+from dms_bench.runtime.budget import TOLERANCE, resolve_budget
 from dms_bench.runtime.group import Group
 from dms_bench.runtime.latency import latencies
 from dms_bench.runtime.loop import Log, Report, StageLoop, replay
@@ -107,7 +107,7 @@ class _Run:
         """Return the network that the search finds, ready to be trained on, and what it kept."""
         with self.meter.stage("build"):
             task, space = self._task(), space_of(self.trial.task, self.trial.supernet)
-            target = target_of(self.trial, space)
+            budget = resolve_budget(self.trial, space)
             model = self._supernet(task)
         stage = self.folder.stage("search")
         if _finished(stage, self.group):
@@ -120,7 +120,7 @@ class _Run:
             with self.meter.stage("search"):
                 loop = self._loop("search")
                 method = self.trial.method.load_implementation()(self.trial.method)
-                architecture = method.search(SearchContext(self.trial, task, model, space, target, loop))
+                architecture = method.search(SearchContext(self.trial, task, model, space, budget, loop))
                 self.group.agree(architecture.to_json(), "the architecture found")
                 network = cut(model.cpu(), space, architecture)
                 if self.group.leads:
@@ -174,7 +174,8 @@ class _Run:
         return result
 
     def _result(self, counted: Count, space: SearchSpace, metrics: dict[str, float], times: list[float]) -> TrialResult:
-        metric, target = self.trial.task.metric, target_of(self.trial, space)
+        metric = self.trial.task.metric
+        (bound,) = resolve_budget(self.trial, space).constraints
         cost = getattr(counted, self.trial.budget.kind)
         shared = costs(self.supernet) if self.supernet else []
         return TrialResult(
@@ -187,8 +188,8 @@ class _Run:
             supernet_params=round(space.params),
             latency_ms=times[0],
             supernet_latency_ms=times[1],
-            target=target,
-            budget_missed=self.trial.method.uses_budget and abs(cost - target) > TOLERANCE * target,
+            target=bound.target,
+            budget_missed=self.trial.method.uses_budget and abs(cost - bound.target) > TOLERANCE * bound.target,
             costs=shared + costs(self.folder),
             seed=self.trial.seed,
         )

@@ -1,6 +1,7 @@
 """Differentiable model scaling in plain PyTorch; usable alone, in anybody's training loop."""
 
 from dms_bench.scaling.architecture import Architecture
+from dms_bench.scaling.budget import Budget, Constraint, budget_of
 from dms_bench.scaling.build import find_space
 from dms_bench.scaling.counter import Count, count
 from dms_bench.scaling.initialise import reinitialise
@@ -11,11 +12,14 @@ from dms_bench.scaling.surgery import Surgery, apply_structure, cut, plan_surger
 
 __all__ = [
     "Architecture",
+    "Budget",
+    "Constraint",
     "Count",
     "SearchSpace",
     "Supernet",
     "Surgery",
     "apply_structure",
+    "budget_of",
     "count",
     "cut",
     "falling_target",

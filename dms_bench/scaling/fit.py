@@ -12,14 +12,15 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from dms_bench.scaling.space import Resource, SearchSpace
+from dms_bench.scaling.budget import Budget
+from dms_bench.scaling.space import SearchSpace
 from dms_bench.scaling.topk import ascending_positions
 
 #: A budget is met when the hard cost is this close to it, relatively.
 TOLERANCE = 0.01
 
 
-def fit_to_budget(space: SearchSpace, counts: Tensor, importance: Tensor, resource: Resource, target: float) -> Tensor:
+def fit_to_budget(space: SearchSpace, counts: Tensor, importance: Tensor, budget: Budget) -> Tensor:
     """Return the binary mask, [E], nearest to some wished-for sizes that meets a budget.
 
     All widths are scaled by one factor, found by bisection, and single elements are added or removed
@@ -30,15 +31,16 @@ def fit_to_budget(space: SearchSpace, counts: Tensor, importance: Tensor, resour
         space: the search space.
         counts: wished-for number of elements per unit, real-valued, [U].
         importance: of every element, [E].
-        resource: what the target counts.
-        target: hard MACs or parameters.
+        budget: what is to be met.
     """
-    return _Fit(space, resource, target, importance).mask(counts)
+    return _Fit(space, budget, importance).mask(counts)
 
 
 class _Fit:
-    def __init__(self, space: SearchSpace, resource: Resource, target: float, importance: Tensor) -> None:
-        self.space, self.resource, self.target = space, resource, target
+    """Costs are shares of the budget here: 1 meets it exactly."""
+
+    def __init__(self, space: SearchSpace, budget: Budget, importance: Tensor) -> None:
+        self.space, self.budget = space, budget
         units = space.units
         self.widths = len(space.groups)
         self.sizes = torch.tensor(units.sizes)
@@ -53,7 +55,7 @@ class _Fit:
         low, high = 0.0, float(self.sizes.max()) / max(float(counts[: self.widths].amin()), 1e-3)
         for _ in range(60):  # to the last bit of what rounding can tell apart
             middle = (low + high) / 2
-            if self.cost(self.scaled(counts, middle, kept)) <= self.target:
+            if self.cost(self.scaled(counts, middle, kept)) <= 1:
                 low = middle
             else:
                 high = middle
@@ -77,7 +79,7 @@ class _Fit:
     def costs(self, widths: Tensor, kept: Tensor) -> Tensor:
         """Cost of many choices of widths [N, G] at the depth of `kept`, [N]."""
         blocks = self.binary(kept)[self.space.width_elements :]
-        return self.space.cost(self.resource, widths, blocks)
+        return self.budget.load(widths, blocks)
 
     def reach_by_depth(self, kept: Tensor, counts: Tensor) -> Tensor:
         """Add or remove blocks where even all, or the fewest, elements miss the target."""
@@ -85,9 +87,9 @@ class _Fit:
         while True:
             widest = torch.cat([self.sizes[: self.widths], kept[self.widths :]])
             thinnest = torch.cat([self.minimum[: self.widths], kept[self.widths :]])
-            if self.cost(widest) < self.target:
+            if self.cost(widest) < 1:
                 step, limit = 1, self.sizes
-            elif self.cost(thinnest) > self.target:
+            elif self.cost(thinnest) > 1:
                 step, limit = -1, self.minimum
             else:
                 return kept
@@ -102,22 +104,20 @@ class _Fit:
     def polished(self, kept: Tensor) -> Tensor:
         """Add the largest single steps that fit; if still far, make the one or two that come closest."""
         kept, cost = kept.clone(), self.cost(kept)
-        while cost < (1 - TOLERANCE / 10) * self.target:
-            fitting = [
-                (delta, unit) for delta, unit, way in self.steps(kept) if way > 0 and cost + delta <= self.target
-            ]
+        while cost < 1 - TOLERANCE / 10:
+            fitting = [(delta, unit) for delta, unit, way in self.steps(kept) if way > 0 and cost + delta <= 1]
             if not fitting:
                 break
             delta, unit = max(fitting)
             kept[unit] += 1
             cost += delta
-        if cost >= (1 - TOLERANCE) * self.target:
+        if cost >= 1 - TOLERANCE:
             return kept
         steps = self.steps(kept)
         pairs = [(one, other) for one in steps for other in steps if one[1] < other[1]]
-        moves = [(step,) for step in steps] + sorted(
-            pairs, key=lambda pair: abs(cost + pair[0][0] + pair[1][0] - self.target)
-        )[:50]
+        moves = [(step,) for step in steps] + sorted(pairs, key=lambda pair: abs(cost + pair[0][0] + pair[1][0] - 1))[
+            :50
+        ]
         best = kept
         for move in moves:
             moved = kept.clone()
@@ -125,7 +125,7 @@ class _Fit:
                 moved[unit] += way
             # Two steps together cost not quite the sum of both.
             new = self.cost(moved)
-            if new <= (1 + TOLERANCE) * self.target and abs(new - self.target) < abs(cost - self.target):
+            if new <= 1 + TOLERANCE and abs(new - 1) < abs(cost - 1):
                 best, cost = moved, new
         return best
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from typing import Literal, Protocol
 
 import torch
 from torch import Tensor
@@ -16,6 +16,16 @@ from dms_bench.scaling.topk import Units
 from dms_bench.scaling.views import View
 
 Resource = Literal["macs", "params"]
+
+
+class Cost(Protocol):
+    """What an architecture costs, differentiable in what it keeps."""
+
+    def __call__(self, kept: Tensor, blocks: Tensor) -> Tensor:
+        """Return the cost, [...], from kept elements per group [..., G] and the blocks' masks [B]."""
+
+    def to(self, device: torch.device) -> Cost:
+        """Return the cost on a device."""
 
 
 @dataclass(frozen=True)
@@ -132,18 +142,18 @@ class SearchSpace:
         """The mask of the whole supernet, [E]."""
         return torch.ones(self.units.total)
 
-    def cost(self, resource: Resource, kept: Tensor, blocks: Tensor) -> Tensor:
-        """Differentiable cost from kept elements per group [G] and the blocks' masks [B]."""
-        return (self.macs_model if resource == "macs" else self.params_model)(kept, blocks)
-
     def hard_cost(self, resource: Resource, mask: Tensor) -> int:
+        """Cost of the network that a binary mask [E] leaves."""
+        return round(self.cost_of(self.macs_model if resource == "macs" else self.params_model, mask))
+
+    def cost_of(self, cost: Cost, mask: Tensor) -> float:
         """Cost of the network that a binary mask [E] leaves."""
         width = self.width_elements
         owner = self.units.owner[:width]
         kept = torch.zeros(len(self.groups)).index_add_(0, owner, mask[:width].cpu().float())
-        return round(float(self.cost(resource, kept, mask[width:].cpu())))
+        return float(cost(kept, mask[width:].cpu()))
 
-    def reachable(self, resource: Resource) -> tuple[int, int]:
+    def reachable(self, cost: Cost) -> tuple[float, float]:
         """Cost of the smallest architecture of the space and of the whole supernet."""
         units = self.units
         smallest = torch.zeros(units.total)
@@ -154,15 +164,15 @@ class SearchSpace:
         for stage, unit in zip(self.stages, range(len(self.groups), len(units.sizes)), strict=True):
             own = [block for block in blocks if int(units.owner[block]) == unit]
             # The cheapest block is the one whose presence adds least.
-            costs = {block: self._with(smallest, block, resource) for block in own}
+            costs = {block: self._with(smallest, block, cost) for block in own}
             for block in sorted(own, key=lambda block: costs[block])[: stage.minimum]:
                 smallest[block] = 1
-        return self.hard_cost(resource, smallest), self.hard_cost(resource, self.full())
+        return self.cost_of(cost, smallest), self.cost_of(cost, self.full())
 
-    def _with(self, mask: Tensor, element: int, resource: Resource) -> int:
+    def _with(self, mask: Tensor, element: int, cost: Cost) -> float:
         mask = mask.clone()
         mask[element] = 1
-        return self.hard_cost(resource, mask)
+        return self.cost_of(cost, mask)
 
     def architecture(self, mask: Tensor) -> Architecture:
         """Turn a binary mask [E] into an architecture."""

@@ -18,11 +18,12 @@ import torch
 from torch import Tensor, nn
 
 from dms_bench.scaling.architecture import Architecture
+from dms_bench.scaling.budget import Budget
 from dms_bench.scaling.build import find_space
 from dms_bench.scaling.fit import fit_to_budget
 from dms_bench.scaling.importance import update_importance
 from dms_bench.scaling.masking import MaskedForward
-from dms_bench.scaling.space import Resource, SearchSpace
+from dms_bench.scaling.space import SearchSpace
 from dms_bench.scaling.topk import ascending_positions, kept_counts, soft_mask
 
 
@@ -30,7 +31,7 @@ class Supernet(nn.Module):
     """Wraps a network so that one pruning ratio per width group and stage is trained with it.
 
     The wrapped network keeps its own parameters and forward signature. In your own training loop:
-    give `structure_parameters()` an optimiser of their own, add `resource_loss(target)` to the
+    give `structure_parameters()` an optimiser of their own, add `resource_loss(budget)` to the
     loss, and call `update()` after both optimisers' steps.
 
     Args:
@@ -39,7 +40,6 @@ class Supernet(nn.Module):
         temperature: factor on N in the mask's slope (equation 3).
         importance: taylor, snip, fisher or index.
         decay: decay of the importance's moving average; 0 keeps the last step only (equation 4).
-        resource: what the budget counts, `macs` or `params`.
     """
 
     def __init__(
@@ -50,12 +50,10 @@ class Supernet(nn.Module):
         temperature: float = 1.0,
         importance: str = "taylor",
         decay: float = 0.99,
-        resource: Resource = "macs",
     ) -> None:
         super().__init__()
         self.space = find_space(model, space) if isinstance(space, Tensor) else space
         self.model = model
-        self.resource: Resource = resource
         self.importance_kind, self.decay = importance, decay
         self.depth_frozen = False
         units = self.space.units
@@ -76,7 +74,6 @@ class Supernet(nn.Module):
         self.register_buffer("_known", torch.zeros((), dtype=torch.bool), persistent=False)
         self._ranked: tuple[int, int] | None = None
         self._masked = MaskedForward(model, self.space)
-        self._cost = self.space.macs_model if resource == "macs" else self.space.params_model
         # Zeros added to the mask: their gradient is the mask's, summed over the passes of a step.
         self._probe = torch.zeros(units.total, requires_grad=True)
         self._mask = torch.zeros(units.total)
@@ -106,7 +103,6 @@ class Supernet(nn.Module):
         """Move what is neither parameter nor buffer along with them."""
         super()._apply(*args, **kwargs)  # type: ignore[no-untyped-call]
         self._probe = torch.zeros_like(self.importance, requires_grad=True)
-        self._cost = self._cost.to(self.ratios.device)
         return self
 
     def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
@@ -151,20 +147,19 @@ class Supernet(nn.Module):
         kept = kept_counts(self.ratios.detach(), self._sizes, self._minimum)
         return (self._positions >= (self._sizes - kept)[self._owner]).to(self.ratios.dtype)
 
-    def soft_cost(self) -> Tensor:
-        """Differentiable cost r_c: widths from the ratios, blocks from their masks."""
+    def soft_size(self) -> tuple[Tensor, Tensor]:
+        """Return what costs are computed from: widths from the ratios [G], blocks from their masks [B]."""
         groups = len(self.space.groups)
         kept = (1 - self.ratios[:groups]) * self._sizes[:groups]
-        blocks = self.soft_mask()[self.space.width_elements :]
-        return self._cost(kept, blocks)
+        return kept, self.soft_mask()[self.space.width_elements :]
 
-    def resource_loss(self, target: float) -> Tensor:
+    def resource_loss(self, budget: Budget) -> Tensor:
         """Equation (6): log(r_c / r_t) above the target, else zero; scalar.
 
         Args:
-            target: r_t, in MACs or parameters.
+            budget: r_t, on the device of the network.
         """
-        return torch.relu(torch.log(self.soft_cost() / target)).to(self.ratios.dtype)
+        return budget.loss(*self.soft_size()).to(self.ratios.dtype)
 
     @torch.no_grad()
     def update(self) -> None:
@@ -193,16 +188,16 @@ class Supernet(nn.Module):
         finally:
             self._hard = None
 
-    def architecture(self, target: float | None = None) -> Architecture:
-        """Return the searched architecture, cut to the budget where a target is given.
+    def architecture(self, budget: Budget | None = None) -> Architecture:
+        """Return the searched architecture, cut to a budget where one is given.
 
         Args:
-            target: hard MACs or parameters; met within 1 % from below where the space is fine enough.
+            budget: met within 1 % from below where the space is fine enough.
         """
-        if target is None:
+        if budget is None:
             return self.space.architecture(self.hard_mask())
         counts = (1 - self.ratios.detach().cpu()) * self._sizes.cpu()
-        mask = fit_to_budget(self.space, counts, self.importance.detach().cpu(), self.resource, target)
+        mask = fit_to_budget(self.space, counts, self.importance.detach().cpu(), budget.to(torch.device("cpu")))
         return self.space.architecture(mask)
 
     def extra_repr(self) -> str:

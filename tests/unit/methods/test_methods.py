@@ -16,7 +16,7 @@ from dms_bench.methods.random import RandomSearch
 from dms_bench.methods.specs import Dms, Random, Supernet, Uniform
 from dms_bench.methods.supernet import KeepSupernet
 from dms_bench.methods.uniform import UniformSearch
-from dms_bench.scaling import Architecture, find_space
+from dms_bench.scaling import Architecture, budget_of, find_space
 from dms_bench.scaling import Supernet as Wrapper
 
 STEPS = 60
@@ -50,7 +50,7 @@ def context(seed: int = 0, pipeline: str = "DMSnp", share: float = 0.3) -> Searc
     trial: Any = SimpleNamespace(seed=seed, pipeline=pipeline, search=object(), budget=SimpleNamespace(kind="macs"))
     loop: Any = SimpleNamespace(device=torch.device("cpu"))
     task: Any = Separable()
-    return SearchContext(trial, task, model, space, share * space.macs, loop)
+    return SearchContext(trial, task, model, space, budget_of(space, macs=share), loop)
 
 
 def kept(architecture: Architecture) -> list[int]:
@@ -72,7 +72,8 @@ def kept(architecture: Architecture) -> list[int]:
 def test_methods_meet_the_budget(method, share):
     given = context(share=share)
     architecture = method.search(given)
-    assert abs(architecture.macs - given.target) <= 0.01 * given.target
+    target = share * given.space.macs
+    assert abs(architecture.macs - target) <= 0.01 * target
 
 
 def test_the_supernet_is_kept_whole():
@@ -116,10 +117,10 @@ def test_dms_finds_more_than_chance_and_lowers_its_target():
 
     given.task.fit = watched  # type: ignore[method-assign]
     architecture = DmsSearch(Dms(structure={"lr": 0.05})).search(given)
-    targets = [metrics["target"] for metrics in structure_metrics]
+    targets = [metrics["target_macs"] for metrics in structure_metrics]
     assert targets[0] == given.space.macs
     assert targets == sorted(targets, reverse=True)
-    assert targets[-1] == pytest.approx(given.target)
+    assert targets[-1] == pytest.approx(0.3 * given.space.macs)
     assert structure_metrics[-1]["hard_macs"] < 0.45 * given.space.macs
     assert {"soft_macs", "temperature", "kept_ratio_mean", "kept/0", "kept/2"} <= structure_metrics[-1].keys()
     assert sum(kept(architecture)) < 192
@@ -137,14 +138,14 @@ def test_the_structures_state_resumes_to_the_bit():
     def run(interrupted: bool) -> torch.Tensor:
         given = context()
         net = Wrapper(given.model, given.space)
-        structure = DmsStructure(net, Dms(), given.target, trains_weights=True)
+        structure = DmsStructure(net, Dms(), given.budget, trains_weights=True)
         x = torch.randn(32, 16, generator=torch.Generator().manual_seed(3))
         for step in range(6):
             if interrupted and step == 3:
                 saved, state = net.state_dict(), structure.state_dict()
                 net = Wrapper(context().model, given.space)
                 net.load_state_dict(saved)
-                structure = DmsStructure(net, Dms(), given.target, trains_weights=True)
+                structure = DmsStructure(net, Dms(), given.budget, trains_weights=True)
                 structure.load_state_dict(state)
             structure.begin_step(step / 6)
             (net(x).square().mean() + structure.loss()).backward()
@@ -158,10 +159,10 @@ def test_the_structures_state_resumes_to_the_bit():
 def test_the_resource_loss_is_weighed_and_depth_freezes_when_the_target_has_arrived():
     given = context()
     net = Wrapper(given.model, given.space)
-    structure = DmsStructure(net, Dms(resource_weight=3, decay_share=0.5), given.target, trains_weights=True)
+    structure = DmsStructure(net, Dms(resource_weight=3, decay_share=0.5), given.budget, trains_weights=True)
     structure.begin_step(0.49)
     assert not net.depth_frozen
     structure.begin_step(0.5)
     assert net.depth_frozen
-    assert float(structure.loss().detach()) == pytest.approx(3 * float(net.resource_loss(given.target).detach()))
+    assert float(structure.loss().detach()) == pytest.approx(3 * float(net.resource_loss(given.budget).detach()))
     assert float(structure.loss().detach()) == pytest.approx(3 * torch.tensor(1 / 0.3).log().item(), rel=1e-4)

@@ -22,7 +22,7 @@ def sizes(space):
 
 
 def searchable(space):
-    low, high = space.reachable("macs")
+    low, high = space.reachable(space.macs_model)
     return 1 - low / high
 
 

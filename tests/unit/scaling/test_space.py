@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from dms_bench.scaling import Supernet, count, cut, find_space
+from dms_bench.scaling import Supernet, budget_of, count, cut, find_space
 from dms_bench.scaling.fit import fit_to_budget
 from dms_bench.scaling.space import SearchSpace
 
@@ -76,7 +76,7 @@ def test_cut_equals_mask_and_its_macs_equal_the_counters(name):
     assert (architecture.macs, architecture.params) == (counted.macs, counted.params)
     # The differentiable term gives the same MACs at these sizes.
     kept = torch.tensor([float(len(architecture.groups[group.name])) for group in space.groups])
-    assert float(space.cost("macs", kept, mask[space.width_elements :])) == counted.macs
+    assert float(space.macs_model(kept, mask[space.width_elements :])) == counted.macs
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -92,21 +92,23 @@ def test_cut_networks_train_on(name):
 @pytest.mark.parametrize("name", ["resnet18", "efficientnet_b0"])
 def test_fit_meets_the_budget_within_one_percent(name, resource, share):
     space = case(name)[2]
-    low, high = space.reachable(resource)
+    low, high = space.reachable(getattr(space, f"{resource}_model"))
     target = share * high
     assert low < target
     generator = torch.Generator().manual_seed(3)
     counts = torch.rand(len(space.units.sizes), generator=generator) * torch.tensor(space.units.sizes)
-    mask = fit_to_budget(space, counts, torch.rand(space.units.total, generator=generator), resource, target)
+    mask = fit_to_budget(
+        space, counts, torch.rand(space.units.total, generator=generator), budget_of(space, **{resource: target})
+    )
     assert abs(space.hard_cost(resource, mask) - target) <= 0.01 * target
 
 
 @given(st.floats(0.05, 1.0), st.lists(st.floats(0.1, 6), min_size=2, max_size=2))
 def test_fit_is_never_more_than_one_percent_above_even_where_the_space_is_coarse(share, counts):
     space = coarse_space()
-    low, high = space.reachable("macs")
+    low, high = space.reachable(space.macs_model)
     target = max(low, share * high)
-    mask = fit_to_budget(space, torch.tensor(counts), torch.rand(space.units.total), "macs", target)
+    mask = fit_to_budget(space, torch.tensor(counts), torch.rand(space.units.total), budget_of(space, macs=target))
     cost = space.hard_cost("macs", mask)
     assert cost <= 1.01 * target
     every = [space.hard_cost("macs", mask_of(space, one, two)) for one in range(1, 7) for two in range(1, 7)]
@@ -125,10 +127,10 @@ def mask_of(space: SearchSpace, one: int, two: int) -> torch.Tensor:
 
 def test_fit_reaches_both_ends_of_the_space():
     space = case("resnet18")[2]
-    low, high = space.reachable("macs")
+    low, high = space.reachable(space.macs_model)
     counts = torch.tensor(space.units.sizes).float() / 2
     for target in (low, high):
-        mask = fit_to_budget(space, counts, torch.rand(space.units.total), "macs", target)
+        mask = fit_to_budget(space, counts, torch.rand(space.units.total), budget_of(space, macs=target))
         assert abs(space.hard_cost("macs", mask) - target) <= 0.01 * target
 
 
@@ -186,3 +188,14 @@ def test_architecture_survives_json_and_refuses_other_spaces():
         case("efficientnet_b0")[2].mask(architecture)
     with pytest.raises(ValueError, match="not an architecture"):
         type(architecture).from_json('{"groups": 1}')
+
+
+@pytest.mark.parametrize("params", [0.2, 0.9])
+def test_two_constraints_hold_together_and_the_tighter_one_is_met(params):
+    space = case("resnet18")[2]
+    budget = budget_of(space, macs=0.5, params=params)
+    counts = torch.tensor(space.units.sizes).float()
+    mask = fit_to_budget(space, counts, torch.rand(space.units.total), budget)
+    shares = [space.cost_of(bound.cost, mask) / bound.target for bound in budget.constraints]
+    assert max(shares) == pytest.approx(1, abs=0.01)
+    assert min(shares) < 0.99

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from dms_bench.scaling import Supernet, count, cut, falling_target, find_space
+from dms_bench.scaling import Supernet, budget_of, count, cut, falling_target, find_space
 from tests.unit.scaling import naive
 
 ROOT = Path(__file__).parents[3]
@@ -44,22 +44,24 @@ def test_resource_loss_is_equation_6_on_macs_written_out(net):
         net.ratios.copy_(torch.tensor([0.25, 0.5]))
     first, second = 0.75 * 8, 0.5 * 12
     cost = 100 * 27 * first + 64 * 9 * first * second + second * 5
-    assert float(net.soft_cost().detach()) == pytest.approx(cost, rel=1e-6)
+    assert float(net.space.macs_model(*net.soft_size()).detach()) == pytest.approx(cost, rel=1e-6)
     for target in (cost / 3, cost * 2):
-        assert float(net.resource_loss(target).detach()) == pytest.approx(naive.resource_loss(cost, target), abs=1e-6)
+        assert float(net.resource_loss(budget_of(net.space, macs=target)).detach()) == pytest.approx(
+            naive.resource_loss(cost, target), abs=1e-6
+        )
 
 
 def test_gradient_of_the_resource_loss_equals_finite_differences(net):
     with torch.no_grad():
         net.ratios.copy_(torch.tensor([0.3, 0.4]))
-    target = float(net.soft_cost().detach()) / 2
-    (gradient,) = torch.autograd.grad(net.resource_loss(target), net.ratios)
+    target = float(net.space.macs_model(*net.soft_size()).detach()) / 2
+    (gradient,) = torch.autograd.grad(net.resource_loss(budget_of(net.space, macs=target)), net.ratios)
     for unit in range(2):
         values = []
         for step in (1e-3, -1e-3):
             with torch.no_grad():
                 net.ratios[unit] += step
-                values.append(math.log(float(net.soft_cost()) / target))
+                values.append(math.log(float(net.space.macs_model(*net.soft_size())) / target))
                 net.ratios[unit] -= step
         assert float(gradient[unit]) == pytest.approx((values[0] - values[1]) / 2e-3, rel=1e-3)
 
@@ -156,7 +158,7 @@ def test_frozen_depth_is_hard_and_carries_no_gradient():
         net.ratios.fill_(0.45)
     net.depth_frozen = True
     assert set(net.soft_mask()[net.space.width_elements :].tolist()) <= {0.0, 1.0}
-    net.resource_loss(1e5).backward()
+    net.resource_loss(budget_of(net.space, macs=1e5)).backward()
     widths = len(net.space.groups)
     assert net.ratios.grad[:widths].abs().min() > 0
     assert net.ratios.grad[widths:].abs().max() == 0
@@ -177,17 +179,18 @@ def test_search_finds_the_planted_structure():
     weights = torch.optim.Adam(model.parameters(), lr=5e-3)
     structure = torch.optim.Adam(net.structure_parameters(), lr=2e-2)
     final = 0.3 * net.space.macs
+    budget = budget_of(net.space, macs=0.3)
     for step in range(300):
         x = torch.randn(128, 16)
         y = x[:, :4].argmax(1)
-        target = falling_target(net.space.macs, final, step / 300, 0.8)
+        target = budget.falling(step / 300, 0.8)
         (functional.cross_entropy(net(x), y) + net.resource_loss(target)).backward()
         weights.step()
         structure.step()
         weights.zero_grad()
         structure.zero_grad()
         net.update()
-    architecture = net.architecture(final)
+    architecture = net.architecture(budget)
     assert abs(architecture.macs - final) <= 0.01 * final
     small = cut(model, net.space, architecture)
     x = torch.randn(2000, 16)

@@ -12,7 +12,7 @@ from torch.nn import functional
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.checkpoint import checkpoint
 
-from dms_bench.scaling import Supernet, find_space
+from dms_bench.scaling import Supernet, budget_of, find_space
 from dms_bench.scaling.branches import find_tails
 from dms_bench.scaling.masking import BlendBlock, MaskedNorm, ScaleWeight
 from dms_bench.scaling.norms import masked_layer_norm
@@ -89,7 +89,7 @@ def step(net: Supernet, forward: nn.Module | None = None, amp: bool = False, dat
     x, y = data or batch()
     with torch.autocast("cpu", torch.bfloat16, enabled=amp):
         scores = (net if forward is None else forward)(x)
-    loss = functional.cross_entropy(scores.float(), y) + net.resource_loss(0.5 * net.space.macs)
+    loss = functional.cross_entropy(scores.float(), y) + net.resource_loss(budget_of(net.space, macs=0.5))
     loss.backward()
     return float(loss.detach())
 

@@ -1,0 +1,94 @@
+"""What a network may cost: one or more constraints that hold together.
+
+Shape legend:
+    G: width groups
+    B: removable blocks of all stages
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from dms_bench.scaling.schedule import falling_target
+from dms_bench.scaling.space import Cost, SearchSpace
+
+
+@dataclass(frozen=True)
+class Constraint:
+    """An upper bound on one cost.
+
+    Attributes:
+        name: what is counted: `macs`, `params`, ...
+        cost: of an architecture, differentiable in what it keeps.
+        target: the bound, in the unit of `cost`.
+        whole: cost of the whole supernet.
+    """
+
+    name: str
+    cost: Cost
+    target: float
+    whole: float
+
+
+@dataclass(frozen=True)
+class Budget:
+    """Constraints that an architecture has to meet together."""
+
+    constraints: tuple[Constraint, ...]
+
+    def load(self, kept: Tensor, blocks: Tensor) -> Tensor:
+        """Return the largest share that any constraint has of its target; 1 meets the budget exactly.
+
+        Args:
+            kept: kept elements of each group, [..., G].
+            blocks: masks of the removable blocks, [B].
+        """
+        loads = [constraint.cost(kept, blocks) / constraint.target for constraint in self.constraints]
+        return torch.stack(loads).amax(0)
+
+    def loss(self, kept: Tensor, blocks: Tensor) -> Tensor:
+        """Equation (6), summed over the constraints: log(cost / target) of each that is missed; scalar."""
+        terms = [
+            torch.relu(torch.log(constraint.cost(kept, blocks) / constraint.target)) for constraint in self.constraints
+        ]
+        return torch.stack(terms).sum()
+
+    def falling(self, progress: float, decay_share: float) -> Budget:
+        """Return the budget on its way from the whole supernet to its targets, equation (10)."""
+        return Budget(
+            tuple(
+                replace(bound, target=falling_target(bound.whole, bound.target, progress, decay_share))
+                for bound in self.constraints
+            )
+        )
+
+    def to(self, device: torch.device) -> Budget:
+        """Return the budget with its costs on a device."""
+        return Budget(tuple(replace(bound, cost=bound.cost.to(device)) for bound in self.constraints))
+
+
+def budget_of(space: SearchSpace, **targets: float) -> Budget:
+    """Return a budget on MACs, parameters or both: `budget_of(space, macs=0.3, params=2e6)`.
+
+    Args:
+        space: the search space.
+        **targets: resource -> target; at most 1 is a share of the supernet's.
+
+    Raises:
+        ValueError: the resource is neither `macs` nor `params`.
+    """
+    costs: dict[str, Callable[[], tuple[Cost, int]]] = {
+        "macs": lambda: (space.macs_model, space.macs),
+        "params": lambda: (space.params_model, space.params),
+    }
+    constraints = []
+    for name, target in targets.items():
+        if name not in costs:
+            raise ValueError(f"no resource {name!r}: a budget counts {' or '.join(costs)}")
+        cost, whole = costs[name]()
+        constraints.append(Constraint(name, cost, target * whole if target <= 1 else target, float(whole)))
+    return Budget(tuple(constraints))
