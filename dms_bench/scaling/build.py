@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from dms_bench.scaling.branches import find_tails
+from dms_bench.scaling.carriers import find_carriers
 from dms_bench.scaling.cost import FACTORS, CostModel, Term
 from dms_bench.scaling.counter import count
 from dms_bench.scaling.depth import find_stages
@@ -50,7 +51,8 @@ def find_space(
     blocks = [block for stage in space.stages for block in stage.blocks]
     tails = find_tails(model, inputs, blocks)
     linear = {block: own for block, own in tails.items() if not trace.standardised & set(own)}
-    space = replace(space, tails=linear)
+    norms, layers = [norm.module for norm in space.norms], [site.module for site in space.sites]
+    space = replace(space, tails=linear, carriers=find_carriers(model, inputs, norms, list(dict.fromkeys(layers))))
     chosen = {name for name in space.names for pattern in exclude if fnmatch.fnmatch(name, pattern)}
     if chosen:
         space = space.without(chosen, "excluded by the specification")

@@ -2,7 +2,8 @@
 
 conv(x * m, W) = conv(x, W * m): a mask scales the contracted dimension of a weight or, where that has
 fewer elements, the input. Blocks are x + m f(x): m scales the layers in which f ends, or the block's
-output is blended with its input, x + m (block(x) - x). Statistics of LayerNorms run over kept features.
+output is blended with its input, x + m (block(x) - x). Statistics of LayerNorms run over kept features, and
+their scale and shift carry the mask of the layers that read them (`carriers`).
 The hooks are objects that share one state with their owner, so that a deep copy of the network
 (an average of weights, say) has hooks of its own that read the copy's state.
 
@@ -125,11 +126,19 @@ class RestoreWeight(MaskHook):
 
 
 class MaskedNorm(MaskHook):
-    """Stands for a LayerNorm's `forward`: statistics run over kept features."""
+    """Stands for a LayerNorm's `forward`: statistics run over kept features.
 
-    def __init__(self, state: MaskState, place: int, module: nn.LayerNorm, dim: int) -> None:
+    Args:
+        state: gives the masks.
+        place: which of its vectors.
+        module: the norm.
+        dim: the normalised dimension of its input.
+        carries: the result is masked as well, for the layers that read it.
+    """
+
+    def __init__(self, state: MaskState, place: int, module: nn.LayerNorm, dim: int, carries: bool) -> None:
         super().__init__(state, place)
-        self.module, self.dim = module, dim
+        self.module, self.dim, self.carries = module, dim, carries
 
     def __call__(self, x: Tensor) -> Tensor:
         """Normalise."""
@@ -137,7 +146,11 @@ class MaskedNorm(MaskHook):
         if not self.state.active:
             unmasked: Tensor = type(norm).forward(norm, x)
             return unmasked
-        result = masked_layer_norm(x, self.state.vectors[self.place], self.dim, norm.weight, norm.bias, norm.eps)
+        mask, scale, shift = self.state.vectors[self.place], norm.weight, norm.bias
+        if self.carries:
+            scale = mask if scale is None else scale * mask
+            shift = None if shift is None else shift * mask
+        result = masked_layer_norm(x, mask, self.dim, scale, shift, norm.eps)
         for name in ("drop", "act"):  # of norms that bring their activation along
             following = getattr(norm, name, None)
             result = following(result) if isinstance(following, nn.Module) else result
@@ -167,8 +180,12 @@ class MaskedForward:
         self._first_block = space.width_elements
         blocks = [block for stage in space.stages for block in stage.blocks]
         ends = {tail: self._first_block + i for i, block in enumerate(blocks) for tail in space.tails.get(block, ())}
+        carriers = {norm: self._carried(space, norm, ends) for norm in space.carriers}
+        carried = {layer for layers in carriers.values() for layer in layers}
         scaled = set()
         for site in space.sites:
+            if site.module in carried:
+                continue
             holder, _, leaf = site.parameter.rpartition(".")
             end = ends.get(site.module, -1) if site.module == holder else -1
             scaled.add((holder, leaf) if end >= 0 else None)
@@ -182,7 +199,9 @@ class MaskedForward:
             module = self._named[norm.module]
             assert isinstance(module, nn.LayerNorm)
             # Not a hook: a hook would have the library's own norm run first, for nothing.
-            module.__dict__["forward"] = MaskedNorm(self.state, len(self._vectors), module, norm.dim)
+            module.__dict__["forward"] = MaskedNorm(
+                self.state, len(self._vectors), module, norm.dim, bool(carriers.get(norm.module))
+            )
             self._vectors.append((norm.elements, -1))
         for place, block in enumerate(blocks):
             if block not in space.tails:
@@ -192,6 +211,22 @@ class MaskedForward:
         self._indices = torch.cat([*(elements for elements, _ in self._vectors), nothing])
         self._ends = torch.cat([*(torch.full_like(elements, end) for elements, end in self._vectors), nothing])
         self._lengths = [len(elements) for elements, _ in self._vectors]
+
+    def _carried(self, space: SearchSpace, norm: str, ends: dict[str, int]) -> tuple[str, ...]:
+        """Return the layers whose masks a norm carries: all that read it, or none."""
+        (own,) = [site.elements for site in space.norms if site.module == norm] or [None]
+        layers = space.carriers[norm]
+        sites = {site.module: site for site in space.sites if site.module in layers}
+        fit = own is not None and all(
+            layer in sites
+            and layer not in ends
+            and sites[layer].parameter == f"{layer}.weight"
+            and not sites[layer].standardised
+            and _input_dim(self._named[layer], sites[layer].dim) is not None
+            and torch.equal(space.slices[sites[layer].parameter, sites[layer].dim], own)
+            for layer in layers
+        )
+        return layers if fit else ()
 
     def _scale(
         self, elements: Tensor, end: int, module: str, holder: str, leaf: str, dim: int, standardised: bool = False

@@ -90,6 +90,7 @@ class SearchSpace:
         params_model: parameters from kept counts.
         excluded: what is not searched, and why.
         tails: layers in which the branches of removable blocks end: block -> layers; they carry its mask.
+        carriers: norms read by nothing but layers whose input is masked: norm -> layers.
     """
 
     groups: tuple[Group, ...]
@@ -105,6 +106,7 @@ class SearchSpace:
     views: dict[str, list[View]] = field(default_factory=dict)
     mended: frozenset[str] = frozenset()
     tails: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    carriers: dict[str, tuple[str, ...]] = field(default_factory=dict)
     #: Largest relative difference between masked and cut network seen in the proof.
     proof_error: float = float("nan")
     seconds: float = float("nan")
