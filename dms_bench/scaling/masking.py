@@ -146,7 +146,9 @@ class MaskedNorm(MaskHook):
         if not self.state.active:
             unmasked: Tensor = type(norm).forward(norm, x)
             return unmasked
-        mask, scale, shift = self.state.vectors[self.place], norm.weight, norm.bias
+        mask = self.state.vectors[self.place]
+        scale: Tensor | None = norm.weight
+        shift: Tensor | None = norm.bias
         if self.carries:
             scale = mask if scale is None else scale * mask
             shift = None if shift is None else shift * mask
@@ -214,7 +216,7 @@ class MaskedForward:
 
     def _carried(self, space: SearchSpace, norm: str, ends: dict[str, int]) -> tuple[str, ...]:
         """Return the layers whose masks a norm carries: all that read it, or none."""
-        (own,) = [site.elements for site in space.norms if site.module == norm] or [None]
+        own = next((site.elements for site in space.norms if site.module == norm), None)
         layers = space.carriers[norm]
         sites = {site.module: site for site in space.sites if site.module in layers}
         fit = own is not None and all(
