@@ -17,6 +17,7 @@ from dms_bench.scaling.cost import FACTORS, CostModel, Term
 from dms_bench.scaling.counter import count
 from dms_bench.scaling.depth import find_stages
 from dms_bench.scaling.labels import FIXED, along, varying_dims
+from dms_bench.scaling.modes import modes_kept
 from dms_bench.scaling.proof import prove
 from dms_bench.scaling.rules import RULES
 from dms_bench.scaling.space import Group, NormSite, SearchSpace, Site, block_of
@@ -40,24 +41,23 @@ def find_space(
         equal the networks with those elements cut out. What failed stands in `excluded`.
     """
     begin = time.perf_counter()
-    training = model.training
-    model.train()  # lets modules drop what they keep in eval mode, such as biases looked up once
-    # Two different samples, so that what depends on the batch cannot be taken for something fixed.
-    for inputs in (torch.cat([example[:1], example[:1].flip(-1)]), example[:1]):
-        trace = Tracer(model.eval(), RULES).run(inputs)
-        space = _Builder(model, trace).build(width, depth)
-        if space.macs == count(model, example[:1]).macs:
-            break  # else samples depend on each other, and cost more together
-    blocks = [block for stage in space.stages for block in stage.blocks]
-    tails = find_tails(model, inputs, blocks)
-    linear = {block: own for block, own in tails.items() if not trace.standardised & set(own)}
-    norms, layers = [norm.module for norm in space.norms], [site.module for site in space.sites]
-    space = replace(space, tails=linear, carriers=find_carriers(model, inputs, norms, list(dict.fromkeys(layers))))
-    chosen = {name for name in space.names for pattern in exclude if fnmatch.fnmatch(name, pattern)}
-    if chosen:
-        space = space.without(chosen, "excluded by the specification")
-    space = prove(model, inputs, space)
-    model.train(training)
+    with modes_kept(model):
+        model.train()  # lets modules drop what they keep in eval mode, such as biases looked up once
+        # Two different samples, so that what depends on the batch cannot be taken for something fixed.
+        for inputs in (torch.cat([example[:1], example[:1].flip(-1)]), example[:1]):
+            trace = Tracer(model.eval(), RULES).run(inputs)
+            space = _Builder(model, trace).build(width, depth)
+            if space.macs == count(model, example[:1]).macs:
+                break  # else samples depend on each other, and cost more together
+        blocks = [block for stage in space.stages for block in stage.blocks]
+        tails = find_tails(model, inputs, blocks)
+        linear = {block: own for block, own in tails.items() if not trace.standardised & set(own)}
+        norms, layers = [norm.module for norm in space.norms], [site.module for site in space.sites]
+        space = replace(space, tails=linear, carriers=find_carriers(model, inputs, norms, list(dict.fromkeys(layers))))
+        chosen = {name for name in space.names for pattern in exclude if fnmatch.fnmatch(name, pattern)}
+        if chosen:
+            space = space.without(chosen, "excluded by the specification")
+        space = prove(model, inputs, space)
     object.__setattr__(space, "seconds", time.perf_counter() - begin)
     return space
 

@@ -9,6 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from dms_bench.scaling.modes import modes_kept
+
 #: Name and version of the counter, for the record beside every number.
 COUNTER = f"torch.utils.flop_counter/2 (torch {torch.__version__.partition('+')[0]})"
 
@@ -35,18 +37,15 @@ def count(model: nn.Module, example: Tensor) -> Count:
         model: any network; left in the modes it was in.
         example: its input, [batch, ...]; MACs are per sample.
     """
-    training = model.training
-    model.eval()
     # The counter follows modules by gradient hooks, which fail on parameters that are handed to a module.
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     try:
         for parameter in trained:
             parameter.requires_grad_(False)
-        with torch.no_grad(), countable(model), FlopCounterMode(display=False) as counter:
-            model(example)
+        with modes_kept(model), torch.no_grad(), countable(model), FlopCounterMode(display=False) as counter:
+            model.eval()(example)
     finally:
         for parameter in trained:
             parameter.requires_grad_(True)
-        model.train(training)
     macs = counter.get_total_flops() / 2 / len(example)
     return Count(round(macs), sum(parameter.numel() for parameter in model.parameters()))

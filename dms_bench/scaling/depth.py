@@ -44,9 +44,9 @@ def find_stages(model: nn.Module, trace: Trace) -> tuple[Stage, ...]:
     times = Counter(call.name for call in trace.calls)
     removable = []
     for call in sorted(trace.calls, key=lambda call: call.order):
-        if not call.name or times[call.name] != 1 or not call.inputs or not isinstance(call.output, Tensor):
+        if not call.name or times[call.name] != 1 or call.entry is None or not isinstance(call.output, Tensor):
             continue
-        entry, output = call.inputs[0], call.output
+        entry, output = call.entry, call.output
         adds = id(entry) in trace.residual_of.get(id(output), frozenset()) and output is not entry
         if adds and output.shape == entry.shape and any(True for _ in modules[call.name].parameters()):
             removable.append(call.name)

@@ -16,12 +16,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
-from dms_bench.scaling.norms import masked_layer_norm
+from dms_bench.scaling.norms import masked_group_norm, masked_layer_norm, masked_rms_norm
+from dms_bench.scaling.rms import rms_eps
 from dms_bench.scaling.space import SearchSpace
 from dms_bench.scaling.standardised import masked_standardised
 
@@ -126,7 +127,7 @@ class RestoreWeight(MaskHook):
 
 
 class MaskedNorm(MaskHook):
-    """Stands for a LayerNorm's `forward`: statistics run over kept features.
+    """Stands for the `forward` of a LayerNorm, RMS norm or group norm of one group: statistics of kept features.
 
     Args:
         state: gives the masks.
@@ -136,7 +137,7 @@ class MaskedNorm(MaskHook):
         carries: the result is masked as well, for the layers that read it.
     """
 
-    def __init__(self, state: MaskState, place: int, module: nn.LayerNorm, dim: int, carries: bool) -> None:
+    def __init__(self, state: MaskState, place: int, module: nn.Module, dim: int, carries: bool) -> None:
         super().__init__(state, place)
         self.module, self.dim, self.carries = module, dim, carries
 
@@ -147,12 +148,17 @@ class MaskedNorm(MaskHook):
             unmasked: Tensor = type(norm).forward(norm, x)
             return unmasked
         mask = self.state.vectors[self.place]
-        scale: Tensor | None = norm.weight
-        shift: Tensor | None = norm.bias
+        scale, shift = norm._parameters.get("weight"), norm._parameters.get("bias")
+        scale, shift = cast(Tensor | None, scale), cast(Tensor | None, shift)
         if self.carries:
             scale = mask if scale is None else scale * mask
             shift = None if shift is None else shift * mask
-        result = masked_layer_norm(x, mask, self.dim, scale, shift, norm.eps)
+        if isinstance(norm, nn.LayerNorm):
+            result = masked_layer_norm(x, mask, self.dim, scale, shift, norm.eps)
+        elif isinstance(norm, nn.GroupNorm):
+            result = masked_group_norm(x, mask, scale, shift, norm.eps)
+        else:
+            result = masked_rms_norm(x, mask, self.dim, scale, rms_eps(norm, x))
         for name in ("drop", "act"):  # of norms that bring their activation along
             following = getattr(norm, name, None)
             result = following(result) if isinstance(following, nn.Module) else result
@@ -199,7 +205,6 @@ class MaskedForward:
                     self._scale(torch.tensor([-1]), end, tail, tail, leaf, 0)
         for norm in space.norms:
             module = self._named[norm.module]
-            assert isinstance(module, nn.LayerNorm)
             # Not a hook: a hook would have the library's own norm run first, for nothing.
             module.__dict__["forward"] = MaskedNorm(
                 self.state, len(self._vectors), module, norm.dim, bool(carriers.get(norm.module))

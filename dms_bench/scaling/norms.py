@@ -1,4 +1,4 @@
-"""Layer norm whose statistics run over kept features, in closed form.
+"""Norms whose statistics run over kept features; that of layers in closed form.
 
 Shape legend:
     N: rows
@@ -36,6 +36,38 @@ def masked_layer_norm(
         shift = torch.zeros_like(mask) if bias is None else bias
         result: Tensor = _MaskedLayerNorm.apply(rows, mask.to(kind), scale.to(kind), shift.to(kind), eps)  # type: ignore[no-untyped-call]
     return result.view(last.shape).movedim(-1, dim).to(x.dtype)
+
+
+def masked_rms_norm(x: Tensor, mask: Tensor, dim: int, weight: Tensor | None, eps: float) -> Tensor:
+    """RMS norm whose mean square weighs features by their mask; arguments as of `masked_layer_norm`."""
+    kind = torch.promote_types(x.dtype, mask.dtype)
+    with torch.autocast(x.device.type, enabled=False):
+        rows = x.to(kind).movedim(dim, -1)
+        shares = (mask / mask.sum()).to(kind)
+        result = rows * torch.rsqrt((rows.square() @ shares).unsqueeze(-1) + eps)
+        result = result if weight is None else result * weight.to(kind)
+    return result.movedim(-1, dim).to(x.dtype)
+
+
+def masked_group_norm(x: Tensor, mask: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float) -> Tensor:
+    """Group norm of one group whose statistics, over channels and positions, weigh channels by their mask.
+
+    Args:
+        x: input, [batch, C, ...].
+        mask: weight of each channel in the statistics, [C].
+        weight: scale of the result, [C].
+        bias: shift of the result, [C].
+        eps: added to the variance.
+    """
+    kind = torch.promote_types(x.dtype, mask.dtype)
+    with torch.autocast(x.device.type, enabled=False):
+        samples = x.to(kind).reshape(*x.shape[:2], -1)  # [batch, C, positions]
+        shares = (mask / (mask.sum() * samples.size(2))).to(kind)
+        centred = samples - (samples.sum(2) @ shares).view(-1, 1, 1)
+        result = centred * torch.rsqrt((centred.square().sum(2) @ shares) + eps).view(-1, 1, 1)
+        result = result if weight is None else result * weight.to(kind).unsqueeze(1)
+        result = result if bias is None else result + bias.to(kind).unsqueeze(1)
+    return result.view(x.shape).to(x.dtype)
 
 
 class _MaskedLayerNorm(torch.autograd.Function):

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from dms_bench.scaling.architecture import Architecture
 from dms_bench.scaling.masking import strip_hooks
 from dms_bench.scaling.mends import Mend, attach, mend
+from dms_bench.scaling.modes import modes_kept
 from dms_bench.scaling.space import SearchSpace
 
 
@@ -68,10 +69,8 @@ def cut(model: nn.Module, space: SearchSpace, architecture: Architecture) -> nn.
 
 def _forget(model: nn.Module) -> None:
     """Let modules drop what they computed from the old weights (attention biases kept in eval mode)."""
-    modes = {module: module.training for module in model.modules()}
-    model.train()
-    for module, training in modes.items():
-        module.training = training
+    with modes_kept(model):
+        model.train()
 
 
 def plan_surgery(model: nn.Module, space: SearchSpace, architecture: Architecture) -> Surgery:
@@ -157,8 +156,9 @@ def _mended(
         running = shapes.get(prefix + "running_mean", weight)
         values = {} if running is None else {"num_features": running[0]}
     elif isinstance(module, nn.GroupNorm) and weight is not None:
-        values = {"num_groups": weight[0] * module.num_groups // module.num_channels, "num_channels": weight[0]}
-    elif isinstance(module, nn.LayerNorm) and weight is not None and len(weight) == 1:
+        groups = 1 if module.num_groups == 1 else weight[0] * module.num_groups // module.num_channels
+        values = {"num_groups": groups, "num_channels": weight[0]}
+    elif isinstance(getattr(module, "normalized_shape", None), tuple) and weight is not None and len(weight) == 1:
         values = {"normalized_shape": weight[0]}
     else:
         values = _mended_by_size(name, module, space, kept)

@@ -14,6 +14,7 @@ from torch.utils._pytree import tree_flatten
 from dms_bench.scaling.counter import countable
 from dms_bench.scaling.labels import Axes, Labels, along, canonical, lay, varying_dims
 from dms_bench.scaling.operators import CONTRACTIONS, RESIDUAL_OPERATORS, is_pointwise
+from dms_bench.scaling.rms import find_rms_norms
 from dms_bench.scaling.views import RecordViews, View
 
 #: A rule gets the tracer, the operator's arguments and result, and returns the result's axes (of the
@@ -50,6 +51,8 @@ class ModuleCall:
     name: str
     inputs: list[Tensor]
     output: Any = None
+    #: The first positional argument, if it is a tensor.
+    entry: Tensor | None = None
     #: Order in which calls began.
     order: int = 0
 
@@ -106,6 +109,7 @@ class Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 )
                 self._axes[id(tensor)] = axes
                 self.trace.state[name] = axes
+        self._rms = find_rms_norms(model)
         for module in self._modules.values():
             if isinstance(module, nn.RNNBase):  # keeps its weights in lists of its own
                 self.freeze(*module.parameters(), reason="inside a recurrent layer")
@@ -165,12 +169,13 @@ class Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return tuple(result)
 
     def note_norm(self, labels: Tensor) -> bool:
-        """Record that the running LayerNorm module takes its statistics over `labels`.
+        """Record that the running LayerNorm (or group norm of one group) takes its statistics over `labels`.
 
         Returns:
-            Whether the running module is a LayerNorm whose input shows those labels.
+            Whether the running module is such a norm, whose input shows those labels.
         """
-        if not self._stack or not isinstance(self._modules[self.module], nn.LayerNorm):
+        module = self._modules[self.module] if self._stack else None
+        if not isinstance(module, nn.LayerNorm) and not (isinstance(module, nn.GroupNorm) and module.num_groups == 1):
             return False
         for tensor in self._stack[-1].inputs[:1]:
             for axis in self.axes(tensor):
@@ -217,6 +222,10 @@ class Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
         name = func.overloadpacket.__name__
         self.operator = name.rstrip("_")
         out = func(*args, **kwargs)
+        if self.module in self._rms:
+            self._alive.append((args, out))
+            self._fed.update(id(value) for value in tree_flatten(out)[0] if isinstance(value, Tensor))
+            return out
         operands = [value for value in tree_flatten((args, kwargs))[0] if isinstance(value, Tensor)]
         self._alive.append((operands, out))
         self._track_residual(name, operands, out)
@@ -272,14 +281,30 @@ class Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
         def hook(module: nn.Module, args: Any, kwargs: Any) -> None:
             tensors = [value for value in tree_flatten((args, kwargs))[0] if isinstance(value, Tensor)]
             self._views.begin(module)
-            call = ModuleCall(name, tensors, order=len(self.trace.calls))
+            entry = args[0] if args and isinstance(args[0], Tensor) else None
+            call = ModuleCall(name, tensors, order=len(self.trace.calls), entry=entry)
             self.trace.calls.append(call)
             self._stack.append(call)
 
         return hook
 
     def _leave(self, module: nn.Module, args: Any, output: Any) -> None:
-        self._stack.pop().output = output
+        call = self._stack.pop()
+        call.output = output
+        if call.name in self._rms:
+            self._rms_norm(call, output)
+
+    def _rms_norm(self, call: ModuleCall, output: Tensor) -> None:
+        """Label the output of an RMS norm like its input; its own operators were passed over."""
+        (tensor,) = call.inputs
+        dim = self._rms[call.name] % tensor.dim()
+        labels, own = self.along(tensor, dim), self.along(self._modules[call.name].weight, 0)  # type: ignore[arg-type]
+        if labels is not None and own is not None:
+            self.labels.unite(labels, own)
+            self.trace.norms.append(NormCall(call.name, labels, dim))
+        elif own is not None:
+            self.labels.freeze(own, "normalises features of fixed size")
+        self._set(output, self.axes(tensor))
 
     def _track_residual(self, name: str, operands: list[Tensor], out: Any) -> None:
         """An addition keeps both operands as ancestors; what only reshapes or activates keeps its own."""

@@ -51,7 +51,10 @@ def _layer_norm(tracer: Tracer, args: Any, kwargs: Any, out: Any) -> Axes:
 
 @rule("native_group_norm", "group_norm")
 def _group_norm(tracer: Tracer, args: Any, kwargs: Any, out: Any) -> Axes:
-    """A group goes as a whole, so that no statistics change: its channels are one element."""
+    """A group goes as a whole, so that no statistics change: its channels are one element.
+
+    Of a single group the statistics run over kept channels, as those of a LayerNorm.
+    """
     data, weight, bias = args[:3]
     groups = args[6] if tracer.operator == "native_group_norm" else args[1]
     labels = axis_along(tracer, data, 1)
@@ -64,7 +67,9 @@ def _group_norm(tracer: Tracer, args: Any, kwargs: Any, out: Any) -> Axes:
     if labels is None:
         return ()
     if groups == 1:
-        tracer.labels.freeze(labels, "statistics of a group norm of one group")
+        if not tracer.note_norm(labels):
+            tracer.labels.freeze(labels, "statistics of a norm that is no module")
+        return (lay(labels, 1, data.shape),)
     by_group = labels.view(groups, -1)
     tracer.labels.unite(by_group, by_group[:, :1].expand_as(by_group))
     return (lay(by_group[:, :1].expand_as(by_group).reshape(-1), 1, data.shape),)

@@ -272,3 +272,26 @@ def test_timm_models_are_searched_and_proven(name, size, least):
     assert space.proof_error < 1e-10
     assert searchable(space) > least
     assert space.macs == count(model, example).macs
+
+
+def test_a_residual_module_that_takes_a_list_is_no_block():
+    class Root(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv = nn.Conv2d(8, 4, 1)
+
+        def forward(self, parts: list[torch.Tensor]) -> torch.Tensor:
+            return self.conv(torch.cat(parts, 1)) + parts[0]
+
+    class Tree(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.stem, self.root, self.head = nn.Conv2d(3, 4, 1), Root(), nn.Conv2d(4, 2, 1)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            x = self.stem(x)
+            return self.head(self.root([x, x.relu()])).mean((2, 3))
+
+    space = find_space(Tree(), torch.randn(2, 3, 6, 6))
+    assert space.stages == ()
+    assert sizes(space) == {"stem.stream": 4} or sum(sizes(space).values()) == 4

@@ -199,3 +199,14 @@ def test_two_constraints_hold_together_and_the_tighter_one_is_met(params):
     shares = [space.cost_of(bound.cost, mask) / bound.target for bound in budget.constraints]
     assert max(shares) == pytest.approx(1, abs=0.01)
     assert min(shares) < 0.99
+
+
+def test_modules_keep_their_own_modes():
+    model = nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(64, 2)).train()
+    model[1].eval()  # a norm that is frozen while the rest trains
+    example = torch.randn(1, 3, 4, 4)
+    space = find_space(model, example)
+    count(model, example)
+    small = cut(model, space, space.architecture(space.full()))
+    for network in (model, small):
+        assert [module.training for module in network] == [True, False, True, True]
