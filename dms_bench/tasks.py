@@ -7,6 +7,7 @@ MLflow or of how an architecture was found: a search differs from plain training
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -105,6 +106,9 @@ class Task(Protocol):
         Raises:
             TrialFailure: the loss is not finite.
         """
+
+    def losses(self, model: nn.Module, batches: int, device: torch.device) -> Iterator[Tensor]:
+        """Yield the model's loss on each of a few training batches, always the same, with its graph."""
 
     def recalibrate(self, model: nn.Module, device: torch.device) -> None:
         """Re-estimate statistics that a cut network must learn anew (batch norm) on training data."""

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from dms_bench.errors import UserError
 from dms_bench.spec.recipe import Recipe
@@ -16,6 +19,8 @@ from tasks.classification.spec import ClassificationRecipe, ClassificationTask
 
 #: Training images that batch norm's statistics are estimated from.
 RECALIBRATION_IMAGES = 4096
+#: Images of a batch on which a network is only looked at, not trained.
+PROBE_BATCH = 64
 
 
 class Classification:
@@ -62,6 +67,13 @@ class Classification:
         self.check_recipe(recipe)
         classes = self.spec.data.classes
         return train.fit(model, self._data, classes, _classification(recipe), loop, structure, self.seed)
+
+    def losses(self, model: nn.Module, batches: int, device: torch.device) -> Iterator[Tensor]:
+        """Yield the cross entropy of a few training batches of 64 images, without augmentation."""
+        images = self._data.evaluation(model, "train", device, limit=batches * PROBE_BATCH)
+        whole = [torch.cat(parts) for parts in zip(*images, strict=True)]
+        for inputs, labels in zip(*(part.split(PROBE_BATCH) for part in whole), strict=True):
+            yield functional.cross_entropy(model(inputs), labels)
 
     def recalibrate(self, model: nn.Module, device: torch.device) -> None:
         """Estimate batch norm's statistics on training images, without augmentation."""

@@ -1,4 +1,4 @@
-"""Specifications of the built-in search methods. Torch-free: reading a suite never imports it."""
+"""Specifications of the methods that train the structure by gradient descent."""
 
 from __future__ import annotations
 
@@ -34,28 +34,3 @@ class Dms(MethodSpec):
     resource_weight: Annotated[float, Field(gt=0)] = 1.0
     #: Share of the search in which the target falls (equation 10); then widths only are refined.
     decay_share: Annotated[float, Field(gt=0, le=1)] = 0.8
-
-
-class Uniform(MethodSpec):
-    """One ratio for every width group, full depth."""
-
-    implementation: ClassVar[str] = "dms_bench.methods.uniform:UniformSearch"
-
-    kind: Literal["uniform"] = "uniform"
-
-
-class Random(MethodSpec):
-    """A random architecture of the space at the budget: the control."""
-
-    implementation: ClassVar[str] = "dms_bench.methods.random:RandomSearch"
-
-    kind: Literal["random"] = "random"
-
-
-class Supernet(MethodSpec):
-    """The supernet itself, not cut: the ceiling."""
-
-    implementation: ClassVar[str] = "dms_bench.methods.supernet:KeepSupernet"
-    uses_budget: ClassVar[bool] = False
-
-    kind: Literal["supernet"] = "supernet"

@@ -1,0 +1,6 @@
+"""Specifications of the built-in search methods, a module per family. Torch-free: reading a suite never imports it."""
+
+from dms_bench.methods.specs.controls import Random, Supernet, Uniform
+from dms_bench.methods.specs.gradient import Dms, StructureOptimizer
+
+__all__ = ["Dms", "Random", "StructureOptimizer", "Supernet", "Uniform"]
