@@ -46,11 +46,12 @@ def export(
     output: Annotated[
         Path, typer.Option("--output", "-o", metavar="DIR", help="Folder to write into.", show_default=False)
     ],
+    onnx: Annotated[bool, typer.Option("--onnx", help="Write model.onnx, too, checked by ONNX Runtime.")] = False,
     suite: Suite = None,
     tracking: Tracking = _TRACKING,
 ) -> None:
     """Write a finished trial's network into a folder, which `dms_bench.load(folder)` reads."""
     from dms_bench.runtime.export import export
 
-    for path in export(tracking, trial, output, suite):
+    for path in export(tracking, trial, output, suite, onnx=onnx):
         typer.echo(f"wrote {path}")

@@ -5,12 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 from dms_bench.errors import UserError
-from dms_bench.runtime.record import ARCHITECTURE, WEIGHTS, load
+from dms_bench.runtime.record import ARCHITECTURE, WEIGHTS, example_input, load
 
 __all__ = ["export", "load"]
 
+ONNX = "model.onnx"
 
-def export(uri: str, trial: str, output: Path | str, suite: str | None = None) -> list[Path]:
+
+def export(uri: str, trial: str, output: Path | str, suite: str | None = None, *, onnx: bool = False) -> list[Path]:
     """Write a trial's network into a folder: `architecture.json` and `weights.safetensors`.
 
     `load(folder)` builds it from these two files; no pickle is involved.
@@ -20,12 +22,14 @@ def export(uri: str, trial: str, output: Path | str, suite: str | None = None) -
         trial: the trial's name or hash, or the beginning of one.
         output: folder to write into; made where it is missing.
         suite: look among the trials of this suite only.
+        onnx: write `model.onnx` as well, checked against ONNX Runtime.
 
     Returns:
         The files written.
 
     Raises:
-        UserError: there is no such finished trial, or the folder cannot be written.
+        UserError: there is no such finished trial, the folder cannot be written, or the
+            network cannot be written as ONNX.
     """
     from dms_bench.report.records import read_records
     from dms_bench.report.show import find
@@ -38,6 +42,12 @@ def export(uri: str, trial: str, output: Path | str, suite: str | None = None) -
     try:
         output.mkdir(parents=True, exist_ok=True)
         client = connect(uri)
-        return [Path(client.download_artifacts(record.run_id, name, str(output))) for name in (ARCHITECTURE, WEIGHTS)]
+        files = [Path(client.download_artifacts(record.run_id, name, str(output))) for name in (ARCHITECTURE, WEIGHTS)]
     except OSError as error:
         raise UserError(f"{output}: {error.strerror or error}") from error
+    if onnx:
+        from dms_bench.runtime.onnx import export_onnx
+
+        files.append(output / ONNX)
+        export_onnx(load(output), example_input(output), files[-1])
+    return files

@@ -15,7 +15,7 @@ from typing import Any, cast
 from pydantic import TypeAdapter
 from safetensors import SafetensorError
 from safetensors.torch import load_model, save_model
-from torch import nn
+from torch import Tensor, nn
 
 from dms_bench.errors import TrialFailure, UserError
 from dms_bench.runtime.spaces import untrained
@@ -111,6 +111,13 @@ def load(folder: Path | str) -> nn.Module:
     except (ValueError, KeyError, TypeError, AttributeError, TrialFailure) as error:
         raise UserError(f"{folder}: cannot be built again: {' '.join(str(error).split())[:300]}") from error
     return model.eval()
+
+
+def example_input(folder: Path) -> Tensor:
+    """Return an input of the network that `load` has built from `folder`, [1, ...]."""
+    spec = cast(TaskSpec, parse_plugin(TASKS, json.loads((folder / ARCHITECTURE).read_text())["task"]))
+    example: Tensor = spec.load_implementation()(spec, 0).example_input(1)
+    return example
 
 
 def build(description: dict[str, Any]) -> nn.Module:

@@ -20,10 +20,6 @@ class Sampling(MethodSpec):
     #: Architectures that are scored.
     candidates: Annotated[int, Field(ge=1)] = 64
 
-    def label(self) -> str:
-        """Return the method with its score."""
-        return f"{self.kind} {self.score}"
-
 
 class RandomSearch(Sampling):
     """The best of many random architectures, by a training-free score."""
