@@ -141,7 +141,7 @@ def naswot(model: nn.Module, losses: Losses) -> float:
     return float(torch.linalg.slogdet(torch.stack(kernels).sum(0)).logabsdet)
 
 
-def _weights(model: nn.Module) -> list[nn.Parameter]:
+def _weights(model: nn.Module) -> list[Tensor]:
     layers = (module for module in model.modules() if isinstance(module, nn.Linear | nn.modules.conv._ConvNd))
     return [layer.weight for layer in layers]
 

@@ -164,7 +164,7 @@ def _row(group: Sequence[Record], settings: Sequence[str], controls: Sequence[Re
         supernet_params=_mean(done, "supernet_params"),
         supernet_latency_ms=_mean(done, "supernet_latency_ms"),
         higher_is_better=tags.get(names.HIGHER_IS_BETTER, "true") == "true",
-        budget_order=-math.inf if tags[names.METHOD] == CEILING else float(first.params.get("budget.target", "inf")),
+        budget_order=-math.inf if tags[names.METHOD] == CEILING else float(tags.get(names.BUDGET_ORDER, "inf")),
         failed_trials=tuple(sorted(record.name for record in group if record.status == names.FAILED)),
         environment=_environment(group),
     )

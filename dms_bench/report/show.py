@@ -96,9 +96,17 @@ def _result(record: Record) -> Table:
         entries["latency"] = f"{fmt.milliseconds(metrics['latency_ms'])}, supernet " + fmt.milliseconds(
             metrics.get("supernet_latency_ms")
         )
-    if "target" in metrics:
+    if "latency_predicted_ms" in metrics:
+        error = f"median error {metrics['latency_error']:.1%} on other networks"
+        entries["latency predicted"] = f"{fmt.milliseconds(metrics['latency_predicted_ms'])}, {error}"
+    targets = [
+        f"{fmt.milliseconds(metrics[name]) if kind == 'latency' else fmt.count(metrics[name])} {kind}"
+        for kind in ("macs", "params", "latency")
+        if (name := names.target(kind)) in metrics
+    ]
+    if targets:
         missed = ", missed by more than 1 %" if metrics.get("budget_missed") else ""
-        entries["budget"] = f"{fmt.count(metrics['target'])} {record.tags[names.BUDGET_KIND]}{missed}"
+        entries["budget"] = " + ".join(targets) + missed
     return _table("result", entries)
 
 

@@ -24,7 +24,7 @@ def export_onnx(model: nn.Module, example: Tensor, path: Path | str) -> float:
     """Write a network as an ONNX file whose batch size is free.
 
     Args:
-        model: the network, on the CPU; exported in eval mode.
+        model: the network, on the CPU; put into eval mode.
         example: an input, [batch, ...].
         path: file to write; there is none when the check fails.
 
@@ -39,10 +39,11 @@ def export_onnx(model: nn.Module, example: Tensor, path: Path | str) -> float:
         raise UserError(f"ONNX needs {', '.join(missing)}: install dms-bench[onnx]")
     path = Path(path)
     unfinished = path.with_name(f".{path.name}.{os.getpid()}")
-    model = model.eval()
+    path.unlink(missing_ok=True)  # of another network, perhaps
     pair = torch.cat([example[:1], example[:1].flip(-1)])  # a batch of one would be taken for fixed
     try:
         with _quiet(), torch.no_grad():
+            model.eval()
             program = torch.onnx.export(
                 model, (pair,), dynamo=True, dynamic_shapes=({0: torch.export.Dim("batch")},), verbose=False
             )

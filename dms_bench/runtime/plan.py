@@ -6,8 +6,9 @@ respect to activations and to weights). So a stage is estimated as
     3 x forward MACs per sample x training samples x epochs,
 
 with the supernet's MACs for pretraining and search, and the target's for retraining. Evaluation is
-not counted. A parameter budget's MACs are not known before the search; they are taken to shrink as
-the parameters do.
+not counted. The MACs of a network cut for another resource are not known before the search: they are
+taken to shrink as that resource does, with several constraints as the tightest; a latency in
+milliseconds says nothing before it is measured, and counts as the whole supernet.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from dms_bench.errors import UserError
 from dms_bench.spec import Experiment, Range, Suite, Trial, grid_points, resolve, resolve_sample, sample_space
-from dms_bench.spec.budget import format_amount
+from dms_bench.spec.budget import Constraint, LatencyBudget, constraints_of, format_amount
 
 if TYPE_CHECKING:
     from dms_bench.scaling import Count
@@ -99,6 +100,24 @@ def _first_sample(experiment: Experiment) -> dict[str, Any]:
     return {field: drawn.low if isinstance(drawn, Range) else drawn[0] for field, drawn in space.items()}
 
 
+def _share(trial: Trial, constraint: Constraint, supernet: Count) -> float:
+    """Return a constraint's target as a share of the supernet's cost.
+
+    Raises:
+        UserError: it is more than the whole.
+    """
+    if isinstance(constraint, LatencyBudget):
+        return constraint.share or 1.0
+    whole = getattr(supernet, constraint.kind)
+    share = constraint.target if constraint.target <= 1 else constraint.target / whole
+    if share > 1:
+        raise UserError(
+            f"experiment {trial.experiment!r}: budget {trial.budget.label()} is more than the whole "
+            f"{trial.supernet.model}, which has {format_amount(whole)} {constraint.kind}"
+        )
+    return float(share)
+
+
 class _Estimator:
     """Builds and counts every supernet once."""
 
@@ -122,18 +141,12 @@ class _Estimator:
         from dms_bench.runtime.work import supernet_hash
 
         supernet, samples = self._count(trial)
-        kind, target, whole = trial.budget.kind, trial.budget.target, float(supernet.macs)
-        if target > 1:
-            target /= float(getattr(supernet, kind))
-        if target > 1:
-            raise UserError(
-                f"experiment {trial.experiment!r}: budget {trial.budget.label()} is more than the whole "
-                f"{trial.supernet.model}, which has {format_amount(getattr(supernet, kind))} {kind}"
-            )
+        whole = float(supernet.macs)
+        share = min(_share(trial, constraint, supernet) for constraint in constraints_of(trial.budget))
         stages = (
             ("pretrain", trial.pretrain, whole, supernet_hash(trial)),
             ("search", trial.search, whole, None),
-            ("retrain", trial.retrain, whole * target, None),
+            ("retrain", trial.retrain, whole * share, None),
         )
         return tuple(
             StageEstimate(stage, macs, samples, recipe.epochs, shared)

@@ -73,8 +73,8 @@ def check(trials: Iterable[Trial]) -> None:
         if supernet_key not in seen and trial.pipeline != "DMSnp":
             task.build(trial.supernet)  # a missing checkpoint is noticed here
         if trial.method.uses_budget:
-            from dms_bench.runtime.budget import resolve_budget
+            from dms_bench.runtime.budget import check_counted
             from dms_bench.runtime.spaces import space_of
 
-            resolve_budget(trial, space_of(trial.task, trial.supernet))
+            check_counted(trial, space_of(trial.task, trial.supernet))
         seen |= {task_key, supernet_key, budget_key, *recipes}

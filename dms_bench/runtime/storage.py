@@ -10,6 +10,7 @@
     <stage>/checkpoint-00003-<digest>.pt     the stage's newest epochs
     <stage>/done.json                        written last: the stage is finished, with its outputs' digests
     result.json | failure.json | stopped.json  how it ended
+<storage>/<suite>/latency/<hash>.json        a latency model, measured once per supernet and device
 <storage>/<suite>/samples/<hash>.json        what a sampled sweep has drawn
 ```
 
@@ -213,6 +214,11 @@ class SuiteFolder:
         return WorkFolder(self.path / "supernets" / hash_)
 
     @property
+    def latency(self) -> Path:
+        """Where trials share the latency models that they have measured."""
+        return self.path / "latency"
+
+    @property
     def scratch(self) -> Path:
         """Ray Tune's own files; nothing in there is needed once the driver has ended."""
         return self.path / "ray"
@@ -239,6 +245,6 @@ class SuiteFolder:
                 shutil.rmtree(self.scratch, ignore_errors=True)
 
     def clear(self) -> None:
-        """Forget all trials and supernets."""
-        for name in ("trials", "supernets", "samples"):
+        """Forget all trials, supernets and latency models."""
+        for name in ("trials", "supernets", "latency", "samples"):
             shutil.rmtree(self.path / name, ignore_errors=True)

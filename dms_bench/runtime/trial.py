@@ -16,19 +16,23 @@ skips it, and continues an unfinished one from its last checkpoint.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
 
 from torch import nn
 
 from dms_bench.methods.base import SearchContext
-from dms_bench.runtime.budget import TOLERANCE, resolve_budget
+from dms_bench.runtime.budget import missed, needs_latency, resolve_budget
 from dms_bench.runtime.group import Group
 from dms_bench.runtime.latency import latencies
+from dms_bench.runtime.latency_model import shared_latency_model
 from dms_bench.runtime.loop import Log, Report, StageLoop, replay
 from dms_bench.runtime.meter import Meter, costs
 from dms_bench.runtime.record import ARCHITECTURE, WEIGHTS, describe, load_weights, save_weights, write_description
 from dms_bench.runtime.spaces import space_of, untrained
 from dms_bench.runtime.storage import StageFolder, WorkFolder, write_atomic
-from dms_bench.scaling import Architecture, Count, SearchSpace, count, cut, plan_surgery
+from dms_bench.scaling import Architecture, Budget, Count, SearchSpace, count, cut, plan_surgery
+from dms_bench.scaling.latency import LatencyModel
 from dms_bench.spec.trial import Trial
 from dms_bench.tasks import Task
 from dms_bench.tracking import TrialResult
@@ -40,6 +44,7 @@ def run_trial(
     group: Group,
     *,
     supernet: WorkFolder | None = None,
+    latency: Path | None = None,
     log: Log | None = None,
     report: Report | None = None,
 ) -> TrialResult | None:
@@ -50,6 +55,7 @@ def run_trial(
         folder: the trial's folder, on storage that all workers share.
         group: this process's place among the workers.
         supernet: folder of the pretrained supernet, where the trial has a pretraining recipe.
+        latency: where trials share the latency models that they have measured; by default the trial's own folder.
         log: publishes epochs; called by the leading worker only.
         report: tells a scheduler about epochs of the retraining; called by all workers.
 
@@ -61,7 +67,7 @@ def run_trial(
         TrialFailure: NaN losses, a damaged file, workers that disagree.
     """
     with Meter(folder, group.hardware(), writes=group.leads) as meter:
-        run = _Run(trial, folder, group, meter, supernet, log, report)
+        run = _Run(trial, folder, group, meter, supernet, latency or folder.path, log, report)
         network, architecture = run.search()
         network = run.finetune(network)
         return run.evaluate(network, architecture) if group.leads else None
@@ -96,6 +102,7 @@ class _Run:
     group: Group
     meter: Meter
     supernet: WorkFolder | None
+    latency: Path
     log: Log | None
     report: Report | None
 
@@ -103,11 +110,24 @@ class _Run:
     def starts_random(self) -> bool:
         return self.trial.pipeline == "DMSnp"
 
+    @cached_property
+    def latency_model(self) -> LatencyModel | None:
+        """The model of the supernet's latency, where the budget bounds it; all workers ask for it at once."""
+        if not (self.trial.method.uses_budget and needs_latency(self.trial)):
+            return None
+        space = space_of(self.trial.task, self.trial.supernet)
+        return shared_latency_model(self.trial, self._task(), space, self.group, self.latency)
+
+    @cached_property
+    def budget(self) -> Budget:
+        """The budget in absolute numbers."""
+        return resolve_budget(self.trial, space_of(self.trial.task, self.trial.supernet), self.latency_model)
+
     def search(self) -> tuple[nn.Module, Architecture]:
         """Return the network that the search finds, ready to be trained on, and what it kept."""
         with self.meter.stage("build"):
             task, space = self._task(), space_of(self.trial.task, self.trial.supernet)
-            budget = resolve_budget(self.trial, space)
+            budget = self.budget
             model = self._supernet(task)
         stage = self.folder.stage("search")
         if _finished(stage, self.group):
@@ -169,14 +189,25 @@ class _Run:
             write_description(self.folder.path / ARCHITECTURE, description)
             metrics = task.evaluate(network, "test", device)
             times = latencies([network, supernet], task.example_input(1), device)
-        result = self._result(counted, space, metrics, times)
+        predicted = None
+        if self.latency_model is not None:
+            predicted = space.cost_of(self.latency_model, space.mask(architecture))
+        result = self._result(counted, space, metrics, times, predicted)
         write_atomic(self.folder.result, result.model_dump_json(indent=1))
         return result
 
-    def _result(self, counted: Count, space: SearchSpace, metrics: dict[str, float], times: list[float]) -> TrialResult:
+    def _result(
+        self,
+        counted: Count,
+        space: SearchSpace,
+        metrics: dict[str, float],
+        times: list[float],
+        predicted: float | None,
+    ) -> TrialResult:
         metric = self.trial.task.metric
-        (bound,) = resolve_budget(self.trial, space).constraints
-        cost = getattr(counted, self.trial.budget.kind)
+        # The prediction is judged, not the measurement, which differs from run to run.
+        found = {"macs": float(counted.macs), "params": float(counted.params), "latency": predicted or 0.0}
+        fidelity = self.latency_model.fidelity if self.latency_model else None
         shared = costs(self.supernet) if self.supernet else []
         return TrialResult(
             metric=metric,
@@ -188,8 +219,11 @@ class _Run:
             supernet_params=round(space.params),
             latency_ms=times[0],
             supernet_latency_ms=times[1],
-            target=bound.target,
-            budget_missed=self.trial.method.uses_budget and abs(cost - bound.target) > TOLERANCE * bound.target,
+            latency_predicted_ms=predicted,
+            latency_error=fidelity.error if fidelity else None,
+            latency_r2=fidelity.r2 if fidelity else None,
+            targets={bound.name: bound.target for bound in self.budget.constraints},
+            budget_missed=self.trial.method.uses_budget and missed(found, self.budget),
             costs=shared + costs(self.folder),
             seed=self.trial.seed,
         )

@@ -17,6 +17,7 @@ from dms_bench.errors import TrialFailure, UserError
 from dms_bench.runtime.group import Group, alone, set_up_process
 from dms_bench.runtime.meter import costs
 from dms_bench.runtime.publish import open_run, publish_result
+from dms_bench.runtime.storage import SuiteFolder
 from dms_bench.runtime.trial import pretrain_supernet, run_trial
 from dms_bench.runtime.work import Work
 from dms_bench.tracking import TrackingLost
@@ -79,6 +80,7 @@ def do_part(work: Work, group: Group, report: Callable[[dict[str, Any]], None]) 
         folder,
         group,
         supernet=work.supernet,
+        latency=SuiteFolder(work.suite_folder).latency,
         log=run.log if run else None,
         report=report if work.scheduled else None,
     )

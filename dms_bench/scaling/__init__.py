@@ -5,6 +5,7 @@ from dms_bench.scaling.budget import Budget, Constraint, budget_of
 from dms_bench.scaling.build import find_space
 from dms_bench.scaling.counter import Count, count
 from dms_bench.scaling.initialise import reinitialise
+from dms_bench.scaling.latency import LatencyModel, measure_latency
 from dms_bench.scaling.schedule import falling_target
 from dms_bench.scaling.space import SearchSpace
 from dms_bench.scaling.supernet import Supernet
@@ -15,6 +16,7 @@ __all__ = [
     "Budget",
     "Constraint",
     "Count",
+    "LatencyModel",
     "SearchSpace",
     "Supernet",
     "Surgery",
@@ -24,6 +26,7 @@ __all__ = [
     "cut",
     "falling_target",
     "find_space",
+    "measure_latency",
     "plan_surgery",
     "reinitialise",
 ]

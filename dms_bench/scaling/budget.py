@@ -71,15 +71,18 @@ class Budget:
         return Budget(tuple(replace(bound, cost=bound.cost.to(device)) for bound in self.constraints))
 
 
-def budget_of(space: SearchSpace, **targets: float) -> Budget:
+def budget_of(space: SearchSpace, **targets: float | tuple[Cost, float]) -> Budget:
     """Return a budget on MACs, parameters or both: `budget_of(space, macs=0.3, params=2e6)`.
+
+    Any other cost is given with its target, such as a latency measured by `measure_latency`:
+    `budget_of(space, macs=0.5, latency=(model, 0.6))`.
 
     Args:
         space: the search space.
-        **targets: resource -> target; at most 1 is a share of the supernet's.
+        **targets: resource -> target, or a cost with its target; at most 1 is a share of the supernet's.
 
     Raises:
-        ValueError: the resource is neither `macs` nor `params`.
+        ValueError: the resource is neither `macs` nor `params`, and comes without a cost.
     """
     costs: dict[str, Callable[[], tuple[Cost, int]]] = {
         "macs": lambda: (space.macs_model, space.macs),
@@ -87,8 +90,13 @@ def budget_of(space: SearchSpace, **targets: float) -> Budget:
     }
     constraints = []
     for name, target in targets.items():
-        if name not in costs:
+        whole: float
+        if isinstance(target, tuple):
+            cost, target = target
+            whole = space.cost_of(cost, space.full())
+        elif name in costs:
+            cost, whole = costs[name]()
+        else:
             raise ValueError(f"no resource {name!r}: a budget counts {' or '.join(costs)}")
-        cost, whole = costs[name]()
         constraints.append(Constraint(name, cost, target * whole if target <= 1 else target, float(whole)))
     return Budget(tuple(constraints))

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -148,8 +148,8 @@ class MaskedNorm(MaskHook):
             unmasked: Tensor = type(norm).forward(norm, x)
             return unmasked
         mask = self.state.vectors[self.place]
-        scale, shift = norm._parameters.get("weight"), norm._parameters.get("bias")
-        scale, shift = cast(Tensor | None, scale), cast(Tensor | None, shift)
+        scale: Tensor | None = norm._parameters.get("weight")
+        shift: Tensor | None = norm._parameters.get("bias")
         if self.carries:
             scale = mask if scale is None else scale * mask
             shift = None if shift is None else shift * mask

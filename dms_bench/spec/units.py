@@ -38,6 +38,22 @@ def parse_amount(value: Any) -> float:
     return _parse(value, _COUNT, _SCALE, "an amount; write for example 30%, 450M or 1.2G")
 
 
+def parse_latency(value: Any) -> tuple[float | None, float | None]:
+    """Turn `60%` into (0.6 of the supernet's latency, None), `3ms` into (None, 0.003 seconds).
+
+    A number without a unit is a fraction of at most 1; it could not be told from a duration otherwise.
+    """
+    expected = "a latency; write for example 60% or 3ms"
+    if isinstance(value, str) and re.fullmatch(_DURATION, value.strip()):
+        return None, _parse(value, _DURATION, _SECONDS, expected)
+    if isinstance(value, str) and not value.strip().endswith("%"):
+        value = float(value) if re.fullmatch(_NUMBER, value.strip()) else value
+    share = parse_amount(value) if isinstance(value, str) and "%" in value else _parse(value, _NUMBER, {}, expected)
+    if share > 1:
+        raise ValueError(f"{show(value)} has no unit; write for example 60% or 3ms")
+    return share, None
+
+
 def _parse(value: Any, pattern: str, scale: dict[str, float], expected: str) -> float:
     """Read text by `pattern` (a number and a unit of `scale`), and numbers as they are.
 
@@ -69,11 +85,18 @@ def _written_as(*patterns: str) -> WithJsonSchema:
     )
 
 
+def _latency_text(value: Any) -> str:
+    share, seconds = parse_latency(value)
+    return f"{1e3 * (seconds or 0.0):.12g}ms" if share is None else f"{share * 100:.12g}%"
+
+
 #: A number of things (samples, parameters, multiply-accumulates).
 Count = Annotated[float, BeforeValidator(parse_count), Field(gt=0), _written_as(_COUNT)]
 #: A whole number of things.
 WholeCount = Annotated[int, BeforeValidator(parse_count), Field(gt=0), _written_as(_COUNT)]
 #: A fraction of the supernet when at most 1 (`30%`, `0.3`), an absolute count above.
 Amount = Annotated[float, BeforeValidator(parse_amount), Field(gt=0), _written_as(_PERCENT, _COUNT)]
+#: A fraction of the supernet's latency (`60%`) or a duration (`3ms`); kept as text, as 0.003 could be either.
+Latency = Annotated[str, BeforeValidator(_latency_text), _written_as(_PERCENT, _DURATION)]
 #: A time in seconds.
 Seconds = Annotated[float, BeforeValidator(parse_duration), Field(gt=0), _written_as(_DURATION)]

@@ -9,7 +9,8 @@ EXPERIMENT = "dms.experiment"
 TASK = "dms.task"
 MODEL = "dms.model"
 BUDGET = "dms.budget"
-BUDGET_KIND = "dms.budget_kind"
+#: A number by which budgets are ordered.
+BUDGET_ORDER = "dms.budget_order"
 METHOD = "dms.method"
 METHOD_LABEL = "dms.method_label"
 PIPELINE = "dms.pipeline"
@@ -40,6 +41,11 @@ PRIVATE_STAGE, PUBLIC_STAGE = "search", "pretrain"
 def measured(name: str) -> str:
     """Name of a measure taken on the test split, at the end."""
     return f"test/{name}"
+
+
+def target(constraint: str) -> str:
+    """Name of the absolute target of `macs`, `params` or `latency` (milliseconds)."""
+    return f"target_{constraint}"
 
 
 def cost_metric(stage: str) -> str:

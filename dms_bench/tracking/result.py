@@ -48,9 +48,14 @@ class TrialResult(_Record):
     #: Median time of a forward pass in milliseconds.
     latency_ms: float | None = None
     supernet_latency_ms: float | None = None
-    #: The budget as an absolute count of MACs or parameters.
-    target: float
-    #: The cut network's cost is more than 1 % off the target.
+    #: What the model that the latency budget is judged by says of the cut network; None without such a budget.
+    latency_predicted_ms: float | None = None
+    #: How good that model is on networks that it has not seen: median relative error, and R^2.
+    latency_error: float | None = None
+    latency_r2: float | None = None
+    #: The budget in absolute numbers, by what it bounds: `macs`, `params`, `latency` (milliseconds).
+    targets: dict[str, float]
+    #: The cut network's cost is more than 1 % off the target; of several constraints, off the one that binds most.
     budget_missed: bool = False
     costs: list[StageCost] = Field(default_factory=list)
     seed: int

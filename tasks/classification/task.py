@@ -72,7 +72,7 @@ class Classification:
         """Yield the cross entropy of a few training batches of 64 images, without augmentation."""
         images = self._data.evaluation(model, "train", device, limit=batches * PROBE_BATCH)
         whole = [torch.cat(parts) for parts in zip(*images, strict=True)]
-        for inputs, labels in zip(*(part.split(PROBE_BATCH) for part in whole), strict=True):
+        for inputs, labels in zip(*(torch.split(part, PROBE_BATCH) for part in whole), strict=True):
             yield functional.cross_entropy(model(inputs), labels)
 
     def recalibrate(self, model: nn.Module, device: torch.device) -> None:

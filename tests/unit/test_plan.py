@@ -121,3 +121,16 @@ def test_samples_are_planned_by_their_first(planned):
 def test_a_supernet_is_built_once(planned):
     assert len(planned(sweep={"grid": {"seed": list(range(20))}})) == 20
     assert Linear.built == 1
+
+
+@pytest.mark.parametrize(
+    ("budget", "share"),
+    [
+        ({"kind": "latency", "target": "60%"}, 0.6),
+        ({"kind": "latency", "target": "3ms"}, 1.0),
+        ({"kind": "all", "of": [{"kind": "macs", "target": "50%"}, {"kind": "params", "target": PARAMS * 0.2}]}, 0.2),
+    ],
+)
+def test_a_retraining_shrinks_with_the_tightest_known_constraint(planned, budget, share):
+    (trial,) = planned(budget=budget)
+    assert stages(trial)["retrain"] == pytest.approx(3 * MACS * share * SAMPLES * 10)

@@ -46,7 +46,7 @@ def result(value: float = 0.75) -> TrialResult:
     ]
     return TrialResult(
         metric="top1", value=value, metrics={"top5": 0.9}, macs=300, params=30, supernet_macs=1000,
-        supernet_params=100, latency_ms=0.5, supernet_latency_ms=1.5, target=301.0, costs=costs, seed=0,
+        supernet_params=100, latency_ms=0.5, supernet_latency_ms=1.5, targets={"macs": 301.0}, costs=costs, seed=0,
     )  # fmt: skip
 
 
@@ -101,7 +101,7 @@ def test_a_finished_trial_holds_everything(
     assert (tags[names.DEVICE], tags[names.DEVICE_KIND]) == ("EPYC + H200", "cpu+gpu")
     assert metrics["public_device_days"] == pytest.approx(1.0)
     assert metrics["cost/pretrain_device_days"] == pytest.approx(1.0)
-    assert (metrics["macs"], metrics["supernet_macs"], metrics["target"]) == (300, 1000, 301)
+    assert (metrics["macs"], metrics["supernet_macs"], metrics["target_macs"]) == (300, 1000, 301)
     assert metrics["budget_missed"] == 0
     assert history(run, "search/train_loss") == [(1, 2.0), (2, 1.0)]
     assert {item.path for item in client.list_artifacts(run.run_id)} == {"architecture.json", "spec.json"}

@@ -1,0 +1,121 @@
+"""Latency models: their arithmetic by hand, their fit on a clock that follows a known law."""
+
+import json
+
+import pytest
+import torch
+from torch import nn
+
+from dms_bench.scaling import LatencyModel, budget_of, cells, find_space, measure_latency
+from dms_bench.scaling.latency import Cell, Fidelity, LatencyTerm, _fitted
+
+CPU = torch.device("cpu")
+
+
+class Residual(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.inner = nn.Sequential(nn.Linear(16, 24), nn.ReLU(), nn.Linear(24, 16))
+
+    def forward(self, x):
+        return x + self.inner(x)
+
+
+@pytest.fixture(scope="module")
+def network():
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(8, 16), Residual(), Residual(), nn.Linear(16, 4)).eval()
+
+
+@pytest.fixture(scope="module")
+def space(network):
+    found = find_space(network, torch.randn(2, 8))
+    assert found.stages
+    return found
+
+
+def by_hand(kept, blocks):
+    """1 + 2 r0 + (3 r0 r1 + 0.5 r1^2) m0, sizes 10 and 4."""
+    r0, r1 = kept[0] / 10, kept[1] / 4
+    return 1 + 2 * r0 + (3 * r0 * r1 + 0.5 * r1 * r1) * blocks[0]
+
+
+TERMS = [LatencyTerm(1), LatencyTerm(2, (-1, 0)), LatencyTerm(3, (0, 1), 0), LatencyTerm(0.5, (1, 1), 0)]
+
+
+def test_a_model_is_the_sum_of_its_terms_for_any_number_of_choices_and_after_saving():
+    model = LatencyModel(TERMS, torch.tensor([10.0, 4.0]), Fidelity(0.5, 0.1, (1.0,), (2.0,)))
+    kept, blocks = torch.tensor([[10.0, 4.0], [5.0, 1.0], [2.5, 3.0]]), torch.tensor([0.25])
+    expected = [by_hand(row.tolist(), [0.25]) for row in kept]
+    assert model(kept, blocks).tolist() == pytest.approx(expected)
+    again = LatencyModel.from_json(model.to_json())
+    assert again(kept[1], blocks).item() == pytest.approx(expected[1])
+    assert again.fidelity == model.fidelity
+    assert json.loads(model.to_json())["fidelity"]["r2"] == 0.5
+
+
+def test_a_model_is_differentiable_in_widths_and_depth():
+    model = LatencyModel(TERMS, torch.tensor([10.0, 4.0]))
+    kept, blocks = torch.tensor([5.0, 2.0], requires_grad=True), torch.tensor([1.0], requires_grad=True)
+    model(kept, blocks).backward()
+    assert kept.grad.tolist() == pytest.approx([0.2 + 3 * 0.1 * 0.5, 3 * 0.5 * 0.25 + 2 * 0.5 * 0.5 * 0.25])
+    assert blocks.grad.tolist() == pytest.approx([3 * 0.25 + 0.5 * 0.25])
+
+
+def test_the_fit_finds_a_known_law_and_uses_only_networks_that_keep_the_block():
+    generator = torch.Generator().manual_seed(0)
+    ratios = torch.rand(30, 2, generator=generator, dtype=torch.float64)
+    stays = (torch.rand(30, 1, generator=generator) > 0.3).double()
+    ms = [
+        by_hand([10 * r0, 4 * r1], [1]) if stay else 1e-3 for (r0, r1), stay in zip(ratios.tolist(), stays, strict=True)
+    ]
+    model = LatencyModel(_fitted(Cell("x", (0, 1), 0), ratios, stays, ms), torch.tensor([10.0, 4.0]))
+    assert model(torch.tensor([7.0, 2.0]), torch.ones(1)).item() == pytest.approx(by_hand([7, 2], [1]), rel=1e-6)
+    assert model(torch.tensor([7.0, 2.0]), torch.zeros(1)).item() == 0
+    assert all(term.ms > 0 for term in model.terms)
+
+
+def test_fidelity_by_hand():
+    found = Fidelity.of([1.0, 2.0, 4.0], [1.0, 2.5, 4.0])
+    assert found.error == 0
+    assert found.r2 == pytest.approx(1 - 0.25 / (1.5**2 + 0 + 1.5**2))
+
+
+def test_blocks_are_cells_and_every_contraction_lies_in_one(network, space):
+    found = {cell.name: cell for cell in cells.cells_of(network, space, torch.randn(1, 8))}
+    blocks = [block for stage in space.stages for block in stage.blocks]
+    assert [found[name].block for name in blocks] == list(range(len(blocks)))
+    for name, module in network.named_modules():
+        if isinstance(module, nn.Linear):
+            holders = [cell for cell in found if name == cell or name.startswith(cell + ".")]
+            assert len(holders) == 1, name
+
+
+class Clock:
+    """Advances as the layers of a network run: by a millisecond for every 64 products."""
+
+    def __init__(self):
+        self.seconds = 0.0
+
+    def linear(self, x, weight, bias=None):
+        self.seconds += 1e-3 * weight.numel() / 64
+        return x @ weight.T + bias
+
+
+def test_a_measured_model_predicts_the_networks_it_has_not_seen(network, space, monkeypatch):
+    clock = Clock()
+    monkeypatch.setattr(nn.Linear, "forward", lambda self, x: clock.linear(x, self.weight, self.bias))
+    monkeypatch.setattr(cells.time, "perf_counter", lambda: clock.seconds)
+    model = measure_latency(network, space, torch.randn(1, 8), CPU)
+    products = sum(module.weight.numel() for module in network.modules() if isinstance(module, nn.Linear))
+    assert space.cost_of(model, space.full()) == pytest.approx(products / 64, rel=1e-3)
+    assert model.fidelity.r2 > 0.999
+    assert model.fidelity.error < 1e-3
+    assert len(model.fidelity.measured) == 10
+
+
+def test_a_budget_takes_any_cost_with_its_target(space):
+    model = LatencyModel([LatencyTerm(5.0)], torch.tensor([float(group.size) for group in space.groups]))
+    budget = budget_of(space, macs=0.5, latency=(model, 0.6))
+    assert [(bound.name, bound.target) for bound in budget.constraints] == [("macs", space.macs / 2), ("latency", 3.0)]
+    assert budget_of(space, latency=(model, 4.0)).constraints[0].target == 4.0
