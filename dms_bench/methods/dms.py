@@ -8,27 +8,35 @@ import torch
 from torch import Tensor
 
 from dms_bench.methods.base import SearchContext
-from dms_bench.methods.specs import Dms
+from dms_bench.methods.specs import Dms, GradientSpec
 from dms_bench.scaling import Architecture, Budget, Supernet
+from dms_bench.scaling.relaxation import Relaxation, TopK
 
 
 class DmsSearch:
     """Trains the supernet and its structure together, then cuts to the budget."""
 
-    def __init__(self, spec: Dms) -> None:
+    spec: GradientSpec
+
+    def __init__(self, spec: GradientSpec) -> None:
         self.spec = spec
+
+    def relaxation(self, context: SearchContext) -> Relaxation:
+        """Return what is trained in place of masks."""
+        assert isinstance(self.spec, Dms)
+        return TopK(
+            context.space,
+            temperature=self.spec.temperature,
+            importance=self.spec.importance,
+            decay=self.spec.importance_decay,
+            normalise=self.spec.normalise,
+        )
 
     def search(self, context: SearchContext) -> Architecture:
         """Search for the budget of `context`."""
         trial, spec = context.trial, self.spec
         assert trial.search is not None  # the trial's validation saw to it
-        supernet = Supernet(
-            context.model,
-            context.space,
-            temperature=spec.temperature,
-            importance=spec.importance,
-            decay=spec.importance_decay,
-        ).to(context.loop.device)
+        supernet = Supernet(context.model, context.space, self.relaxation(context)).to(context.loop.device)
         structure = DmsStructure(supernet, spec, context.budget, trains_weights=trial.pipeline != "DMSp-")
         context.task.fit(supernet, trial.search, context.loop, structure)
         return supernet.architecture(context.budget)
@@ -37,9 +45,9 @@ class DmsSearch:
 class DmsStructure:
     """What the search adds to every training step: target, resource loss, structure update."""
 
-    def __init__(self, supernet: Supernet, spec: Dms, budget: Budget, *, trains_weights: bool) -> None:
+    def __init__(self, supernet: Supernet, spec: GradientSpec, budget: Budget, *, trains_weights: bool) -> None:
         self.supernet, self.spec = supernet, spec
-        self.final = self.budget = budget.to(supernet.ratios.device)
+        self.final = self.budget = budget.to(supernet.structure_parameters()[0].device)
         self.trains_weights = trains_weights
         optimizers = {"adam": torch.optim.Adam, "sgd": torch.optim.SGD}
         self.optimizer = optimizers[spec.structure.optimizer](supernet.structure_parameters(), lr=spec.structure.lr)
@@ -47,6 +55,7 @@ class DmsStructure:
     def begin_step(self, progress: float) -> None:
         """Lower the target; freeze the depth once the target has arrived."""
         self.budget = self.final.falling(progress, self.spec.decay_share)
+        self.supernet.relaxation.anneal(progress)
         self.supernet.depth_frozen = progress >= self.spec.decay_share
 
     def loss(self) -> Tensor:
@@ -64,8 +73,12 @@ class DmsStructure:
         """Numbers of the present state for the curves."""
         supernet = self.supernet
         space = supernet.space
-        kept = 1 - supernet.ratios
-        values = {"temperature": self.spec.temperature, "kept_ratio_mean": float(kept.mean())}
+        kept = supernet.relaxation.wish()[0] / torch.tensor(space.units.sizes)
+        values = {"kept_ratio_mean": float(kept.mean())}
+        values["structural_parameters"] = sum(parameter.numel() for parameter in supernet.structure_parameters())
+        temperature = getattr(self.spec, "temperature", getattr(supernet.relaxation, "temperature", None))
+        if temperature is not None:
+            values["temperature"] = float(temperature)
         soft, hard = supernet.soft_size(), supernet.hard_mask()
         for bound in self.budget.constraints:
             values[f"target_{bound.name}"] = bound.target

@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -21,10 +21,9 @@ from dms_bench.scaling.architecture import Architecture
 from dms_bench.scaling.budget import Budget
 from dms_bench.scaling.build import find_space
 from dms_bench.scaling.fit import fit_to_budget
-from dms_bench.scaling.importance import update_importance
 from dms_bench.scaling.masking import MaskedForward
+from dms_bench.scaling.relaxation import Relaxation, TopK
 from dms_bench.scaling.space import SearchSpace
-from dms_bench.scaling.topk import ascending_positions, kept_counts, soft_mask
 
 
 class Supernet(nn.Module):
@@ -37,6 +36,7 @@ class Supernet(nn.Module):
     Args:
         model: the network, trained in place.
         space: its search space, from `find_space`; or an example input to find it with.
+        relaxation: what is trained in place of binary masks; the differentiable top-k of the options below by default.
         temperature: factor on N in the mask's slope (equation 3).
         importance: taylor, snip, fisher or index.
         decay: decay of the importance's moving average; 0 keeps the last step only (equation 4).
@@ -46,6 +46,7 @@ class Supernet(nn.Module):
         self,
         model: nn.Module,
         space: SearchSpace | Tensor,
+        relaxation: Relaxation | None = None,
         *,
         temperature: float = 1.0,
         importance: str = "taylor",
@@ -54,39 +55,23 @@ class Supernet(nn.Module):
         super().__init__()
         self.space = find_space(model, space) if isinstance(space, Tensor) else space
         self.model = model
-        self.importance_kind, self.decay = importance, decay
+        self.relaxation = relaxation or TopK(self.space, temperature=temperature, importance=importance, decay=decay)
         self.depth_frozen = False
-        units = self.space.units
-        #: Pruning ratio a of every unit, [U]; kept elements are k = round((1 - a) N).
-        self.ratios = nn.Parameter(torch.zeros(len(units.sizes)))
-        initial = torch.zeros(units.total)
-        if importance == "index":  # the first elements matter most
-            initial = -torch.arange(units.total, dtype=torch.float32)
-        self.register_buffer("importance", initial)
-        self.register_buffer("_owner", units.owner, persistent=False)
-        self.register_buffer("_starts", torch.tensor(units.starts, dtype=torch.long), persistent=False)
-        self.register_buffer("_sizes", torch.tensor(units.sizes, dtype=torch.float32), persistent=False)
-        self.register_buffer("_minimum", torch.tensor(units.minimum, dtype=torch.float32), persistent=False)
-        self.register_buffer("_slope", units.slope(temperature), persistent=False)
-        self.register_buffer("_upper", units.upper_ratio(), persistent=False)
-        # Ranks change with the importance alone; `_rank` keeps them in step with it.
-        self.register_buffer("_positions", torch.zeros(units.total), persistent=False)
-        self.register_buffer("_known", torch.zeros((), dtype=torch.bool), persistent=False)
-        self._ranked: tuple[int, int] | None = None
         self._masked = MaskedForward(model, self.space)
         # Zeros added to the mask: their gradient is the mask's, summed over the passes of a step.
-        self._probe = torch.zeros(units.total, requires_grad=True)
-        self._mask = torch.zeros(units.total)
+        self._probe = torch.zeros(self.space.units.total, requires_grad=True)
+        self._mask = torch.zeros(self.space.units.total)
         self._hard: Tensor | None = None
-        self.importance: Tensor
-        self._positions: Tensor
-        self._known: Tensor
-        self._owner: Tensor
-        self._starts: Tensor
-        self._sizes: Tensor
-        self._minimum: Tensor
-        self._slope: Tensor
-        self._upper: Tensor
+
+    @property
+    def ratios(self) -> Tensor:
+        """Pruning ratio a of every unit, where the relaxation has them, [U]."""
+        return cast(Tensor, self.relaxation.ratios)
+
+    @property
+    def importance(self) -> Tensor:
+        """Importance of every element, where the relaxation has it, [E]."""
+        return cast(Tensor, self.relaxation.importance)
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """Run the network under the present masks (those given in `fixed`, there)."""
@@ -102,56 +87,34 @@ class Supernet(nn.Module):
     def _apply(self, *args: Any, **kwargs: Any) -> Supernet:
         """Move what is neither parameter nor buffer along with them."""
         super()._apply(*args, **kwargs)  # type: ignore[no-untyped-call]
-        self._probe = torch.zeros_like(self.importance, requires_grad=True)
+        like = self.structure_parameters()[0]
+        self._probe = torch.zeros(self.space.units.total, dtype=like.dtype, device=like.device, requires_grad=True)
         return self
-
-    def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
-        super()._load_from_state_dict(*args, **kwargs)  # type: ignore[no-untyped-call]
-        self._rank()
 
     def named_weights(self) -> Iterator[tuple[str, nn.Parameter]]:
         """Yield the wrapped network's own parameters, which the structure's are not among."""
         yield from self.model.named_parameters()
 
     def structure_parameters(self) -> list[nn.Parameter]:
-        """Return what an optimiser of its own has to train: the pruning ratios."""
-        return [self.ratios]
+        """Return what an optimiser of its own has to train: the relaxation's parameters."""
+        return list(self.relaxation.parameters())
 
     def soft_mask(self) -> Tensor:
-        """Equations (2) and (3) for all units at once, [E]; ones before importance is known."""
-        self._rank()
-        normalised = self._positions / self._sizes[self._owner]
-        mask = soft_mask(normalised, self.ratios[self._owner], self._slope[self._owner])
-        # Adding nothing keeps the graph: gradients of the first step give the importance.
-        mask = torch.where(self._known, mask, mask * 0 + 1)
+        """Return the masks of the relaxation, those of a frozen depth binary, [E]."""
+        mask = self.relaxation.soft_mask()
         if self.depth_frozen:
             width = self.space.width_elements
             mask = torch.cat([mask[:width], self.hard_mask()[width:]])
         return mask
 
-    @torch.no_grad()
-    def _rank(self) -> None:
-        """Rank the elements anew if their importance has changed."""
-        if torch.compiler.is_compiling():
-            return  # `update` has ranked them
-        present = (id(self.importance), self.importance._version)
-        if self._ranked != present:
-            # Not in place: a backward pass may still need the old ones.
-            positions = ascending_positions(self.importance, self._owner, self._starts)
-            self._positions, self._known = positions.to(self.importance.dtype), self.importance.any()
-            self._ranked = present
-
     def hard_mask(self) -> Tensor:
-        """Return the binary mask of the k most important elements of each unit, [E]."""
-        self._rank()
-        kept = kept_counts(self.ratios.detach(), self._sizes, self._minimum)
-        return (self._positions >= (self._sizes - kept)[self._owner]).to(self.ratios.dtype)
+        """Return the binary mask that the structure stands for, [E]."""
+        return self.relaxation.hard_mask()
 
     def soft_size(self) -> tuple[Tensor, Tensor]:
-        """Return what costs are computed from: widths from the ratios [G], blocks from their masks [B]."""
-        groups = len(self.space.groups)
-        kept = (1 - self.ratios[:groups]) * self._sizes[:groups]
-        return kept, self.soft_mask()[self.space.width_elements :]
+        """Return what costs are computed from: kept elements [G] and masks of the blocks [B]."""
+        kept, blocks = self.relaxation.soft_size()
+        return kept, self.hard_mask()[self.space.width_elements :] if self.depth_frozen else blocks
 
     def resource_loss(self, budget: Budget) -> Tensor:
         """Equation (6): log(r_c / r_t) above the target, else zero; scalar.
@@ -159,7 +122,7 @@ class Supernet(nn.Module):
         Args:
             budget: r_t, on the device of the network.
         """
-        return budget.loss(*self.soft_size()).to(self.ratios.dtype)
+        return budget.loss(*self.soft_size()).to(self._probe.dtype)
 
     @torch.no_grad()
     def update(self) -> None:
@@ -169,20 +132,17 @@ class Supernet(nn.Module):
         averaged over them first, so that masks stay identical.
         """
         gradient = self._probe.grad
-        if gradient is not None:
-            if torch.distributed.is_available() and torch.distributed.is_initialized():
-                torch.distributed.all_reduce(gradient)
-                gradient /= torch.distributed.get_world_size()
-            update_importance(self.importance, self.importance_kind, self._mask, gradient, self.decay)
-        self._rank()
+        if gradient is not None and torch.distributed.is_available() and torch.distributed.is_initialized():
+            torch.distributed.all_reduce(gradient)
+            gradient /= torch.distributed.get_world_size()
+        self.relaxation.update(self._mask, gradient)
         self._probe.grad = None
         self._masked.state.forget()
-        self.ratios.clamp_(min=0).copy_(torch.minimum(self.ratios, self._upper))
 
     @contextmanager
     def fixed(self, mask: Tensor) -> Iterator[None]:
         """Run forward passes under a given mask, [E]: of an architecture, or ones for the whole network."""
-        self._hard = mask.to(self.ratios.device, self.ratios.dtype)
+        self._hard = mask.to(self._probe.device, self._probe.dtype)
         try:
             yield
         finally:
@@ -196,8 +156,8 @@ class Supernet(nn.Module):
         """
         if budget is None:
             return self.space.architecture(self.hard_mask())
-        counts = (1 - self.ratios.detach().cpu()) * self._sizes.cpu()
-        mask = fit_to_budget(self.space, counts, self.importance.detach().cpu(), budget.to(torch.device("cpu")))
+        counts, importance = self.relaxation.wish()
+        mask = fit_to_budget(self.space, counts, importance, budget.to(torch.device("cpu")))
         return self.space.architecture(mask)
 
     def extra_repr(self) -> str:

@@ -1,6 +1,6 @@
 """Specifications of the built-in search methods, a module per family. Torch-free: reading a suite never imports it."""
 
 from dms_bench.methods.specs.controls import Random, Supernet, Uniform
-from dms_bench.methods.specs.gradient import Dms, StructureOptimizer
+from dms_bench.methods.specs.gradient import Dms, Get, GradientSpec, Mes, Sns, StructureOptimizer
 
-__all__ = ["Dms", "Random", "StructureOptimizer", "Supernet", "Uniform"]
+__all__ = ["Dms", "Get", "GradientSpec", "Mes", "Random", "Sns", "StructureOptimizer", "Supernet", "Uniform"]

@@ -17,11 +17,22 @@ class StructureOptimizer(Spec):
     lr: Annotated[float, Field(gt=0)] = 5e-3
 
 
-class Dms(MethodSpec):
+class GradientSpec(MethodSpec):
+    """What all of them share: one search loop."""
+
+    trains_in_search: ClassVar[bool] = True
+
+    structure: StructureOptimizer = StructureOptimizer()
+    #: Weight of the resource loss (equation 5).
+    resource_weight: Annotated[float, Field(gt=0)] = 1.0
+    #: Share of the search in which the target falls (equation 10); then widths only are refined.
+    decay_share: Annotated[float, Field(gt=0, le=1)] = 0.8
+
+
+class Dms(GradientSpec):
     """Differentiable model scaling (ICML 2024)."""
 
     implementation: ClassVar[str] = "dms_bench.methods.dms:DmsSearch"
-    trains_in_search: ClassVar[bool] = True
 
     kind: Literal["dms"] = "dms"
     #: Factor on N in the soft mask's slope (equation 3); depth and heads use four times that.
@@ -29,8 +40,41 @@ class Dms(MethodSpec):
     importance: Literal["taylor", "snip", "fisher", "index"] = "taylor"
     #: Decay of the importance's moving average (equation 4); 0 keeps the last step only.
     importance_decay: Annotated[float, Field(ge=0, lt=1)] = 0.99
-    structure: StructureOptimizer = StructureOptimizer()
-    #: Weight of the resource loss (equation 5).
-    resource_weight: Annotated[float, Field(gt=0)] = 1.0
-    #: Share of the search in which the target falls (equation 10); then widths only are refined.
-    decay_share: Annotated[float, Field(gt=0, le=1)] = 0.8
+    #: Rank the importance; without it the raw scores stand in for ranks (table 11), and the search fails.
+    normalise: bool = True
+
+
+class Get(GradientSpec):
+    """Gradient estimation: a straight-through top-k."""
+
+    implementation: ClassVar[str] = "dms_bench.methods.gradient:GetSearch"
+
+    kind: Literal["get"] = "get"
+
+
+class Mes(GradientSpec):
+    """Mask element selection: a Gumbel gate per element."""
+
+    implementation: ClassVar[str] = "dms_bench.methods.gradient:MesSearch"
+
+    kind: Literal["mes"] = "mes"
+    #: fair: starts whole, cools down, pays for expected sizes.
+    variant: Literal["as_released", "fair"] = "fair"
+
+    def label(self) -> str:
+        """Return the method with its variant."""
+        return f"{self.kind} {self.variant.replace('_', ' ')}"
+
+
+class Sns(GradientSpec):
+    """Single number selection: a Gumbel choice of each unit's count."""
+
+    implementation: ClassVar[str] = "dms_bench.methods.gradient:SnsSearch"
+
+    kind: Literal["sns"] = "sns"
+    #: fair: starts whole, cools down, pays for expected sizes.
+    variant: Literal["as_released", "fair"] = "fair"
+
+    def label(self) -> str:
+        """Return the method with its variant."""
+        return f"{self.kind} {self.variant.replace('_', ' ')}"

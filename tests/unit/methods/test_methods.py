@@ -12,8 +12,9 @@ from torch.nn import functional
 
 from dms_bench.methods.base import SearchContext
 from dms_bench.methods.dms import DmsSearch, DmsStructure
+from dms_bench.methods.gradient import GetSearch, MesSearch, SnsSearch
 from dms_bench.methods.random import RandomSearch
-from dms_bench.methods.specs import Dms, Random, Supernet, Uniform
+from dms_bench.methods.specs import Dms, Get, Mes, Random, Sns, Supernet, Uniform
 from dms_bench.methods.supernet import KeepSupernet
 from dms_bench.methods.uniform import UniformSearch
 from dms_bench.scaling import Architecture, budget_of, find_space
@@ -63,10 +64,26 @@ def kept(architecture: Architecture) -> list[int]:
         DmsSearch(Dms(structure={"lr": 0.05})),
         DmsSearch(Dms(importance="index", structure={"lr": 0.05})),
         DmsSearch(Dms(structure={"optimizer": "sgd", "lr": 0.05}, importance_decay=0)),
+        GetSearch(Get()),
+        MesSearch(Mes(variant="as_released")),
+        MesSearch(Mes()),
+        SnsSearch(Sns(variant="as_released")),
+        SnsSearch(Sns()),
         UniformSearch(Uniform()),
         RandomSearch(Random()),
     ],
-    ids=["dms", "dms by index", "dms by sgd", "uniform", "random"],
+    ids=[
+        "dms",
+        "dms by index",
+        "dms by sgd",
+        "get",
+        "mes as released",
+        "mes",
+        "sns as released",
+        "sns",
+        "uniform",
+        "random",
+    ],
 )
 @pytest.mark.parametrize("share", [0.1, 0.6])
 def test_methods_meet_the_budget(method, share):

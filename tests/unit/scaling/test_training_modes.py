@@ -261,7 +261,7 @@ def test_a_compiled_search_step_follows_the_plain_one(net, backend):
         assert_same(gradients(twin), gradients(net), rtol=1e-3, atol=1e-5)
         for one in (net, twin):
             with torch.no_grad():
-                one.ratios -= 0.05 * one.ratios.grad.sign()
+                one.ratios.sub_(0.05 * one.ratios.grad.sign())
             one.zero_grad()
             one.update()
         torch.testing.assert_close(twin.importance, net.importance, rtol=1e-3, atol=1e-9)

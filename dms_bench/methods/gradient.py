@@ -1,0 +1,35 @@
+"""The gradient methods of table 2 beside DMS: its search loop, another relaxation."""
+
+from __future__ import annotations
+
+from dms_bench.methods.base import SearchContext
+from dms_bench.methods.dms import DmsSearch
+from dms_bench.methods.specs import Mes, Sns
+from dms_bench.scaling.gumbel import CountChoice, ElementGates
+from dms_bench.scaling.relaxation import Relaxation, StraightThroughTopK
+
+
+class GetSearch(DmsSearch):
+    """Straight-through top-k."""
+
+    def relaxation(self, context: SearchContext) -> Relaxation:
+        """Return the hard top-k with its estimated gradient."""
+        return StraightThroughTopK(context.space)
+
+
+class MesSearch(DmsSearch):
+    """A Gumbel gate per element."""
+
+    def relaxation(self, context: SearchContext) -> Relaxation:
+        """Return the gates, with noise from the trial's seed."""
+        assert isinstance(self.spec, Mes)
+        return ElementGates(context.space, seed=context.trial.seed, fair=self.spec.variant == "fair")
+
+
+class SnsSearch(DmsSearch):
+    """A Gumbel choice of each unit's count."""
+
+    def relaxation(self, context: SearchContext) -> Relaxation:
+        """Return the choices, with noise from the trial's seed."""
+        assert isinstance(self.spec, Sns)
+        return CountChoice(context.space, seed=context.trial.seed, fair=self.spec.variant == "fair")
