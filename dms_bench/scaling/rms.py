@@ -25,7 +25,7 @@ def find_rms_norms(model: nn.Module) -> dict[str, int]:
 
 def rms_eps(module: nn.Module, x: Tensor) -> float:
     """Return what an RMS norm adds to the mean square of `x`; nn.RMSNorm may leave it to the precision."""
-    eps = getattr(module, "eps", None)
+    eps = getattr(module, "eps", getattr(module, "variance_epsilon", None))  # the latter in transformers
     if isinstance(eps, int | float):
         return float(eps)
     return torch.finfo(torch.promote_types(x.dtype, torch.float32)).eps  # what is summed in

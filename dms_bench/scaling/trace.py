@@ -222,7 +222,7 @@ class Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
         name = func.overloadpacket.__name__
         self.operator = name.rstrip("_")
         out = func(*args, **kwargs)
-        if self.module in self._rms:
+        if self._stack and self._is_rms(self._stack[-1]):
             self._alive.append((args, out))
             self._fed.update(id(value) for value in tree_flatten(out)[0] if isinstance(value, Tensor))
             return out
@@ -291,8 +291,12 @@ class Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def _leave(self, module: nn.Module, args: Any, output: Any) -> None:
         call = self._stack.pop()
         call.output = output
-        if call.name in self._rms:
+        if self._is_rms(call):
             self._rms_norm(call, output)
+
+    def _is_rms(self, call: ModuleCall) -> bool:
+        """Whether a call is an RMS norm of its one input; some take a residual as well and add it."""
+        return call.name in self._rms and len(call.inputs) == 1
 
     def _rms_norm(self, call: ModuleCall, output: Tensor) -> None:
         """Label the output of an RMS norm like its input; its own operators were passed over."""

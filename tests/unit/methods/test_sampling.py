@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any, get_args
 
@@ -83,3 +84,18 @@ def test_the_best_architecture_is_returned():
     generator = given.generator()
     drawn = [sampler._architecture(given, sampler._random(given, generator)) for _ in range(6)]
     assert search(spec) == max(drawn, key=lambda architecture: architecture.params)
+
+
+def test_children_of_good_parents_beat_as_many_random_candidates(monkeypatch):
+    monkeypatch.setattr(SamplingSearch, "_score", lambda self, given, shares: float(shares.mean()))
+    best: dict[str, float] = {}
+
+    def remembered(self: SamplingSearch, given: SearchContext, shares: Tensor) -> Tensor:
+        best[self.spec.kind] = float(shares.mean())
+        return shares
+
+    monkeypatch.setattr(SamplingSearch, "_architecture", remembered)
+    given = replace(context(), space=SimpleNamespace(units=SimpleNamespace(sizes=(9,) * 40)))
+    for spec in (RandomSearch(candidates=200), Evolution(candidates=200, population=10, mutation=0.05)):
+        SamplingSearch(spec).search(given)
+    assert best["evolution"] > best["random_search"] + 0.1

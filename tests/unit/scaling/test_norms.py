@@ -71,3 +71,22 @@ def test_masked_norms_under_a_mask_of_ones_are_the_librarys_own():
     )
     own = masked_rms_norm(x, ones, 1, weight, 1e-6)
     torch.testing.assert_close(own.movedim(1, -1), nn.functional.rms_norm(x.movedim(1, -1), (6,), weight, 1e-6))
+
+
+def test_a_norm_that_adds_a_second_input_is_left_to_its_operators():
+    class Adding(OwnRms):
+        def forward(self, x: Tensor, residual: Tensor | None = None) -> Tensor:
+            return super().forward(x if residual is None else x + residual)
+
+    class Network(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.stem, self.norm, self.head = nn.Linear(6, 12), Adding(12), nn.Linear(12, 4)
+
+        def forward(self, x: Tensor) -> Tensor:
+            x = self.stem(x)
+            return self.head(self.norm(x, x.relu()))
+
+    space = find_space(Network(), torch.randn(2, 6))
+    assert space.groups == ()
+    assert "mean" in space.excluded["stem"]

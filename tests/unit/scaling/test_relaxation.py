@@ -8,7 +8,7 @@ from torch import nn
 
 from dms_bench.scaling import find_space
 from dms_bench.scaling.gumbel import CountChoice, ElementGates
-from dms_bench.scaling.relaxation import StraightThroughTopK
+from dms_bench.scaling.relaxation import StraightThroughTopK, TopK
 
 SPACE = find_space(
     nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 5), nn.ReLU(), nn.Linear(5, 2)), torch.randn(1, 4)
@@ -45,7 +45,7 @@ def test_gates_carry_the_softmaxs_gradient(fair):
     score = (relaxation.logits + relaxation.noise).detach() / relaxation.temperature
     p = 1 / (1 + (score[:, 1] - score[:, 0]).exp())
     torch.testing.assert_close(relaxation.logits.grad[:, 0], p * (1 - p) / relaxation.temperature, rtol=1e-4, atol=1e-6)
-    assert mask.detach().round().tolist() == (score[:, 0] > score[:, 1]).float().tolist()
+    assert mask.detach().tolist() == pytest.approx((score[:, 0] > score[:, 1]).float().tolist(), abs=1e-6)  # binary
 
 
 def test_a_choice_drops_the_leading_elements():
@@ -69,3 +69,43 @@ def test_noise_depends_on_the_seed_and_resumes(kind):
     one.update(torch.ones(11), None)
     twin.update(torch.ones(11), None)
     assert torch.equal(one.noise, twin.noise)
+
+
+def test_the_noise_changes_with_every_step_and_depends_on_the_seed_alone():
+    one, twin, other = (ElementGates(SPACE, seed=seed) for seed in (3, 3, 4))
+    first = one.noise.clone()
+    assert torch.equal(first, twin.noise)
+    assert not torch.equal(first, other.noise)
+    for relaxation in (one, twin):
+        relaxation.update(torch.ones(11), None)
+    assert torch.equal(one.noise, twin.noise)
+    assert not torch.equal(first, one.noise)
+
+
+def test_the_fair_variant_cools_and_the_released_one_is_cold():
+    fair, released = CountChoice(SPACE, seed=0, fair=True), CountChoice(SPACE, seed=0)
+    temperatures = []
+    for progress in (0.0, 0.5, 1.0):
+        fair.anneal(progress)
+        released.anneal(progress)
+        temperatures.append(fair.temperature)
+        assert released.temperature == 0.1
+    assert temperatures == pytest.approx([5.0, 0.5**0.5, 0.1])
+
+
+def test_without_normalisation_masks_follow_the_raw_importance():
+    """Raw Taylor scores are tiny, so that the mask of a unit is nearly constant and tells nothing apart (table 11)."""
+    importance = 1e-6 * torch.rand(11, generator=torch.Generator().manual_seed(0))
+    spreads = []
+    for normalise in (False, True):
+        relaxation = TopK(SPACE, normalise=normalise)
+        relaxation.importance.copy_(importance)
+        with torch.no_grad():
+            relaxation.ratios.fill_(0.5)
+            mask = relaxation.soft_mask()
+        spreads.append(float(mask[:6].max() - mask[:6].min()))
+        if not normalise:
+            slope = torch.tensor([6.0] * 6 + [5.0] * 5)
+            torch.testing.assert_close(mask, torch.sigmoid(slope * (importance - 0.5)))
+    assert spreads[0] < 1e-4
+    assert spreads[1] > 0.8
