@@ -13,6 +13,7 @@ Shape legend:
 from __future__ import annotations
 
 import math
+from abc import abstractmethod
 
 import torch
 from torch import Tensor, nn
@@ -70,9 +71,9 @@ class Gumbel(Relaxation):
             mask = self.hard_mask() + (mask - mask.detach())
         return self._counts(mask)[: self.groups], mask[self.width_elements :]
 
+    @abstractmethod
     def expected_mask(self) -> Tensor:
         """Return the probability with which each element stays, [E]."""
-        raise NotImplementedError
 
     def wish(self) -> tuple[Tensor, Tensor]:
         """Return counts as the costs see them, and the logits' order."""
@@ -80,8 +81,9 @@ class Gumbel(Relaxation):
             mask = self.expected_mask() if self.fair else self.hard_mask()
             return self._counts(mask).cpu(), self._order().cpu()
 
+    @abstractmethod
     def _order(self) -> Tensor:
-        raise NotImplementedError
+        """Return how much each element is wanted, [E]."""
 
 
 class ElementGates(Gumbel):

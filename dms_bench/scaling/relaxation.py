@@ -9,6 +9,7 @@ Shape legend:
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import Any
 
 import torch
@@ -19,7 +20,7 @@ from dms_bench.scaling.space import SearchSpace
 from dms_bench.scaling.topk import ascending_positions, kept_counts, soft_mask
 
 
-class Relaxation(nn.Module):
+class Relaxation(nn.Module, ABC):
     """A differentiable stand-in for the binary mask of a search space; its parameters are the structure's.
 
     Args:
@@ -39,21 +40,21 @@ class Relaxation(nn.Module):
         self._sizes: Tensor
         self._minimum: Tensor
 
+    @abstractmethod
     def soft_mask(self) -> Tensor:
         """Return the mask that the network runs under, differentiable, [E]."""
-        raise NotImplementedError
 
+    @abstractmethod
     def hard_mask(self) -> Tensor:
         """Return the binary mask that the structure stands for, [E]."""
-        raise NotImplementedError
 
+    @abstractmethod
     def soft_size(self) -> tuple[Tensor, Tensor]:
         """Return what costs are computed from, differentiable: kept elements [G] and masks of blocks [B]."""
-        raise NotImplementedError
 
+    @abstractmethod
     def wish(self) -> tuple[Tensor, Tensor]:
         """Return what the final cut starts from: number of elements per unit [U], and their importance [E]."""
-        raise NotImplementedError
 
     def anneal(self, progress: float) -> None:
         """Take up the finished share of the search, in [0, 1); most relaxations do not change with it."""
