@@ -61,10 +61,6 @@ class Mes(GradientSpec):
     #: fair: starts whole, cools down, pays for expected sizes.
     variant: Literal["as_released", "fair"] = "fair"
 
-    def label(self) -> str:
-        """Return the method with its variant."""
-        return f"{self.kind} {self.variant.replace('_', ' ')}"
-
 
 class Sns(GradientSpec):
     """Single number selection: a Gumbel choice of each unit's count."""
@@ -74,7 +70,3 @@ class Sns(GradientSpec):
     kind: Literal["sns"] = "sns"
     #: fair: starts whole, cools down, pays for expected sizes.
     variant: Literal["as_released", "fair"] = "fair"
-
-    def label(self) -> str:
-        """Return the method with its variant."""
-        return f"{self.kind} {self.variant.replace('_', ' ')}"
