@@ -1,6 +1,7 @@
 """A network that was cut, written and built again: without a trace, without a pickle, the same to the bit."""
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -64,7 +65,11 @@ def test_a_fresh_process_builds_the_same_network_without_tracing(tmp_path, model
         with torch.no_grad():
             print(torch.equal(network(example), expected), network.training)
     """
-    done = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    # The last bit of a sum depends on the number of threads, which other tests may have changed in this process.
+    environment = {**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())}
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, timeout=120, env=environment
+    )
     assert done.stdout == "True False\n", done.stderr
 
 
