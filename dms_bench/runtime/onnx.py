@@ -39,9 +39,9 @@ def export_onnx(model: nn.Module, example: Tensor, path: Path | str) -> float:
         raise UserError(f"ONNX needs {', '.join(missing)}: install dms-bench[onnx]")
     path = Path(path)
     unfinished = path.with_name(f".{path.name}.{os.getpid()}")
-    path.unlink(missing_ok=True)  # of another network, perhaps
     pair = torch.cat([example[:1], example[:1].flip(-1)])  # a batch of one would be taken for fixed
     try:
+        path.unlink(missing_ok=True)  # of another network, perhaps
         with _quiet(), torch.no_grad():
             model.eval()
             program = torch.onnx.export(

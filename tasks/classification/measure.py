@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from dms_bench.scaling.modes import modes_kept
 from tasks.classification.data import WHOLE, Batch, Shard
 
 
@@ -27,11 +28,10 @@ def measure(
         `top1` and, with more than five classes, `top5` in percent, the mean cross entropy `loss`, and
         the number of images `n`.
     """
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
     sums = torch.zeros(4, dtype=torch.float64, device=device)
     classes = 0
-    try:
+    with modes_kept(model):
+        model.eval()
         for images, labels in batches:
             scores = model(images).float()
             classes = scores.shape[1]
@@ -40,9 +40,6 @@ def measure(
             sums += torch.stack([best[:, 0].sum(), best.sum(), loss, torch.as_tensor(len(labels))]).to(sums)
             if tick is not None:
                 tick()
-    finally:
-        for module, training in modes:
-            module.training = training
     if shard.count > 1:
         dist.all_reduce(sums)
     top1, top5, loss, n = sums.tolist()
