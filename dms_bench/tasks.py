@@ -55,6 +55,8 @@ class Loop(Protocol):
     rank: int
     world_size: int
     device: torch.device
+    #: The stage's folder, on storage that all workers share, for a library that must write files of its own.
+    folder: Path
 
     def resume(self) -> dict[str, Any] | None:
         """Return the state last saved in this stage, or None at its beginning."""
@@ -116,6 +118,9 @@ class Task(Protocol):
     def evaluate(self, model: nn.Module, split: Split, device: torch.device) -> dict[str, float]:
         """Measure `model`; the dict holds the task's metric by its name. Test is used once, at the end."""
 
+    def export(self, model: nn.Module, folder: Path) -> list[Path]:
+        """Write a cut network into `folder` in the form that the task's own library opens, where it has one.
 
-#: A stage's working folder, given to tasks that must write files of their own (Ultralytics).
-StageFolder = Path
+        Returns:
+            The files or folders written; none where dms_bench's own two files are all there is.
+        """

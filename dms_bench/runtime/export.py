@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from dms_bench.errors import UserError
-from dms_bench.runtime.record import ARCHITECTURE, WEIGHTS, example_input, load
+from dms_bench.runtime.record import ARCHITECTURE, WEIGHTS, load, task_of
 
 __all__ = ["export", "load"]
 
@@ -15,7 +15,8 @@ ONNX = "model.onnx"
 def export(uri: str, trial: str, output: Path | str, suite: str | None = None, *, onnx: bool = False) -> list[Path]:
     """Write a trial's network into a folder: `architecture.json` and `weights.safetensors`.
 
-    `load(folder)` builds it from these two files; no pickle is involved.
+    `load(folder)` builds it from these two files; no pickle is involved. Where the task's own library has a
+    form that it opens without dms_bench, the network is written in that, too.
 
     Args:
         uri: tracking URI.
@@ -45,9 +46,11 @@ def export(uri: str, trial: str, output: Path | str, suite: str | None = None, *
         files = [Path(client.download_artifacts(record.run_id, name, str(output))) for name in (ARCHITECTURE, WEIGHTS)]
     except OSError as error:
         raise UserError(f"{output}: {error.strerror or error}") from error
+    task = task_of(output)
+    files += task.export(load(output), output)
     if onnx:
         from dms_bench.runtime.onnx import export_onnx
 
         files.append(output / ONNX)
-        export_onnx(load(output), example_input(output), files[-1])
+        export_onnx(load(output), task.example_input(1), files[-1])
     return files

@@ -27,6 +27,7 @@ class StageLoop:
         self.rank = group.rank
         self.world_size = group.world_size
         self.device: torch.device = group.device
+        self.folder = stage.path
         #: Metrics of all epochs so far, those of earlier attempts included.
         self.history: list[dict[str, Any]] = []
         self._stage, self._group, self._meter, self._log, self._report = stage, group, meter, log, report

@@ -15,7 +15,7 @@ from typing import Any, cast
 from pydantic import TypeAdapter
 from safetensors import SafetensorError
 from safetensors.torch import load_model, save_model
-from torch import Tensor, nn
+from torch import nn
 
 from dms_bench.errors import TrialFailure, UserError
 from dms_bench.runtime.spaces import untrained
@@ -25,6 +25,7 @@ from dms_bench.spec.plugins import TASKS, parse_plugin
 from dms_bench.spec.supernet import SupernetSpec
 from dms_bench.spec.task import TaskSpec
 from dms_bench.spec.trial import Trial
+from dms_bench.tasks import Task
 
 FORMAT = 1
 ARCHITECTURE, WEIGHTS = "architecture.json", "weights.safetensors"
@@ -113,11 +114,11 @@ def load(folder: Path | str) -> nn.Module:
     return model.eval()
 
 
-def example_input(folder: Path) -> Tensor:
-    """Return an input of the network that `load` has built from `folder`, [1, ...]."""
+def task_of(folder: Path) -> Task:
+    """Return the task of the network that `load` has built from `folder`."""
     spec = cast(TaskSpec, parse_plugin(TASKS, json.loads((folder / ARCHITECTURE).read_text())["task"]))
-    example: Tensor = spec.load_implementation()(spec, 0).example_input(1)
-    return example
+    task: Task = spec.load_implementation()(spec, 0)
+    return task
 
 
 def build(description: dict[str, Any]) -> nn.Module:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -83,6 +84,10 @@ class Classification:
     def evaluate(self, model: nn.Module, split: Split, device: torch.device) -> dict[str, float]:
         """Return `top1` (and `top5`) in percent, `loss` and `n` of a split."""
         return measure.measure(model, self._data.evaluation(model.to(device), split, device), device)
+
+    def export(self, model: nn.Module, folder: Path) -> list[Path]:
+        """Write nothing: timm opens no network whose layers differ from its own."""
+        return []
 
 
 def _classification(recipe: Recipe) -> ClassificationRecipe:

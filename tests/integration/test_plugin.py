@@ -91,6 +91,7 @@ def test_a_suite_runs_it_beside_the_others(command, package):
     assert {Path(line.removeprefix("wrote ")).name for line in out.splitlines()} == {
         "architecture.json",
         "weights.safetensors",
+        "toy.txt",
     }
     script = "import dms_bench; print(sum(tensor.numel() for tensor in dms_bench.load('exported').parameters()))"
     done = subprocess.run(

@@ -106,6 +106,11 @@ class Toy:
         model.train(training)
         return {"accuracy": accuracy}
 
+    def export(self, model, folder):
+        path = folder / "toy.txt"
+        path.write_text(str(model))
+        return [path]
+
 
 class KeepHalf:
     """The search method `half`."""
