@@ -76,7 +76,7 @@ class DmsStructure:
         kept = supernet.relaxation.wish()[0] / torch.tensor(space.units.sizes)
         values = {"kept_ratio_mean": float(kept.mean())}
         values["structural_parameters"] = sum(parameter.numel() for parameter in supernet.structure_parameters())
-        temperature = getattr(self.spec, "temperature", getattr(supernet.relaxation, "temperature", None))
+        temperature = getattr(supernet.relaxation, "temperature", getattr(self.spec, "temperature", None))
         if temperature is not None:
             values["temperature"] = float(temperature)
         soft, hard = supernet.soft_size(), supernet.hard_mask()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from dms_bench.methods.base import SearchContext
 from dms_bench.methods.dms import DmsSearch
 from dms_bench.methods.specs import Mes, Sns
@@ -23,7 +25,7 @@ class MesSearch(DmsSearch):
     def relaxation(self, context: SearchContext) -> Relaxation:
         """Return the gates, with noise from the trial's seed."""
         assert isinstance(self.spec, Mes)
-        return ElementGates(context.space, seed=context.trial.seed, fair=self.spec.variant == "fair")
+        return ElementGates(context.space, seed=context.trial.seed, **_gumbel(self.spec))
 
 
 class SnsSearch(DmsSearch):
@@ -32,4 +34,8 @@ class SnsSearch(DmsSearch):
     def relaxation(self, context: SearchContext) -> Relaxation:
         """Return the choices, with noise from the trial's seed."""
         assert isinstance(self.spec, Sns)
-        return CountChoice(context.space, seed=context.trial.seed, fair=self.spec.variant == "fair")
+        return CountChoice(context.space, seed=context.trial.seed, **_gumbel(self.spec))
+
+
+def _gumbel(spec: Mes | Sns) -> dict[str, Any]:
+    return {"fair": spec.variant == "fair", "temperature": spec.temperature}

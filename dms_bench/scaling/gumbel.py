@@ -21,8 +21,10 @@ from torch import Tensor, nn
 from dms_bench.scaling.relaxation import Relaxation
 from dms_bench.scaling.space import SearchSpace
 
-#: Temperature as released; also where the fair variant's ends, and where that begins.
-COLD, HOT = 0.1, 5.0
+#: Temperature as released; also where the fair variant's ends by default.
+COLD = 0.1
+#: The fair variant begins this much hotter than it ends.
+HEAT = 50.0
 
 #: The probability with which the fair variant keeps an element, or a whole unit, at the start.
 SURE = 0.95
@@ -35,13 +37,15 @@ class Gumbel(Relaxation):
         space: the search space.
         logits: initial logits.
         seed: of the noise.
-        fair: begin whole, cool from 5 to 0.1, pay for expected sizes.
+        fair: begin whole, cool down, pay for expected sizes.
+        temperature: of the softmax; where fair, at the end.
     """
 
-    def __init__(self, space: SearchSpace, logits: Tensor, *, seed: int, fair: bool) -> None:
+    def __init__(self, space: SearchSpace, logits: Tensor, *, seed: int, fair: bool, temperature: float) -> None:
         super().__init__(space)
-        self.seed, self.fair = seed, fair
-        self.temperature = HOT if fair else COLD
+        self.seed, self.fair, self.coldest = seed, fair, temperature
+        self.temperature = temperature
+        self.anneal(0.0)
         self.logits = nn.Parameter(logits)
         self.register_buffer("draws", torch.zeros((), dtype=torch.long))
         self.register_buffer("noise", torch.zeros_like(logits))
@@ -58,7 +62,7 @@ class Gumbel(Relaxation):
     def anneal(self, progress: float) -> None:
         """Cool exponentially."""
         if self.fair:
-            self.temperature = HOT * (COLD / HOT) ** progress
+            self.temperature = self.coldest * HEAT ** (1 - progress)
 
     def update(self, mask: Tensor, gradient: Tensor | None) -> None:
         """Draw the next step's noise."""
@@ -89,10 +93,10 @@ class Gumbel(Relaxation):
 class ElementGates(Gumbel):
     """Mask element selection (MES): two logits per element, keep or remove, [E, 2]."""
 
-    def __init__(self, space: SearchSpace, *, seed: int, fair: bool = False) -> None:
+    def __init__(self, space: SearchSpace, *, seed: int, fair: bool = False, temperature: float = COLD) -> None:
         logits = torch.zeros(space.units.total, 2)
         logits[:, 0] = math.log(SURE / (1 - SURE)) if fair else 0.01
-        super().__init__(space, logits, seed=seed, fair=fair)
+        super().__init__(space, logits, seed=seed, fair=fair, temperature=temperature)
 
     def soft_mask(self) -> Tensor:
         """Return a sampled binary mask whose gradient is the softmax's, [E]."""
@@ -115,12 +119,12 @@ class ElementGates(Gumbel):
 class CountChoice(Gumbel):
     """Single number selection (SNS): choice i of a unit keeps its elements i ... N - 1; a logit per choice, [E]."""
 
-    def __init__(self, space: SearchSpace, *, seed: int, fair: bool = False) -> None:
+    def __init__(self, space: SearchSpace, *, seed: int, fair: bool = False, temperature: float = COLD) -> None:
         units = space.units
         logits = torch.zeros(units.total)
         for start, size in zip(units.starts, units.sizes, strict=True):
             logits[start] = math.log(SURE / (1 - SURE) * max(size - 1, 1)) if fair else 0.1
-        super().__init__(space, logits, seed=seed, fair=fair)
+        super().__init__(space, logits, seed=seed, fair=fair, temperature=temperature)
 
     def soft_mask(self) -> Tensor:
         """Return the mask of a sampled choice whose gradient is the softmax's, [E]."""

@@ -60,6 +60,8 @@ class Mes(GradientSpec):
     kind: Literal["mes"] = "mes"
     #: fair: starts whole, cools down, pays for expected sizes.
     variant: Literal["as_released", "fair"] = "fair"
+    #: Of the Gumbel softmax; where fair, at the end of the search.
+    temperature: Annotated[float, Field(gt=0)] = 0.1
 
 
 class Sns(GradientSpec):
@@ -70,3 +72,5 @@ class Sns(GradientSpec):
     kind: Literal["sns"] = "sns"
     #: fair: starts whole, cools down, pays for expected sizes.
     variant: Literal["as_released", "fair"] = "fair"
+    #: Of the Gumbel softmax; where fair, at the end of the search.
+    temperature: Annotated[float, Field(gt=0)] = 0.1

@@ -83,13 +83,15 @@ def test_the_noise_changes_with_every_step_and_depends_on_the_seed_alone():
 
 
 def test_the_fair_variant_cools_and_the_released_one_is_cold():
-    fair, released = CountChoice(SPACE, seed=0, fair=True), CountChoice(SPACE, seed=0)
+    fair = CountChoice(SPACE, seed=0, fair=True)
+    released = CountChoice(SPACE, seed=0, temperature=0.3)
+    assert fair.temperature == pytest.approx(5.0)
     temperatures = []
     for progress in (0.0, 0.5, 1.0):
         fair.anneal(progress)
         released.anneal(progress)
         temperatures.append(fair.temperature)
-        assert released.temperature == 0.1
+        assert released.temperature == 0.3
     assert temperatures == pytest.approx([5.0, 0.5**0.5, 0.1])
 
 
