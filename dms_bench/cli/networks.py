@@ -9,6 +9,7 @@ import typer
 
 from dms_bench.cli.output import Output, write
 from dms_bench.errors import UserError
+from dms_bench.spec.supernet import SupernetSpec, parse_supernet
 
 #: Of ImageNet, for which most of timm's networks were made.
 _CLASSES = 1000
@@ -24,6 +25,13 @@ def space(
         list[str] | None,
         typer.Option(metavar="KEY=VALUE", help="An argument of `timm.create_model`; again for more."),
     ] = None,
+    set: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="FIELD=VALUE",
+            help="A field of a suite's `supernet`: `space.coarse=[{groups: '*.fc1', step: 96}]`; again for more.",
+        ),
+    ] = None,
     exclude: Annotated[
         list[str] | None,
         typer.Option(metavar="PATTERN", help="Leave out groups and stages of such names; again for more."),
@@ -32,21 +40,42 @@ def space(
     output: Output = None,
 ) -> None:
     """Find and prove the search space of a network: what is searched, what not and why."""
-    args = dict(map(_argument, arg or ()))
+    supernet = _supernet(model, arg or [], exclude or [], set or [])
 
     from dms_bench.report.space import describe_space, render_space
-    from dms_bench.scaling import find_space
-    from dms_bench.spec.supernet import SupernetSpec
+    from dms_bench.runtime.spaces import find_specified
     from tasks.classification.model import build, example_input, own_size
 
     size = image_size or own_size(model)
-    network = build(SupernetSpec(model=model, args=args), _CLASSES, channels, size, seed=0)
-    found = find_space(network, example_input(1, channels, size), exclude=exclude or ())
+    network = build(supernet, _CLASSES, channels, size, seed=0)
+    found = find_specified(network, example_input(1, channels, size), supernet.space)
     description = describe_space(model, (channels, size, size), found)
     write(json.dumps(description, indent=2) if format == "json" else render_space(description), output)
 
 
-def _argument(text: str) -> tuple[str, Any]:
+def _supernet(model: str, args: list[str], exclude: list[str], fields: list[str]) -> SupernetSpec:
+    """Return the supernet that options describe.
+
+    Raises:
+        UserError: they do not.
+    """
+    content: dict[str, Any] = {"model": model, "args": {}, "space": {"exclude": exclude}}
+    for text in args:
+        key, value = _assignment("--arg", text, "drop_rate=0.1")
+        content["args"][key] = value
+    for text in fields:
+        key, value = _assignment("--set", text, "space.depth=false")
+        *parents, last = key.split(".")
+        node = content
+        for parent in parents:
+            node = node.setdefault(parent, {})
+            if not isinstance(node, dict):
+                raise UserError(f"--set {text!r}: {parent} has no fields")
+        node[last] = value
+    return parse_supernet(content)
+
+
+def _assignment(option: str, text: str, example: str) -> tuple[str, Any]:
     """Read `key=value`, the value as in a suite file.
 
     Raises:
@@ -56,8 +85,8 @@ def _argument(text: str) -> tuple[str, Any]:
 
     key, equals, value = text.partition("=")
     try:
-        if key.isidentifier() and equals:
+        if equals and all(part.isidentifier() for part in key.split(".")):
             return key, yaml.safe_load(value)
     except yaml.YAMLError:
         pass
-    raise UserError(f"--arg {text!r}: write it as key=value, for example drop_rate=0.1")
+    raise UserError(f"{option} {text!r}: write it as key=value, for example {example}")

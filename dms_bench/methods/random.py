@@ -24,9 +24,9 @@ class RandomSearch:
         """Return one random architecture at the budget."""
         space, generator = context.space, context.generator()
         counts = []
-        for size, low in zip(space.units.sizes, space.units.minimum, strict=True):
+        for most, low in zip(space.units.maximum, space.units.minimum, strict=True):
             share = torch.rand(1, generator=generator).item()
-            counts.append(low + share * (size - low))
+            counts.append(low + share * (most - low))
         importance = torch.rand(space.units.total, generator=generator)
         mask = fit_to_budget(space, torch.tensor(counts), importance, context.budget)
         return space.architecture(mask)

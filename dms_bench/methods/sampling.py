@@ -62,8 +62,8 @@ class SamplingSearch:
     def _architecture(self, context: SearchContext, shares: Tensor) -> Architecture:
         """Return the architecture at the budget with these proportions; the first elements of each unit stay."""
         space = context.space
-        sizes, minimum = torch.tensor(space.units.sizes), torch.tensor(space.units.minimum)
-        counts = minimum + shares * (sizes - minimum)
+        maximum, minimum = torch.tensor(space.units.maximum), torch.tensor(space.units.minimum)
+        counts = minimum + shares * (maximum - minimum)
         order = -torch.arange(space.units.total, dtype=torch.float32)
         return space.architecture(fit_to_budget(space, counts, order, context.budget))
 

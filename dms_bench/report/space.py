@@ -15,6 +15,7 @@ from dms_bench.report import format as fmt
 
 if TYPE_CHECKING:
     from dms_bench.scaling import SearchSpace
+    from dms_bench.scaling.space import Group as WidthGroup
 
 #: Layers that are named for each reason why something is not searched.
 _NAMED = 3
@@ -30,23 +31,33 @@ def describe_space(model: str, input_shape: tuple[int, int, int], space: SearchS
     """
     costs = {"macs": space.macs_model, "params": space.params_model}
     reachable = {resource: [round(end) for end in space.reachable(cost)] for resource, cost in costs.items()}
-    smallest, whole = reachable["macs"]
     return {
         "model": model,
         "input": list(input_shape),
         "macs": space.macs,
         "params": space.params,
-        "searchable_macs_fraction": 1 - smallest / whole if whole else 0.0,
+        "searchable_macs_fraction": 1 - reachable["macs"][0] / space.macs if space.macs else 0.0,
         "reachable": reachable,
         "proof_error": space.proof_error if math.isfinite(space.proof_error) else None,
         "seconds": round(space.seconds, 3),
-        "groups": [{"name": group.name, "size": group.size, "heads": group.heads} for group in space.groups],
+        "groups": [
+            {"name": group.name, "size": group.members, "heads": group.heads, **_coarse(group)}
+            for group in space.groups
+        ],
         "stages": [
             {"name": stage.name, "size": stage.size, "minimum": stage.minimum, "blocks": list(stage.blocks)}
+            | ({} if stage.maximum is None else {"maximum": stage.maximum})
             for stage in space.stages
         ],
         "excluded": dict(space.excluded),
     }
+
+
+def _coarse(group: WidthGroup) -> dict[str, int]:
+    """Step and bounds of a coarse group."""
+    if group.maximum is None:
+        return {}
+    return {"step": group.step, "minimum": group.minimum * group.step, "maximum": group.maximum * group.step}
 
 
 def render_space(description: Mapping[str, Any]) -> RenderableType:
@@ -63,10 +74,18 @@ def _units(description: Mapping[str, Any]) -> Table:
     table.add_column("what")
     table.add_column("size", justify="right")
     for group in description["groups"]:
-        table.add_row(Text(group["name"]), "heads" if group["heads"] else "width", str(group["size"]))
+        table.add_row(Text(group["name"]), "heads" if group["heads"] else "width", _size(group))
     for stage in description["stages"]:
-        table.add_row(Text(stage["name"]), "blocks", str(stage["size"]))
+        table.add_row(Text(stage["name"]), "blocks", _size(stage))
     return table
+
+
+def _size(unit: Mapping[str, Any]) -> str:
+    """Write a size, that of a coarse unit as `192 to 240 of 240 by 24`."""
+    size = str(unit["size"])
+    if "maximum" in unit:
+        size = f"{unit['minimum']} to {unit['maximum']} of {size}"
+    return f"{size} by {unit['step']}" if unit.get("step", 1) > 1 else size
 
 
 def _excluded(excluded: Mapping[str, str]) -> Table:
@@ -82,7 +101,8 @@ def _excluded(excluded: Mapping[str, str]) -> Table:
 
 def _summary(description: Mapping[str, Any]) -> str:
     groups, stages = description["groups"], description["stages"]
-    elements, blocks = sum(group["size"] for group in groups), sum(stage["size"] for stage in stages)
+    elements = sum(group["size"] // group.get("step", 1) for group in groups)
+    blocks = sum(stage["size"] for stage in stages)
     error = description["proof_error"]
     reachable = {"MACs": description["reachable"]["macs"], "parameters": description["reachable"]["params"]}
     lines = [

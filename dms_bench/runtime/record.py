@@ -66,8 +66,6 @@ def describe(
         surgery: how that changes the supernet's modules.
         counter: name and version of what counted its MACs and parameters.
     """
-    kept = {**architecture.groups, **architecture.stages}
-    sizes = {group.name: group.size for group in space.groups} | {stage.name: stage.size for stage in space.stages}
     return {
         "format": FORMAT,
         "trial": trial.hash,
@@ -75,7 +73,8 @@ def describe(
         "supernet": trial.supernet.model_dump(mode="json"),
         "architecture": json.loads(architecture.to_json()),
         "surgery": _SURGERY.dump_python(surgery, mode="json"),
-        "sizes": {name: [len(kept[name]), size] for name, size in sizes.items()},
+        "sizes": {name: list(sizes) for name, sizes in space.sizes_of(architecture).items()},
+        "steps": {group.name: group.step for group in space.groups if group.step > 1},
         "counter": counter,
         "versions": {name: version(name) for name in ("dms-bench", "torch", "timm")},
     }

@@ -5,9 +5,12 @@ from __future__ import annotations
 import json
 from functools import lru_cache
 
-from dms_bench.scaling import SearchSpace, find_space
+from torch import Tensor, nn
+
+from dms_bench.errors import UserError
+from dms_bench.scaling import Coarse, CoarseError, SearchSpace, find_space
 from dms_bench.spec.plugins import TASKS, parse_plugin
-from dms_bench.spec.supernet import SupernetSpec
+from dms_bench.spec.supernet import SpaceSpec, SupernetSpec
 from dms_bench.spec.task import TaskSpec
 
 
@@ -26,7 +29,17 @@ def _find(task_json: str, supernet_json: str) -> SearchSpace:
     spec = parse_plugin(TASKS, json.loads(task_json))
     supernet = SupernetSpec.model_validate_json(supernet_json)
     task = spec.load_implementation()(spec, 0)
-    wanted = supernet.space
-    return find_space(
-        task.build(supernet), task.example_input(), width=wanted.width, depth=wanted.depth, exclude=wanted.exclude
-    )
+    return find_specified(task.build(supernet), task.example_input(), supernet.space)
+
+
+def find_specified(model: nn.Module, example: Tensor, wanted: SpaceSpec) -> SearchSpace:
+    """Find and prove what a specification wants to be searched of a network.
+
+    Raises:
+        UserError: it does not fit the network.
+    """
+    coarse = [Coarse(**rule.model_dump()) for rule in wanted.coarse]
+    try:
+        return find_space(model, example, width=wanted.width, depth=wanted.depth, exclude=wanted.exclude, coarse=coarse)
+    except CoarseError as error:
+        raise UserError(f"supernet.space.coarse: {error}") from error

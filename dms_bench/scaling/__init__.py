@@ -3,6 +3,7 @@
 from dms_bench.scaling.architecture import Architecture
 from dms_bench.scaling.budget import Budget, Constraint, budget_of
 from dms_bench.scaling.build import find_space
+from dms_bench.scaling.coarse import Coarse, CoarseError
 from dms_bench.scaling.counter import Count, count
 from dms_bench.scaling.initialise import reinitialise
 from dms_bench.scaling.latency import LatencyModel, measure_latency
@@ -14,6 +15,8 @@ from dms_bench.scaling.surgery import Surgery, apply_structure, cut, plan_surger
 __all__ = [
     "Architecture",
     "Budget",
+    "Coarse",
+    "CoarseError",
     "Constraint",
     "Count",
     "LatencyModel",

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from dms_bench.scaling.branches import find_tails
 from dms_bench.scaling.carriers import find_carriers
+from dms_bench.scaling.coarse import NO_CHOICE, Coarse, bounded, check_rules, coarsened
 from dms_bench.scaling.cost import FACTORS, CostModel, Term
 from dms_bench.scaling.counter import count
 from dms_bench.scaling.depth import find_stages
@@ -25,7 +26,13 @@ from dms_bench.scaling.trace import Trace, Tracer
 
 
 def find_space(
-    model: nn.Module, example: Tensor, *, width: bool = True, depth: bool = True, exclude: Sequence[str] = ()
+    model: nn.Module,
+    example: Tensor,
+    *,
+    width: bool = True,
+    depth: bool = True,
+    exclude: Sequence[str] = (),
+    coarse: Sequence[Coarse] = (),
 ) -> SearchSpace:
     """Find and prove the search space of a network.
 
@@ -35,10 +42,14 @@ def find_space(
         width: search width groups.
         depth: search the blocks of stages.
         exclude: shell-style patterns of names that are not searched.
+        coarse: which groups and stages are searched coarsely.
 
     Returns:
         The space, in which every group and stage was proven: networks with random elements masked
         equal the networks with those elements cut out. What failed stands in `excluded`.
+
+    Raises:
+        CoarseError: a coarse rule fits nothing, or its runs do not fit.
     """
     begin = time.perf_counter()
     with modes_kept(model):
@@ -46,7 +57,7 @@ def find_space(
         # Two different samples, so that what depends on the batch cannot be taken for something fixed.
         for inputs in (torch.cat([example[:1], example[:1].flip(-1)]), example[:1]):
             trace = Tracer(model.eval(), RULES).run(inputs)
-            space = _Builder(model, trace).build(width, depth)
+            space = _Builder(model, trace).build(width, depth, coarse)
             if space.macs == count(model, example[:1]).macs:
                 break  # else samples depend on each other, and cost more together
         blocks = [block for stage in space.stages for block in stage.blocks]
@@ -77,7 +88,7 @@ class _Builder:
         self.reasons: dict[int, str] = {}
         self.first_labels = [first for first, _, _ in self.births]
 
-    def build(self, width: bool, depth: bool) -> SearchSpace:
+    def build(self, width: bool, depth: bool, coarse: Sequence[Coarse]) -> SearchSpace:
         sites = self._sites()
         stages = find_stages(self.model, self.trace) if depth else ()
         labels = self.trace.labels
@@ -88,11 +99,19 @@ class _Builder:
         roots, self.reasons = labels.resolve()
         members = self._members(roots, {(site.parameter, site.dim) for site in sites})
         element_of = torch.full((len(roots),), -1, dtype=torch.long)
+        check_rules(coarse, [group.name for group, _ in members], [stage.name for stage in stages])
+        stages = tuple(bounded(stage, coarse) for stage in stages)
+        no_choice = {stage.name: NO_CHOICE for stage in stages if stage.minimum == stage.size}
+        stages = tuple(stage for stage in stages if stage.name not in no_choice)
         groups, next_element = [], 0
         for group, group_roots in members:
-            for root in group_roots:
-                element_of[root] = next_element
-                next_element += 1
+            group = coarsened(group, coarse)
+            if group.minimum == group.size:
+                no_choice[group.name] = NO_CHOICE
+                continue
+            for place, root in enumerate(group_roots):
+                element_of[root] = next_element + place // group.step
+            next_element += group.size
             groups.append(group)
         owner = torch.repeat_interleave(
             torch.arange(len(groups)), torch.tensor([g.size for g in groups], dtype=torch.long)
@@ -121,7 +140,7 @@ class _Builder:
             heads=_seen(self.trace.heads, elements),
             macs_model=cost.of_operators(self.trace),
             params_model=cost.of_parameters(self.parameters, slices),
-            excluded=self._frozen(roots, slices) if width else {},
+            excluded=(self._frozen(roots, slices) if width else {}) | no_choice,
             views={name: [view.relabelled(elements) for view in views] for name, views in self.trace.views.items()},
         )
 

@@ -21,11 +21,13 @@ class Stage:
         name: path of the container.
         blocks: paths of the blocks, in the order of the forward pass.
         minimum: fewest blocks that may stay: one where nothing else remains in the container.
+        maximum: most that may stay; None: all.
     """
 
     name: str
     blocks: tuple[str, ...]
     minimum: int
+    maximum: int | None = None
 
     @property
     def size(self) -> int:

@@ -44,7 +44,7 @@ class _Fit:
         units = space.units
         self.widths = len(space.groups)
         self.sizes = torch.tensor(units.sizes)
-        self.minimum = torch.tensor(units.minimum)
+        self.minimum, self.maximum = torch.tensor(units.minimum), torch.tensor(units.maximum)
         self.owner = units.owner
         starts = torch.tensor(units.starts, dtype=torch.long)
         self.positions = ascending_positions(importance, units.owner, starts)
@@ -63,7 +63,7 @@ class _Fit:
         return self.binary(kept)
 
     def rounded(self, counts: Tensor) -> Tensor:
-        return torch.minimum(torch.maximum(counts.round().long(), self.minimum), self.sizes)
+        return torch.minimum(torch.maximum(counts.round().long(), self.minimum), self.maximum)
 
     def scaled(self, counts: Tensor, factor: float, kept: Tensor) -> Tensor:
         """Scale widths, keep the depth."""
@@ -85,10 +85,10 @@ class _Fit:
         """Add or remove blocks where even all, or the fewest, elements miss the target."""
         kept, direction = kept.clone(), 0
         while True:
-            widest = torch.cat([self.sizes[: self.widths], kept[self.widths :]])
+            widest = torch.cat([self.maximum[: self.widths], kept[self.widths :]])
             thinnest = torch.cat([self.minimum[: self.widths], kept[self.widths :]])
             if self.cost(widest) < 1:
-                step, limit = 1, self.sizes
+                step, limit = 1, self.maximum
             elif self.cost(thinnest) > 1:
                 step, limit = -1, self.minimum
             else:
@@ -133,7 +133,7 @@ class _Fit:
         """Every single step: (change of the cost, group, +1 or -1)."""
         moves = [
             (unit, way)
-            for way, limit in ((+1, self.sizes), (-1, self.minimum))
+            for way, limit in ((+1, self.maximum), (-1, self.minimum))
             for unit in range(self.widths)
             if kept[unit] != limit[unit]
         ]

@@ -98,12 +98,13 @@ class TopK(Relaxation):
         self.importance_kind, self.decay, self.normalise = importance, decay, normalise
         units = space.units
         #: Pruning ratio a of every unit, [U]; kept elements are k = round((1 - a) N).
-        self.ratios = nn.Parameter(torch.zeros(len(units.sizes)))
+        self.ratios = nn.Parameter(units.lower_ratio())
         initial = torch.zeros(units.total)
         if importance == "index":  # the first elements matter most
             initial = -torch.arange(units.total, dtype=torch.float32)
         self.register_buffer("importance", initial)
         self.register_buffer("_slope", units.slope(temperature), persistent=False)
+        self.register_buffer("_lower", units.lower_ratio(), persistent=False)
         self.register_buffer("_upper", units.upper_ratio(), persistent=False)
         # Ranks change with the importance alone; `refresh` keeps them in step with it.
         self.register_buffer("_positions", torch.zeros(units.total), persistent=False)
@@ -111,6 +112,7 @@ class TopK(Relaxation):
         self._ranked: tuple[int, int] | None = None
         self.importance: Tensor
         self._slope: Tensor
+        self._lower: Tensor
         self._upper: Tensor
         self._positions: Tensor
         self._known: Tensor
@@ -158,7 +160,7 @@ class TopK(Relaxation):
         if gradient is not None:
             update_importance(self.importance, self.importance_kind, mask, gradient, self.decay)
         self.refresh()
-        self.ratios.clamp_(min=0).copy_(torch.minimum(self.ratios, self._upper))
+        self.ratios.copy_(torch.minimum(torch.maximum(self.ratios, self._lower), self._upper))
 
 
 class StraightThroughTopK(TopK):

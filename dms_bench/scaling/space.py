@@ -36,11 +36,22 @@ class Group:
         name: the layer that makes the elements; `.stream` where several add to one stream.
         size: number of elements.
         heads: elements are whole attention heads.
+        step: channels or heads that an element stands for, in a coarse space (`coarse`).
+        minimum: fewest elements that may stay.
+        maximum: most that may stay; None: all.
     """
 
     name: str
     size: int
     heads: bool = False
+    step: int = 1
+    minimum: int = 1
+    maximum: int | None = None
+
+    @property
+    def members(self) -> int:
+        """Number of channels or heads, in elements of a single one each."""
+        return self.size * self.step
 
 
 @dataclass(frozen=True)
@@ -114,10 +125,13 @@ class SearchSpace:
     @property
     def units(self) -> Units:
         """Sizes of groups and stages as the top-k needs them."""
+        every: tuple[Group | Stage, ...] = (*self.groups, *self.stages)
         return Units(
-            sizes=(*(group.size for group in self.groups), *(stage.size for stage in self.stages)),
-            minimum=(*(1 for _ in self.groups), *(stage.minimum for stage in self.stages)),
-            steep=(*(group.heads for group in self.groups), *(True for _ in self.stages)),
+            sizes=tuple(one.size for one in every),
+            minimum=tuple(one.minimum for one in every),
+            maximum=tuple(one.size if one.maximum is None else one.maximum for one in every),
+            # The runs of a coarse group are few.
+            steep=(*(group.heads or group.step > 1 for group in self.groups), *(True for _ in self.stages)),
         )
 
     @property
@@ -156,20 +170,23 @@ class SearchSpace:
         return float(cost(kept, mask[width:].cpu()))
 
     def reachable(self, cost: Cost) -> tuple[float, float]:
-        """Cost of the smallest architecture of the space and of the whole supernet."""
+        """Cost of the smallest and of the largest architecture of the space."""
+        return self._extreme(cost, self.units.minimum), self._extreme(cost, self.units.maximum, dearest=True)
+
+    def _extreme(self, cost: Cost, counts: Sequence[int], dearest: bool = False) -> float:
+        """Cost with `counts` elements of every unit, the cheapest or the dearest blocks among them."""
         units = self.units
-        smallest = torch.zeros(units.total)
-        for unit, (start, low) in enumerate(zip(units.starts, units.minimum, strict=True)):
-            if unit < len(self.groups):
-                smallest[start : start + low] = 1
-        blocks = torch.arange(self.width_elements, units.total).tolist()
-        for stage, unit in zip(self.stages, range(len(self.groups), len(units.sizes)), strict=True):
-            own = [block for block in blocks if int(units.owner[block]) == unit]
+        mask = torch.zeros(units.total)
+        for start, count in zip(units.starts[: len(self.groups)], counts, strict=False):
+            mask[start : start + count] = 1
+        for start, stage, count in zip(
+            units.starts[len(self.groups) :], self.stages, counts[len(self.groups) :], strict=True
+        ):
             # The cheapest block is the one whose presence adds least.
-            costs = {block: self._with(smallest, block, cost) for block in own}
-            for block in sorted(own, key=lambda block: costs[block])[: stage.minimum]:
-                smallest[block] = 1
-        return self.cost_of(cost, smallest), self.cost_of(cost, self.full())
+            costs = {block: self._with(mask, block, cost) for block in range(start, start + stage.size)}
+            for block in sorted(costs, key=costs.__getitem__, reverse=dearest)[:count]:
+                mask[block] = 1
+        return self.cost_of(cost, mask)
 
     def _with(self, mask: Tensor, element: int, cost: Cost) -> float:
         mask = mask.clone()
@@ -207,9 +224,10 @@ class SearchSpace:
         return mask
 
     def sizes_of(self, architecture: Architecture) -> dict[str, tuple[int, int]]:
-        """Kept and total number of elements of every group and stage."""
-        kept_of = {**architecture.groups, **architecture.stages}
-        return {name: (len(kept_of[name]), size) for name, size in zip(self.names, self.units.sizes, strict=True)}
+        """Kept and total number of channels, heads and blocks of every group and stage."""
+        kept = {group.name: len(architecture.groups[group.name]) * group.step for group in self.groups}
+        sizes = {group.name: (kept[group.name], group.members) for group in self.groups}
+        return sizes | {stage.name: (len(architecture.stages[stage.name]), stage.size) for stage in self.stages}
 
     def without(self, names: Iterable[str], reason: str) -> SearchSpace:
         """Return the space with some groups and stages no longer searched."""

@@ -28,11 +28,13 @@ class Units:
     Attributes:
         sizes: number of elements of each unit, [U].
         minimum: fewest elements that may stay, [U].
+        maximum: most elements that may stay, [U].
         steep: whether the unit uses the steeper mask of small units, [U].
     """
 
     sizes: tuple[int, ...]
     minimum: tuple[int, ...]
+    maximum: tuple[int, ...]
     steep: tuple[bool, ...]
 
     @property
@@ -54,6 +56,10 @@ class Units:
         """Slope lambda of equation (3): the temperature is its factor on N, [U]."""
         factors = (SMALL_UNIT_FACTOR if steep else 1.0 for steep in self.steep)
         return torch.tensor([temperature * size * factor for size, factor in zip(self.sizes, factors, strict=True)])
+
+    def lower_ratio(self) -> Tensor:
+        """The smallest pruning ratio of each unit, which keeps its maximum, [U]."""
+        return torch.tensor([1 - most / size for size, most in zip(self.sizes, self.maximum, strict=True)])
 
     def upper_ratio(self) -> Tensor:
         """The largest pruning ratio of each unit, which keeps its minimum, [U]."""

@@ -2,11 +2,37 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any, Self
 
-from pydantic import Field
+from pydantic import Field, ValidationError, model_validator
 
 from dms_bench.spec.base import Spec
+from dms_bench.spec.problems import InvalidSpecError, Problem, problems_of
+
+
+class CoarseSpec(Spec):
+    """How coarsely some groups or stages are searched: in runs of `step`, between `min` and `max`."""
+
+    #: Shell-style pattern of names of width groups, as `dms-bench space` shows them; or
+    groups: str | None = None
+    #: of names of stages.
+    stages: str | None = None
+    #: Channels or heads that share importance and mask.
+    step: Annotated[int, Field(ge=1)] = 1
+    #: Fewest channels, heads or removable blocks that stay.
+    min: Annotated[int, Field(ge=0)] = 0
+    #: Most that stay; all unless given.
+    max: Annotated[int, Field(ge=1)] | None = None
+
+    @model_validator(mode="after")
+    def _of_one_kind(self) -> Self:
+        if (self.groups is None) == (self.stages is None):
+            raise ValueError("needs either 'groups' or 'stages', a pattern of their names")
+        if self.stages is not None and self.step > 1:
+            raise ValueError(f"step {self.step} is for groups: the blocks of stages are searched one by one")
+        if self.max is not None and self.min > self.max:
+            raise ValueError(f"min {self.min} is above max {self.max}")
+        return self
 
 
 class SpaceSpec(Spec):
@@ -16,6 +42,8 @@ class SpaceSpec(Spec):
     depth: bool = True
     #: Shell-style patterns of group and stage names that are left as they are.
     exclude: tuple[str, ...] = ()
+    #: Coarse groups and stages; of several entries for one, the first counts.
+    coarse: tuple[CoarseSpec, ...] = ()
 
 
 class SupernetSpec(Spec):
@@ -28,3 +56,16 @@ class SupernetSpec(Spec):
     #: Path of a safetensors or weights-only checkpoint to start from.
     checkpoint: str | None = None
     space: SpaceSpec = SpaceSpec()
+
+
+def parse_supernet(content: dict[str, Any]) -> SupernetSpec:
+    """Read a supernet that stands by itself, outside of a suite.
+
+    Raises:
+        InvalidSpecError: with a line for each mistake.
+    """
+    try:
+        return SupernetSpec.model_validate(content)
+    except ValidationError as error:
+        found = problems_of(error, content)
+        raise InvalidSpecError([Problem(("supernet", *path), text) for path, text in found]) from None

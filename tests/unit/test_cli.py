@@ -242,6 +242,24 @@ def test_space_as_a_table_with_arguments_and_exclusions(dms_bench, tmp_path):
     assert file.read_text().partition("(found")[0] == out.partition("(found")[0]
 
 
+def test_space_takes_the_fields_of_a_suites_supernet(dms_bench):
+    fields = ("space.coarse=[{groups: '*.fc1', step: 24, min: 96}, {stages: blocks, max: 4}]", "space.exclude=[stream]")
+    options = ("--image-size", 32, *(word for field in fields for word in ("--set", field)))
+    code, out, err = dms_bench("space", "test_vit", *options, "--format", "json")
+    assert (code, err) == (0, "")
+    space = json.loads(out)
+    coarse = {"step": 24, "minimum": 96, "maximum": 192}
+    assert {"name": "blocks.0.mlp.fc1", "size": 192, "heads": False, **coarse} in space["groups"]
+    assert [(stage["size"], stage["minimum"], stage["maximum"]) for stage in space["stages"]] == [(6, 1, 4)]
+    assert space["excluded"]["stream"] == "excluded by the specification"
+    assert space["reachable"]["macs"][1] < space["macs"]
+    out = dms_bench("space", "test_vit", *options)[1]
+    rows = [line.split() for line in out.splitlines()]
+    assert ["blocks.5.mlp.fc1", "width", "96", "to", "192", "of", "192", "by", "24"] in rows
+    assert ["blocks", "blocks", "1", "to", "4", "of", "6"] in rows
+    assert "12 groups with 60 elements" in out
+
+
 @pytest.mark.parametrize(
     ("options", "line"),
     [
@@ -253,6 +271,13 @@ def test_space_as_a_table_with_arguments_and_exclusions(dms_bench, tmp_path):
         (["resnet18", "--arg", "depth"], "--arg 'depth': write it as key=value, for example drop_rate=0.1"),
         (["resnet18", "--arg", "a=[1"], "--arg 'a=[1': write it as key=value, for example drop_rate=0.1"),
         (["resnet18", "--arg", "num_classes=3"], "supernet.args.num_classes is decided by data: leave it out"),
+        (["resnet18", "--set", "space"], "--set 'space': write it as key=value, for example space.depth=false"),
+        (["resnet18", "--set", "model.a=1"], "--set 'model.a=1': model has no fields"),
+        (["resnet18", "--set", "space.wide=1"], "supernet.space.wide: unknown field; did you mean 'width'?"),
+        (
+            ["test_vit", "--set", "space.coarse=[{groups: '*.fc1', step: 7}]"],
+            "supernet.space.coarse: groups '*.fc1': 192 elements of blocks.0.mlp.fc1 in runs of 7; try 6 or 8",
+        ),
         (
             ["resnet18", "--image-size", "0"],
             "Invalid value for '--image-size': Input should be greater than or equal to 1",
