@@ -13,26 +13,31 @@ from dms_bench.errors import UserError, nearest
 
 SuiteFile = Annotated[Path, typer.Argument(metavar="SUITE", help="A suite file (YAML).", show_default=False)]
 Smoke = Annotated[bool, typer.Option("--smoke", help="Lay the suite's `smoke` section over every experiment.")]
+Profile = Annotated[
+    str | None, typer.Option(help="Lay this one of the suite's `profiles` over it.", show_default=False)
+]
 Fresh = Annotated[bool, typer.Option("--fresh", help="Forget the suite's earlier results first.")]
 
 
 def validate(suites: Annotated[list[Path], typer.Argument(metavar="SUITE...", help="Suite files.")]) -> None:
-    """Check suite files, their smoke variants included, and count their trials."""
-    from dms_bench.spec import load_suite, trial_count
+    """Check suite files, their profiles and smoke variants included, and count their trials."""
+    from dms_bench.spec import load_suite, profile_names, trial_count
 
     wrong = []
     for path in suites:
         try:
             suite = load_suite(path)
+            profiles = {name: trial_count(load_suite(path, profile=name)) for name in profile_names(path)}
         except UserError as error:
             wrong.append(str(error))
         else:
-            typer.echo(f"{path}: valid, {trial_count(suite)} trials in {len(suite.experiments)} experiments")
+            others = "".join(f"; profile {name}: {count}" for name, count in profiles.items())
+            typer.echo(f"{path}: valid, {trial_count(suite)} trials in {len(suite.experiments)} experiments{others}")
     if wrong:
         raise UserError("\n".join(wrong))
 
 
-def plan(suite: SuiteFile, smoke: Smoke = False) -> None:
+def plan(suite: SuiteFile, profile: Profile = None, smoke: Smoke = False) -> None:
     """Show the trials of a suite, and how much training they are, without running anything."""
     from rich import box
     from rich.table import Table
@@ -40,7 +45,7 @@ def plan(suite: SuiteFile, smoke: Smoke = False) -> None:
     from dms_bench.runtime.plan import plan, total_macs
     from dms_bench.spec import load_suite
 
-    planned = plan(load_suite(suite, smoke=smoke))
+    planned = plan(load_suite(suite, profile=profile, smoke=smoke))
     table = Table(box=box.SIMPLE_HEAD)
     for heading in ("experiment", "method", "budget", "pipeline", "seed", "hash", "stages (epochs x MACs x samples)"):
         table.add_column(heading, no_wrap=heading != "stages (epochs x MACs x samples)")
@@ -61,6 +66,7 @@ def plan(suite: SuiteFile, smoke: Smoke = False) -> None:
 
 def run(
     suite: SuiteFile,
+    profile: Profile = None,
     smoke: Smoke = False,
     fresh: Fresh = False,
     storage: Annotated[
@@ -75,7 +81,8 @@ def run(
     from dms_bench.spec import load_suite
 
     elsewhere = {name: value for name, value in (("storage", storage), ("tracking", tracking)) if value is not None}
-    return run_suite(load_suite(suite, smoke=smoke).model_copy(update=elsewhere), fresh=fresh)
+    wanted = load_suite(suite, profile=profile, smoke=smoke)
+    return run_suite(wanted.model_copy(update=elsewhere), fresh=fresh)
 
 
 def submit(
@@ -83,13 +90,14 @@ def submit(
     address: Annotated[
         str, typer.Option(help="The dashboard of a Ray cluster.", envvar="RAY_API_SERVER_ADDRESS")
     ] = "http://127.0.0.1:8265",
+    profile: Profile = None,
     smoke: Smoke = False,
     fresh: Fresh = False,
 ) -> int:
     """Run a suite as a job on a Ray cluster; follows its log and ends with its exit code."""
     from dms_bench.runtime.submit import submit
 
-    return submit(suite, address, smoke=smoke, fresh=fresh)
+    return submit(suite, address, profile=profile, smoke=smoke, fresh=fresh)
 
 
 def ls(

@@ -23,7 +23,9 @@ _LOOPBACK = ("127.0.0.1", "localhost", "::1")
 _ENTRYPOINT_RESOURCES = {"node:__internal_head__": 0.001}
 
 
-def submit(suite_path: Path | str, address: str, *, smoke: bool = False, fresh: bool = False) -> int:
+def submit(
+    suite_path: Path | str, address: str, *, profile: str | None = None, smoke: bool = False, fresh: bool = False
+) -> int:
     """Run a suite as a Ray job, print its log as it comes, and return its exit code.
 
     The working folder is packed and unpacked on the cluster; what a job writes there is lost with it.
@@ -32,6 +34,7 @@ def submit(suite_path: Path | str, address: str, *, smoke: bool = False, fresh: 
     Args:
         suite_path: a suite file below the working folder.
         address: of the cluster's dashboard, for example `http://127.0.0.1:8265`.
+        profile: one of the suite's `profiles`.
         smoke: run the suite's `smoke` section.
         fresh: forget the suite's earlier results first.
 
@@ -42,9 +45,9 @@ def submit(suite_path: Path | str, address: str, *, smoke: bool = False, fresh: 
         UserError: the suite is wrong, the cluster does not answer, or the working folder is too large.
         TrialFailure: the cluster is gone before the job has ended.
     """
-    suite = load_suite(Path(suite_path), smoke=smoke)
+    suite = load_suite(Path(suite_path), profile=profile, smoke=smoke)
     client = _client(address)
-    command = entrypoint(suite, Path(suite_path), address, smoke=smoke, fresh=fresh)
+    command = entrypoint(suite, Path(suite_path), address, profile=profile, smoke=smoke, fresh=fresh)
     job = _submit(client, command, suite)
     print(f"submitted {job} to {address}", flush=True)
     try:
@@ -57,7 +60,9 @@ def submit(suite_path: Path | str, address: str, *, smoke: bool = False, fresh: 
         raise TrialFailure(f"{address} no longer answers; whether {job} goes on is unknown: {_line(error)}") from error
 
 
-def entrypoint(suite: Suite, path: Path, address: str, *, smoke: bool = False, fresh: bool = False) -> str:
+def entrypoint(
+    suite: Suite, path: Path, address: str, *, profile: str | None = None, smoke: bool = False, fresh: bool = False
+) -> str:
     """Return the job's command.
 
     Raises:
@@ -67,6 +72,7 @@ def entrypoint(suite: Suite, path: Path, address: str, *, smoke: bool = False, f
     if not path.resolve().is_relative_to(folder):
         raise UserError(f"{path}: only the working folder {folder} is sent to the cluster; put the suite below it")
     words = ["python", "-m", "dms_bench", "run", path.resolve().relative_to(folder).as_posix()]
+    words += ["--profile", profile] if profile else []
     words += ["--smoke"] * smoke + ["--fresh"] * fresh
     local = urlsplit(address).hostname in _LOOPBACK
     storage, tracking = Path(suite.storage).expanduser(), suite.tracking

@@ -1,6 +1,6 @@
 """Suites as data: YAML read by Pydantic, resolved into trials with content hashes. No torch here."""
 
-from dms_bench.spec.load import load_suite, parse_suite
+from dms_bench.spec.load import load_suite, parse_suite, profile_names
 from dms_bench.spec.problems import InvalidSpecError, Problem
 from dms_bench.spec.resolve import grid_points, resolve, resolve_sample, sample_space, trial_count
 from dms_bench.spec.schema import suite_schema
@@ -21,6 +21,7 @@ __all__ = [
     "grid_points",
     "load_suite",
     "parse_suite",
+    "profile_names",
     "resolve",
     "resolve_sample",
     "sample_space",

@@ -55,6 +55,16 @@ def suite_schema() -> dict[str, Any]:
         "defaults": {"$ref": "#/$defs/Overlay", "description": "Laid under every experiment."},
         "smoke": {"$ref": "#/$defs/Overlay", "description": "Laid over every experiment by --smoke."},
     }
+    definitions["Profile"] = {
+        "type": "object",
+        "additionalProperties": False,
+        "properties": {field: value for field, value in suite["properties"].items() if field != "name"},
+    }
+    suite["properties"]["profiles"] = {
+        "type": "object",
+        "additionalProperties": {"$ref": "#/$defs/Profile"},
+        "description": "Laid over the suite by --profile; lists are replaced.",
+    }
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **suite, "$defs": definitions}
 
 

@@ -1,10 +1,10 @@
-"""Every suite that we ship is valid, as it stands and as its smoke variant."""
+"""Every suite that we ship is valid, as it stands, as its profiles and as their smoke variants."""
 
 from pathlib import Path
 
 import pytest
 
-from dms_bench.spec import load_suite, resolve
+from dms_bench.spec import load_suite, profile_names, resolve
 from dms_bench.spec.document import read_document
 
 ROOT = Path(__file__).parents[2]
@@ -27,9 +27,10 @@ def test_a_suite_is_valid_and_says_what_it_is(path):
 
 @pytest.mark.parametrize("path", SUITES, ids=NAMES)
 def test_a_suite_has_a_smoke_variant_that_is_less_work(path):
-    whole, smoke = load_suite(path), load_suite(path, smoke=True)
-    assert smoke.name == f"{whole.name}-smoke"
-    assert sum(map(_epochs, resolve(smoke))) < sum(map(_epochs, resolve(whole)))
+    for profile in (None, *profile_names(path)):
+        whole, smoke = load_suite(path, profile=profile), load_suite(path, profile=profile, smoke=True)
+        assert smoke.name == f"{whole.name}-smoke"
+        assert sum(map(_epochs, resolve(smoke))) < sum(map(_epochs, resolve(whole)))
 
 
 def test_suites_do_not_share_a_name():

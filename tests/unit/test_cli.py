@@ -124,8 +124,8 @@ def test_submit_hands_over_the_suite_and_returns_the_jobs_exit_code(dms_bench, s
     assert dms_bench("submit", suite)[0] == 1
     assert dms_bench("submit", suite, "--address", "http://ray.example:8265", "--smoke", "--fresh")[0] == 1
     assert calls == [
-        (suite, "http://127.0.0.1:8265", {"smoke": False, "fresh": False}),
-        (suite, "http://ray.example:8265", {"smoke": True, "fresh": True}),
+        (suite, "http://127.0.0.1:8265", {"profile": None, "smoke": False, "fresh": False}),
+        (suite, "http://ray.example:8265", {"profile": None, "smoke": True, "fresh": True}),
     ]
 
 

@@ -20,9 +20,9 @@ def _suite(**fields):
 
 
 def test_on_this_machine_results_stay_in_the_working_folder(tmp_path):
-    command = entrypoint(_suite(), tmp_path / "suites" / "quick.yaml", HERE, smoke=True)
+    command = entrypoint(_suite(), tmp_path / "suites" / "quick.yaml", HERE, profile="full", smoke=True)
     assert command == (
-        f"python -m dms_bench run suites/quick.yaml --smoke --storage {tmp_path}/runs "
+        f"python -m dms_bench run suites/quick.yaml --profile full --smoke --storage {tmp_path}/runs "
         f"--tracking sqlite:///{tmp_path}/mlflow.db"
     )
 

@@ -240,6 +240,55 @@ def test_problems_of_the_smoke_variant(document):
     parse_suite(document)
 
 
+def test_a_profile_is_laid_over_the_file(document, experiment):
+    document["defaults"] = {"retrain": {"epochs": 99, "lr": 0.5}}
+    document["smoke"] = {"retrain": {"epochs": 1}}
+    experiment["retrain"] = {"epochs": 3}
+    other = dict(experiment, name="other", retrain={"epochs": 5})
+    document["profiles"] = {"full": {"defaults": {"retrain": {"lr": 0.25}}, "experiments": [other]}}
+
+    def recipes(**options):
+        suite = parse_suite(document, **options)
+        return suite.name, [(trial.experiment, trial.retrain.epochs, trial.retrain.lr) for trial in resolve(suite)]
+
+    assert recipes() == ("suite", [("toys", 3, 0.5)])
+    assert recipes(profile="full") == ("suite-full", [("other", 5, 0.25)])
+    assert recipes(profile="full", smoke=True) == ("suite-full-smoke", [("other", 1, 0.25)])
+
+
+def test_problems_of_a_profile_name_the_place_in_the_file(document, tmp_path):
+    assert problems(document, profile="full") == ["profiles: no profile 'full'; the suite has none"]
+    document["profiles"] = {"full": {"defaults": {"retrain": {"epochs": 0}}}}
+    del document["experiments"][0]["retrain"]["epochs"]
+    assert problems(document, profile="ful") == ["profiles: no profile 'ful'; did you mean 'full'?"]
+    wrong = "profiles.full.defaults.retrain.epochs: 0 must be at least 1"
+    assert problems(document, profile="full") == [wrong]
+    document["experiments"][0]["retrain"]["epochs"] = 1
+    document["profiles"]["full"] = {"defaults": {"retrain": {"lr": -1}}}
+    path = tmp_path / "suite.yaml"
+    path.write_text(yaml.safe_dump(document))
+    with pytest.raises(UserError, match=r"profiles.full.defaults.retrain.lr: -1 must be"):  # though nobody asked for it
+        load_suite(path)
+    document["profiles"]["full"]["defaults"] = {"retrain": {"lr": 1}}
+    document["experiments"][0]["seed"] = -1  # not the profile's mistake
+    assert problems(document, profile="full")[0].startswith("experiments[0].seed: -1")
+
+
+@pytest.mark.parametrize(
+    ("profiles", "line"),
+    [
+        (3, "profiles: 3 is not a mapping"),
+        ({"full": []}, "profiles.full: [] is not a mapping"),
+        ({1: {}}, "profiles: 1 is not a name"),
+        ({"full": {"name": "x"}}, "profiles.full.name: is the suite's name with the profile's, and not to be set"),
+        ({"full": {"experiments": []}}, "profiles.full.experiments: must not be empty"),
+    ],
+)
+def test_profiles_are_partial_suites(document, profiles, line):
+    document["profiles"] = profiles
+    assert problems(document, profile="full") == [line]
+
+
 def test_another_thing_does_not_inherit():
     under = {"supernet": {"model": "a", "args": {"width": 3}}, "method": {"kind": "dms", "temperature": 2}, "x": [1]}
     over = {"supernet": {"model": "b"}, "method": {"kind": "random"}, "x": [2]}
