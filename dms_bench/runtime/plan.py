@@ -5,7 +5,8 @@ respect to activations and to weights). So a stage is estimated as
 
     3 x forward MACs per sample x training samples x epochs,
 
-with the supernet's MACs for pretraining and search, and the target's for retraining. Evaluation is
+with the supernet's MACs for pretraining and search, and the target's for retraining (a network that a method
+brings has its own throughout). Evaluation is
 not counted. The MACs of a network cut for another resource are not known before the search: they are
 taken to shrink as that resource does, with several constraints as the tightest; a latency in
 milliseconds says nothing before it is measured, and counts as the whole supernet.
@@ -22,6 +23,7 @@ from dms_bench.spec.budget import Constraint, LatencyBudget, constraints_of, for
 
 if TYPE_CHECKING:
     from dms_bench.scaling import Count
+    from dms_bench.spec.supernet import SupernetSpec
 
 #: Forward and backward pass of a sample, in forward passes.
 PASSES = 3
@@ -140,9 +142,12 @@ class _Estimator:
     def _stages(self, trial: Trial) -> tuple[StageEstimate, ...]:
         from dms_bench.runtime.work import supernet_hash
 
-        supernet, samples = self._count(trial)
-        whole = float(supernet.macs)
+        network, samples = self._count(trial, trial.network)
+        whole = float(network.macs)
+        supernet, _ = self._count(trial, trial.supernet)
         share = min(_share(trial, constraint, supernet) for constraint in constraints_of(trial.budget))
+        if trial.network != trial.supernet:
+            share = 1.0  # the method's own network is not cut
         stages = (
             ("pretrain", trial.pretrain, whole, supernet_hash(trial)),
             ("search", trial.search, whole, None),
@@ -154,14 +159,14 @@ class _Estimator:
             if recipe is not None
         )
 
-    def _count(self, trial: Trial) -> tuple[Count, int]:
-        """Return the supernet's cost and the number of training samples."""
+    def _count(self, trial: Trial, network: SupernetSpec) -> tuple[Count, int]:
+        """Return a network's cost and the number of training samples."""
         from dms_bench.runtime.spaces import untrained
         from dms_bench.scaling import count
 
-        supernet = untrained(trial.supernet)
-        key = (trial.task.content_hash(), supernet.content_hash())
+        network = untrained(network)
+        key = (trial.task.content_hash(), network.content_hash())
         if key not in self._known:
             task = trial.task.load_implementation()(trial.task, trial.seed)
-            self._known[key] = (count(task.build(supernet), task.example_input()), task.train_samples())
+            self._known[key] = (count(task.build(network), task.example_input()), task.train_samples())
         return self._known[key]

@@ -70,7 +70,7 @@ def describe(
         "format": FORMAT,
         "trial": trial.hash,
         "task": trial.task.model_dump(mode="json"),
-        "supernet": trial.supernet.model_dump(mode="json"),
+        "supernet": trial.network.model_dump(mode="json"),
         "architecture": json.loads(architecture.to_json()),
         "surgery": _SURGERY.dump_python(surgery, mode="json"),
         "sizes": {name: list(sizes) for name, sizes in space.sizes_of(architecture).items()},

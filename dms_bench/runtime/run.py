@@ -58,8 +58,8 @@ def check(trials: Iterable[Trial]) -> None:
     seen: set[object] = set()
     for trial in trials:
         task_key = trial.task.content_hash()
-        supernet_key = (task_key, trial.supernet.content_hash(), trial.pipeline == "DMSnp")
-        budget_key = (*supernet_key, trial.budget, trial.method.uses_budget)
+        supernet_key = (task_key, trial.network.content_hash(), trial.pipeline == "DMSnp")
+        budget_key = (*supernet_key, trial.supernet.content_hash(), trial.budget, trial.method.uses_budget)
         stages = [recipe for recipe in (trial.pretrain, trial.search, trial.retrain) if recipe]
         recipes = {(task_key, recipe.content_hash()): recipe for recipe in stages}
         if {budget_key, *recipes} <= seen:
@@ -70,8 +70,8 @@ def check(trials: Iterable[Trial]) -> None:
         for key, recipe in recipes.items():
             if key not in seen:
                 task.check_recipe(recipe)
-        if supernet_key not in seen and trial.pipeline != "DMSnp":
-            task.build(trial.supernet)  # a missing checkpoint is noticed here
+        if supernet_key not in seen and (trial.pipeline != "DMSnp" or trial.network != trial.supernet):
+            task.build(trial.network)  # a missing checkpoint, or an unknown network, is noticed here
         if trial.method.uses_budget:
             from dms_bench.runtime.budget import check_counted
             from dms_bench.runtime.spaces import space_of

@@ -31,7 +31,7 @@ from dms_bench.runtime.meter import Meter, costs
 from dms_bench.runtime.record import ARCHITECTURE, WEIGHTS, describe, load_weights, save_weights, write_description
 from dms_bench.runtime.spaces import space_of, untrained
 from dms_bench.runtime.storage import StageFolder, WorkFolder, write_atomic
-from dms_bench.scaling import Architecture, Budget, Count, SearchSpace, count, cut, plan_surgery
+from dms_bench.scaling import Architecture, Budget, Count, count, cut, plan_surgery
 from dms_bench.scaling.latency import LatencyModel
 from dms_bench.spec.trial import Trial
 from dms_bench.tasks import Task
@@ -87,7 +87,7 @@ def pretrain_supernet(trial: Trial, folder: WorkFolder, group: Group) -> None:
     with Meter(folder, group.hardware(), writes=group.leads) as meter, meter.stage("pretrain"):
         task: Task = trial.task.load_implementation()(trial.task, trial.seed)
         loop = StageLoop(stage, group, meter)
-        model = task.fit(task.build(trial.supernet), trial.pretrain, loop).cpu()
+        model = task.fit(task.build(trial.network), trial.pretrain, loop).cpu()
         if group.leads:
             save_weights(model, stage.output(WEIGHTS))
             stage.finish((WEIGHTS,), loop.history)
@@ -126,7 +126,7 @@ class _Run:
     def search(self) -> tuple[nn.Module, Architecture]:
         """Return the network that the search finds, ready to be trained on, and what it kept."""
         with self.meter.stage("build"):
-            task, space = self._task(), space_of(self.trial.task, self.trial.supernet)
+            task, space = self._task(), space_of(self.trial.task, self.trial.network)
             budget = self.budget
             model = self._supernet(task)
         stage = self.folder.stage("search")
@@ -180,38 +180,42 @@ class _Run:
 
     def evaluate(self, network: nn.Module, architecture: Architecture) -> TrialResult:
         """Measure the network on the test split, once, and write the result."""
-        task, space, device = self._task(), space_of(self.trial.task, self.trial.supernet), self.group.device
+        task, space, device = self._task(), space_of(self.trial.task, self.trial.network), self.group.device
         with self.meter.stage("evaluate"):
             counted = count(network.cpu(), task.example_input(1))
-            supernet = task.build(untrained(self.trial.supernet))
-            surgery = plan_surgery(supernet, space, architecture)
+            surgery = plan_surgery(task.build(untrained(self.trial.network)), space, architecture)
             description = describe(self.trial, space, architecture, surgery, counted.counter)
             write_description(self.folder.path / ARCHITECTURE, description)
+            validation = task.evaluate(network, "val", device)[self.trial.task.metric]
             metrics = task.evaluate(network, "test", device)
+            supernet = task.build(untrained(self.trial.supernet))
             times = latencies([network, supernet], task.example_input(1), device)
         predicted = None
-        if self.latency_model is not None:
+        if self.latency_model is not None and self.trial.network == self.trial.supernet:
             predicted = space.cost_of(self.latency_model, space.mask(architecture))
-        result = self._result(counted, space, metrics, times, predicted)
+        result = self._result(counted, validation, metrics, times, predicted)
         write_atomic(self.folder.result, result.model_dump_json(indent=1))
         return result
 
     def _result(
         self,
         counted: Count,
-        space: SearchSpace,
+        validation: float,
         metrics: dict[str, float],
         times: list[float],
         predicted: float | None,
     ) -> TrialResult:
         metric = self.trial.task.metric
-        # The prediction is judged, not the measurement, which differs from run to run.
-        found = {"macs": float(counted.macs), "params": float(counted.params), "latency": predicted or 0.0}
-        fidelity = self.latency_model.fidelity if self.latency_model else None
+        space = space_of(self.trial.task, self.trial.supernet)
+        # The prediction is judged where there is one, not the measurement, which differs from run to run.
+        judged = times[0] if predicted is None else predicted
+        found = {"macs": float(counted.macs), "params": float(counted.params), "latency": judged}
+        fidelity = self.latency_model.fidelity if self.latency_model and predicted is not None else None
         shared = costs(self.supernet) if self.supernet else []
         return TrialResult(
             metric=metric,
             value=metrics[metric],
+            validation=validation,
             metrics=metrics,
             macs=counted.macs,
             params=counted.params,
@@ -233,8 +237,9 @@ class _Run:
         return task
 
     def _supernet(self, task: Task) -> nn.Module:
-        """Build the supernet with the weights that the pipeline starts from."""
-        model = task.build(untrained(self.trial.supernet) if self.starts_random else self.trial.supernet)
+        """Build the network that is searched, with the weights that the pipeline starts from."""
+        network = self.trial.network
+        model = task.build(untrained(network) if self.starts_random else network)
         if self.supernet is not None:
             load_weights(model, self.supernet.stage("pretrain").output(WEIGHTS))
         return model

@@ -60,5 +60,6 @@ def supernet_hash(trial: Trial) -> str | None:
     """Return the hash of the supernet's training, equal for all trials that can share it; None if there is none."""
     if trial.pretrain is None or trial.pipeline == "DMSnp":
         return None
-    content = trial.model_dump(mode="json", include={"task", "supernet", "pretrain", "seed"})
+    content = trial.model_dump(mode="json", include={"task", "pretrain", "seed"})
+    content["supernet"] = trial.network.model_dump(mode="json")
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]

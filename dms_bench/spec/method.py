@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import ClassVar
 
 from dms_bench.spec.plugins import PluginSpec
+from dms_bench.spec.supernet import SupernetSpec
 
 
 class MethodSpec(PluginSpec):
@@ -18,3 +19,7 @@ class MethodSpec(PluginSpec):
     def label(self) -> str:
         """Return the method as the leaderboard prints it."""
         return self.kind
+
+    def network(self, supernet: SupernetSpec) -> SupernetSpec:
+        """Return the network that the method starts from: the supernet, unless it brings one of its own."""
+        return supernet

@@ -69,7 +69,7 @@ class Trial(Spec):
             raise ValueError(f"method {self.method.kind!r} trains during its search: give a 'search' recipe")
         if self.retrain is None and self.pipeline != "DMSp-":
             raise ValueError(f"pipeline {self.pipeline!r} retrains what it found: give a 'retrain' recipe")
-        ready = self.supernet.pretrained or self.supernet.checkpoint
+        ready = self.network.pretrained or self.network.checkpoint
         if self.pipeline != "DMSnp" and self.pretrain is None and not ready:
             raise ValueError(
                 f"pipeline {self.pipeline!r} starts from a trained supernet: give a 'pretrain' recipe, "
@@ -93,6 +93,11 @@ class Trial(Spec):
         if self.pipeline == "DMSp-":
             unused["retrain"] = None
         return self.model_copy(update=unused)
+
+    @property
+    def network(self) -> SupernetSpec:
+        """The network that is trained and cut: the supernet, unless the method brings its own."""
+        return self.method.network(self.supernet)
 
     @property
     def hash(self) -> str:

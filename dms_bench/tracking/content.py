@@ -66,6 +66,7 @@ def result_metrics(result: TrialResult) -> dict[str, float]:
     found: dict[str, float | None] = {
         **{names.measured(name): value for name, value in result.metrics.items()},
         names.measured(result.metric): result.value,
+        names.validated(result.metric): result.validation,
         "macs": result.macs,
         "params": result.params,
         "supernet_macs": result.supernet_macs,

@@ -43,6 +43,11 @@ def measured(name: str) -> str:
     return f"test/{name}"
 
 
+def validated(name: str) -> str:
+    """Name of a measure of the final network on the validation split."""
+    return f"val/{name}"
+
+
 def target(constraint: str) -> str:
     """Name of the absolute target of `macs`, `params` or `latency` (milliseconds)."""
     return f"target_{constraint}"

@@ -38,6 +38,8 @@ class TrialResult(_Record):
     #: The measure that the leaderboard ranks by, and its value on the test split.
     metric: str
     value: float
+    #: The same measure of the same network on the validation split: what settings are chosen by.
+    validation: float | None = None
     #: Everything measured on the test split, the metric included.
     metrics: dict[str, float] = Field(default_factory=dict)
     #: Multiply-accumulates of one forward pass of one sample.

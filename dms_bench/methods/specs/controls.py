@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
+
+from pydantic import Field
 
 from dms_bench.spec.method import MethodSpec
+from dms_bench.spec.supernet import SpaceSpec, SupernetSpec
 
 
 class Uniform(MethodSpec):
@@ -30,3 +33,23 @@ class Supernet(MethodSpec):
     uses_budget: ClassVar[bool] = False
 
     kind: Literal["supernet"] = "supernet"
+
+
+class Designed(MethodSpec):
+    """Another network, not cut: what people have designed for that budget."""
+
+    #: Keeps all of the network that `network` names.
+    implementation: ClassVar[str] = "dms_bench.methods.supernet:KeepSupernet"
+
+    kind: Literal["designed"] = "designed"
+    #: The network and its arguments, as in `supernet`.
+    model: str
+    args: dict[str, Any] = Field(default_factory=dict)
+
+    def label(self) -> str:
+        """Return the network's name."""
+        return f"designed {self.model}"
+
+    def network(self, supernet: SupernetSpec) -> SupernetSpec:
+        """Return the designed network, of which nothing is searched."""
+        return SupernetSpec(model=self.model, args=self.args, space=SpaceSpec(width=False, depth=False))

@@ -1,0 +1,132 @@
+"""How much each element of a search space matters, by the weights that belong to it.
+
+The scores are those of torch-pruning's importance estimators (Fang et al. 2023), on our elements instead of its
+dependency groups; tests compare the two. As there, the weights of convolutions and linear layers count, with the
+scales of some norms; biases and depthwise convolutions do not.
+
+Shape legend:
+    E: elements of all units
+    G: width groups
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
+
+from dms_bench.scaling import SearchSpace
+
+#: Score of every entry of a weight, in its shape.
+Saliency = Callable[[nn.Parameter], Tensor]
+
+
+@dataclass(frozen=True)
+class _Part:
+    """A dimension of a weight, and the element of each index along it (-1: always stays)."""
+
+    weight: nn.Parameter
+    dim: int
+    elements: Tensor
+    #: The layer makes these elements; else it reads or normalises them.
+    makes: bool
+
+
+def magnitude(p: int) -> Saliency:
+    """Return |w|^p: summed, the p-th power of a norm."""
+    return lambda weight: weight.detach().abs().pow(p)
+
+
+def taylor(weight: nn.Parameter) -> Tensor:
+    """Return |w dL/dw|, with the gradient that has been accumulated; 0 where there is none."""
+    return torch.zeros_like(weight) if weight.grad is None else (weight.detach() * weight.grad).abs()
+
+
+def maker_scores(model: nn.Module, space: SearchSpace, saliency: Saliency) -> Tensor:
+    """Score elements by the first layer, in the order of modules, that makes them, [E].
+
+    Where several indices of that layer make one element (a head's), it is scored by their mean, so that
+    elements of different kinds compare. This is `group_reduction="first", normalizer=None`.
+    """
+    total = space.units.total + 1
+    scores = torch.zeros(total, dtype=torch.float64)
+    made = torch.zeros(total, dtype=torch.bool)
+    for part in _parts(model, space, norms=()):
+        if part.makes:
+            indices = torch.bincount(_places(part, total), minlength=total)
+            fresh = (indices > 0) & ~made
+            scores[fresh] = (_summed(part, saliency, total) / indices.clamp(min=1))[fresh]
+            made |= fresh
+    return scores[:-1]
+
+
+def shared_scores(
+    model: nn.Module, space: SearchSpace, saliency: Saliency, norms: tuple[type[nn.Module], ...]
+) -> Tensor:
+    """Score elements by all layers that make, read or normalise them, relative to their group's mean, [E].
+
+    This is `group_reduction="mean", normalizer="mean"`.
+
+    Args:
+        model: the network.
+        space: its search space.
+        saliency: of a weight's entries.
+        norms: the norms whose scales count.
+    """
+    units = space.units
+    scores, parts = torch.zeros(units.total + 1, dtype=torch.float64), torch.zeros(len(units.sizes))
+    for part in _parts(model, space, norms):
+        scores += _summed(part, saliency, len(scores))
+        parts[sorted(_groups(part, units.owner))] += 1
+    mean = scores[:-1] / parts.clamp(min=1)[units.owner]
+    sums = torch.zeros(len(units.sizes), dtype=torch.float64).index_add_(0, units.owner, mean)
+    level = sums / torch.tensor(units.sizes)
+    return mean / level.where(level > 0, 1.0)[units.owner]
+
+
+def topologies(model: nn.Module, space: SearchSpace) -> Tensor:
+    """Number the kinds of width groups: equal for groups that lie along the same kinds of parameters, [G]."""
+    owner, modules = space.units.owner, dict(model.named_modules())
+    found: list[list[str]] = [["heads"] if group.heads else [] for group in space.groups]
+    for (name, dim), elements in space.slices.items():
+        parent, _, leaf = name.rpartition(".")
+        for group in owner[elements[elements >= 0]].unique().tolist():
+            found[group].append(f"{type(modules[parent]).__name__}.{leaf} {dim}")
+    kinds = [tuple(sorted(parts)) for parts in found]
+    numbers = {kind: number for number, kind in enumerate(dict.fromkeys(kinds))}
+    return torch.tensor([numbers[kind] for kind in kinds], dtype=torch.long)
+
+
+def _parts(model: nn.Module, space: SearchSpace, norms: tuple[type[nn.Module], ...]) -> Iterator[_Part]:
+    """Yield the weights that count, in the order of modules, outputs before inputs."""
+    for name, module in model.named_modules():
+        layer = isinstance(module, nn.Linear | _ConvNd)
+        depthwise = isinstance(module, _ConvNd) and module.groups == module.out_channels > 1
+        if not isinstance(module.weight if layer or isinstance(module, norms) else None, nn.Parameter) or depthwise:
+            continue
+        output = 1 if isinstance(module, _ConvTransposeNd) else 0
+        for dim in (output, 1 - output) if layer else (0,):
+            elements = space.slices.get((f"{name}.weight" if name else "weight", dim))
+            if elements is not None:
+                yield _Part(module.weight, dim, elements, makes=layer and dim == output)
+
+
+def _places(part: _Part, total: int) -> Tensor:
+    """Where each index goes in a vector of elements whose last place collects what always stays."""
+    return torch.where(part.elements >= 0, part.elements, total - 1)
+
+
+def _summed(part: _Part, saliency: Saliency, total: int) -> Tensor:
+    """Sum a part's score over everything but its elements, [total]."""
+    entries = saliency(part.weight).double().cpu()
+    others = [dim for dim in range(entries.dim()) if dim != part.dim]
+    own = entries.sum(others) if others else entries
+    return torch.zeros(total, dtype=torch.float64).index_add_(0, _places(part, total), own)
+
+
+def _groups(part: _Part, owner: Tensor) -> set[int]:
+    """Return the units that a part has elements of."""
+    return set(owner[part.elements[part.elements >= 0]].unique().tolist())
