@@ -93,7 +93,7 @@ def topologies(model: nn.Module, space: SearchSpace) -> Tensor:
     found: list[list[str]] = [["heads"] if group.heads else [] for group in space.groups]
     for (name, dim), elements in space.slices.items():
         parent, _, leaf = name.rpartition(".")
-        for group in owner[elements[elements >= 0]].unique().tolist():
+        for group in set(owner[elements[elements >= 0]].tolist()):
             found[group].append(f"{type(modules[parent]).__name__}.{leaf} {dim}")
     kinds = [tuple(sorted(parts)) for parts in found]
     numbers = {kind: number for number, kind in enumerate(dict.fromkeys(kinds))}
@@ -129,4 +129,4 @@ def _summed(part: _Part, saliency: Saliency, total: int) -> Tensor:
 
 def _groups(part: _Part, owner: Tensor) -> set[int]:
     """Return the units that a part has elements of."""
-    return set(owner[part.elements[part.elements >= 0]].unique().tolist())
+    return set(owner[part.elements[part.elements >= 0]].tolist())
