@@ -7,11 +7,14 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
+from dms_bench.errors import UserError
 from dms_bench.report.records import Record, read_records
 from dms_bench.report.statistics import Estimate, estimate, paired_difference
 from dms_bench.tracking import names
 
-CONTROL, CEILING = "random", "supernet"
+CONTROL, CEILING, OURS = "random", "supernet", "dms"
+#: Settings that belong to a method alone: those it is tuned by. All others are part of the comparison.
+_OWN_SETTINGS = ("method.", "search.")
 #: What trials of one row may differ in: the seed, and what rows are grouped by anyway.
 _NOT_A_SETTING = ("seed", "experiment", "pipeline", "method.kind", "budget.")
 
@@ -44,6 +47,7 @@ class Row:
     unfinished: int
     #: Trials whose network is more than 1 % off the budget.
     budget_missed: int
+    #: Seeds that both have.
     delta_n: int
     public_device_days: float | None
     device_kind: str
@@ -56,6 +60,14 @@ class Row:
     supernet_params: float | None
     supernet_latency_ms: float | None
     higher_is_better: bool
+    #: Likewise to `dms`; None where it was run with several settings, none of which is chosen.
+    delta_dms: float | None
+    delta_dms_ci95: float | None
+    delta_dms_n: int
+    #: Mean on the validation split.
+    validation: float | None
+    #: Settings of the method's own that were tried; this row has the best of them by `validation`, or the only one.
+    settings_tried: int
     #: The budget as a number, for ordering.
     budget_order: float
     failed_trials: tuple[str, ...]
@@ -63,21 +75,41 @@ class Row:
     environment: dict[str, tuple[str, ...]] = field(repr=False)
 
 
-def leaderboard(uri: str, suite: str | None = None) -> list[Row]:
-    """Return a row per task, model, budget and method of a suite (default: of all suites), best first.
+def leaderboard(uri: str, suite: str | None = None, *, tuned: bool = False) -> list[Row]:
+    """Return a row per task, model, budget, method and setting of a suite (default: of all suites), best first.
+
+    Args:
+        uri: tracking URI.
+        suite: name of the suite.
+        tuned: show one setting of each method, the one with the best mean on the validation split over seeds.
 
     Raises:
-        UserError: no such store or suite, or it has no trials.
+        UserError: no such store or suite, it has no trials, or none that settings can be chosen by.
     """
-    return rows(read_records(uri, suite))
+    return rows(read_records(uri, suite), tuned=tuned)
 
 
-def rows(records: Sequence[Record]) -> list[Row]:
+def rows(records: Sequence[Record], *, tuned: bool = False) -> list[Row]:
     """Aggregate trials over their seeds."""
     blocks: dict[tuple[str, ...], list[Record]] = defaultdict(list)
     for record in records:
         blocks[_block(record)].append(record)
-    return [row for key in sorted(blocks) for row in _block_rows(blocks[key])]
+    return [row for key in sorted(blocks) for row in _block_rows(blocks[key], tuned)]
+
+
+@dataclass(frozen=True)
+class _Group:
+    """The trials of a row: one setting of a method at one budget."""
+
+    records: Sequence[Record]
+    #: The settings to name in the row, and those that the method's other trials differ in.
+    shown: tuple[str, ...]
+    varied: frozenset[str]
+    tried: int
+
+    @property
+    def kind(self) -> str:
+        return self.records[0].tags[names.METHOD]
 
 
 def _block(record: Record) -> tuple[str, ...]:
@@ -85,33 +117,81 @@ def _block(record: Record) -> tuple[str, ...]:
     return (record.suite, tags[names.EXPERIMENT], tags[names.TASK], tags[names.MODEL], tags[names.PIPELINE])
 
 
-def _block_rows(records: Sequence[Record]) -> list[Row]:
-    by_kind: dict[str, list[Record]] = defaultdict(list)
+def _block_rows(records: Sequence[Record], tuned: bool) -> list[Row]:
+    methods: dict[tuple[str, str], list[Record]] = defaultdict(list)
     for record in records:
-        by_kind[record.tags[names.METHOD]].append(record)
-    settings = {kind: varied_settings(members) for kind, members in by_kind.items()}
+        methods[record.tags[names.METHOD], _name(record)].append(record)
+    groups = [group for members in methods.values() for group in _groups(members, tuned)]
+    return sorted(
+        (_row(group, _rivals(group, groups, CONTROL), _rivals(group, groups, OURS)) for group in groups), key=_order
+    )
+
+
+def _groups(records: Sequence[Record], tuned: bool) -> list[_Group]:
+    """Part one method's trials into rows."""
+    varied = varied_settings(records)
+    own = [name for name in varied if tuned and name.startswith(_OWN_SETTINGS)]
+    others = [name for name in varied if name not in own]
+    parts: dict[tuple[str, ...], list[Record]] = defaultdict(list)
+    for record in records:
+        parts[(_budget(record), *_values(record, others))].append(record)
     found = []
-    for kind, members in by_kind.items():
-        groups: dict[tuple[str, ...], list[Record]] = defaultdict(list)
-        for record in members:
-            groups[(_budget(record), *(record.params.get(name, "-") for name in settings[kind]))].append(record)
-        for group in groups.values():
-            controls = by_kind.get(CONTROL, []) if kind not in (CONTROL, CEILING) else []
-            shared = set(settings[kind]) | set(settings.get(CONTROL, ()))
-            found.append(_row(group, settings[kind], _matching(controls, group[0], shared)))
-    return sorted(found, key=_order)
+    for part in parts.values():
+        candidates: dict[tuple[str, ...], list[Record]] = defaultdict(list)
+        for record in part:
+            candidates[_values(record, own)].append(record)
+        chosen = part if len(candidates) == 1 else _best(list(candidates.values()))
+        found.append(_Group(chosen, tuple(varied), frozenset(varied), len(candidates)))
+    return found
+
+
+def _best(candidates: Sequence[list[Record]]) -> list[Record]:
+    """Return the trials of the setting with the best mean on the validation split; the test split has no say.
+
+    Only settings with as many finished seeds as any are considered: a mean over fewer may be luck.
+
+    Raises:
+        UserError: none has a value on the validation split.
+    """
+    first = candidates[0][0]
+    sign = 1 if _higher_is_better(first) else -1
+    measured = [(_validation(records), records) for records in candidates]
+    seeds = max(found.n for found, _ in measured)
+    if seeds == 0:
+        raise UserError(
+            f"{_name(first)} at {_budget(first)} was run with {len(candidates)} settings, and none has a finished trial "
+            "with a value on the validation split to choose by"
+        )
+    return max(
+        ((sign * (found.mean or 0.0), records) for found, records in measured if found.n == seeds),
+        key=lambda pair: pair[0],
+    )[1]
+
+
+def _validation(records: Sequence[Record]) -> Estimate:
+    done = (record for record in records if record.status == names.FINISHED)
+    return estimate([value for record in done if (value := record.validation) is not None and math.isfinite(value)])
+
+
+def _rivals(ours: _Group, groups: Sequence[_Group], kind: str) -> list[Record]:
+    """Return the trials of another method that ours are paired with; none where its setting would be a choice."""
+    if ours.kind in (kind, CEILING) or ours.kind == CONTROL:
+        return []
+    theirs = [group for group in groups if group.kind == kind]
+    varied = ours.varied.union(*(group.varied for group in theirs))
+    found = _matching([record for group in theirs for record in group.records], ours.records[0], varied)
+    several = found and any(name.startswith(_OWN_SETTINGS) for name in varied_settings(found))
+    return [] if several else found
 
 
 def varied_settings(records: Sequence[Record]) -> list[str]:
     """Return the dotted fields in which trials of one method differ, apart from seed and budget."""
-    values: dict[str, set[str | None]] = {}
-    for name in sorted({name for record in records for name in record.params}):
-        if not name.startswith(_NOT_A_SETTING):
-            values[name] = {record.params.get(name) for record in records}
-    return [name for name, seen in values.items() if len(seen) > 1]
+    seen = {name for record in records for name in record.params}
+    same = set(records[0].params.items()).intersection(*(record.params.items() for record in records))
+    return sorted(name for name in seen - dict(same).keys() if not name.startswith(_NOT_A_SETTING))
 
 
-def _matching(controls: Iterable[Record], ours: Record, settings: set[str]) -> list[Record]:
+def _matching(controls: Iterable[Record], ours: Record, settings: Iterable[str]) -> list[Record]:
     """Return the controls at our budget that agree with us in every setting that both have.
 
     A method's own options are its own; the recipe of the search is missing where a method trains nothing.
@@ -125,19 +205,20 @@ def _matching(controls: Iterable[Record], ours: Record, settings: set[str]) -> l
     ]
 
 
-def _row(group: Sequence[Record], settings: Sequence[str], controls: Sequence[Record]) -> Row:
-    first = group[0]
+def _row(group: _Group, controls: Sequence[Record], dms: Sequence[Record]) -> Row:
+    records = group.records
+    first = records[0]
     tags = first.tags
-    done = [record for record in group if record.status == names.FINISHED]
+    done = [record for record in records if record.status == names.FINISHED]
     values = _by_seed(done)
     measured = estimate(list(values.values()))
-    delta = paired_difference(values, _by_seed(controls)) if controls else Estimate(None, None, 0)
-    statuses = [record.status for record in group]
+    delta, delta_dms = (paired_difference(values, _by_seed(rivals)) for rivals in (controls, dms))
+    statuses = [record.status for record in records]
     return Row(
         task=tags[names.TASK],
         model=tags[names.MODEL],
         budget=_budget(first),
-        method=_label(first, settings),
+        method=_label(first, group.shown),
         metric=tags[names.METRIC],
         mean=measured.mean,
         ci95=measured.ci95,
@@ -163,10 +244,15 @@ def _row(group: Sequence[Record], settings: Sequence[str], controls: Sequence[Re
         supernet_macs=_mean(done, "supernet_macs"),
         supernet_params=_mean(done, "supernet_params"),
         supernet_latency_ms=_mean(done, "supernet_latency_ms"),
-        higher_is_better=tags.get(names.HIGHER_IS_BETTER, "true") == "true",
+        higher_is_better=_higher_is_better(first),
+        delta_dms=delta_dms.mean,
+        delta_dms_ci95=delta_dms.ci95,
+        delta_dms_n=delta_dms.n,
+        validation=_validation(records).mean,
+        settings_tried=group.tried,
         budget_order=-math.inf if tags[names.METHOD] == CEILING else float(tags.get(names.BUDGET_ORDER, "inf")),
-        failed_trials=tuple(sorted(record.name for record in group if record.status == names.FAILED)),
-        environment=_environment(group),
+        failed_trials=tuple(sorted(record.name for record in records if record.status == names.FAILED)),
+        environment=_environment(records),
     )
 
 
@@ -174,10 +260,23 @@ def _budget(record: Record) -> str:
     return "-" if record.tags[names.METHOD] == CEILING else record.tags[names.BUDGET]
 
 
+def _name(record: Record) -> str:
+    """Return the method's label, which says what of its settings makes it another method."""
+    return record.tags.get(names.METHOD_LABEL, record.tags[names.METHOD])
+
+
+def _higher_is_better(record: Record) -> bool:
+    return record.tags.get(names.HIGHER_IS_BETTER, "true") == "true"
+
+
+def _values(record: Record, settings: Iterable[str]) -> tuple[str, ...]:
+    return tuple(record.params.get(name, "-") for name in settings)
+
+
 def _label(record: Record, settings: Sequence[str]) -> str:
-    shown = ", ".join(f"{name.removeprefix('method.')}={record.params.get(name, '-')}" for name in settings)
-    label = record.tags.get(names.METHOD_LABEL, record.tags[names.METHOD])
-    return f"{label} ({shown})" if shown else label
+    values = zip(settings, _values(record, settings), strict=True)
+    shown = ", ".join(f"{name.removeprefix('method.')}={value}" for name, value in values)
+    return f"{_name(record)} ({shown})" if shown else _name(record)
 
 
 def _by_seed(records: Iterable[Record]) -> dict[int, float]:

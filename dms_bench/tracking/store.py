@@ -75,7 +75,7 @@ def check(uri: str) -> None:
             _check_file(path, uri)
         except OSError as error:
             raise UserError(f"tracking {uri}: {error.strerror}: {error.filename}") from error
-        if not _has_tables(path):
+        if not has_tables(path):
             return  # made by `open_suite`
     with _impatient():
         connect(uri)
@@ -93,7 +93,7 @@ def connect(uri: str, *, create: bool = False) -> Any:
     """
     uri = resolve_uri(uri)
     path = sqlite_path(uri)
-    if path is not None and not create and not _has_tables(path):
+    if path is not None and not create and not has_tables(path):
         raise UserError(f"tracking {uri}: no results there; run a suite first or name another store")
     try:
         with _alone_in(path.parent) if path is not None and create else nullcontext():
@@ -127,13 +127,13 @@ def _check_file(path: Path, uri: str) -> None:
     for place in (folder, path):  # SQLite writes its journal beside the file
         if place.exists() and not os.access(place, os.R_OK | os.W_OK):
             raise UserError(f"tracking {uri}: no permission to write {place}")
-    if path.exists() and path.stat().st_size and not _has_tables(path):
+    if path.exists() and path.stat().st_size and not has_tables(path):
         with closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True)) as database:
             if database.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
                 raise UserError(f"tracking {uri}: this is another program's database, not MLflow's")
 
 
-def _has_tables(path: Path) -> bool:
+def has_tables(path: Path) -> bool:
     """Tell whether the SQLite file exists and holds MLflow's tables.
 
     Raises:

@@ -264,7 +264,8 @@ def test_what_a_suite_may_say():
         "name": "s",
         "experiments": [
             {
-                "name": "e", "task": {"kind": "classification", "data": "glyphs"}, "supernet": {"model": "resnet18"}, "retrain": {"epochs": 1, "lr": 0.1},
+                "name": "e", "task": {"kind": "classification", "data": "glyphs"}, "supernet": {"model": "resnet18"},
+                "retrain": {"epochs": 1, "lr": 0.1},
                 "budget": {"kind": "macs", "target": "30%"},
                 "sweep": {"grid": {"method": ["l1", {"kind": "l1", "scope": "global"}, "taylor", "isomorphic"]}},
             }

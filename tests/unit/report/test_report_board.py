@@ -151,14 +151,3 @@ def test_experiments_of_others_in_the_store_do_not_matter(
     client.create_run(client.create_experiment("somebody else's"))
     publish(make_trial("dms", 0), 0.5)
     assert [row.suite for row in leaderboard(store)] == ["paper"]
-
-
-def test_many_trials_are_read_in_pages(
-    publish: Publish, make_trial: Callable[..., Trial], store: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from dms_bench.tracking import suite_run
-
-    monkeypatch.setattr(suite_run, "_PAGE", 3)
-    for seed in range(8):
-        publish(make_trial("dms", seed), 0.5)
-    assert [row.n for row in leaderboard(store)] == [8]
