@@ -24,14 +24,18 @@ _TRACKING = "sqlite:///mlflow.db"
 def leaderboard(
     suite: Suite = None,
     format: Annotated[Format, typer.Option("--format", "-f", help="How to write it.")] = "table",
+    tuned: Annotated[
+        bool,
+        typer.Option("--tuned", help="Show one setting of each method: the best on the validation split, over seeds."),
+    ] = False,
     output: Output = None,
     tracking: Tracking = _TRACKING,
 ) -> None:
-    """Compare methods: metric, interval, cost, and difference to random architectures."""
+    """Compare methods: metric, interval, cost, and paired differences to random architectures and to DMS."""
     from dms_bench.report import leaderboard, render
 
     title = f"Leaderboard: {suite}" if suite else "Leaderboard"
-    write(render(leaderboard(tracking, suite), format, title), output)
+    write(render(leaderboard(tracking, suite, tuned=tuned), format, title), output)
 
 
 def show(trial: Trial, suite: Suite = None, tracking: Tracking = _TRACKING) -> None:

@@ -159,8 +159,8 @@ def _best(candidates: Sequence[list[Record]]) -> list[Record]:
     seeds = max(found.n for found, _ in measured)
     if seeds == 0:
         raise UserError(
-            f"{_name(first)} at {_budget(first)} was run with {len(candidates)} settings, and none has a finished trial "
-            "with a value on the validation split to choose by"
+            f"{_name(first)} at {_budget(first)} was run with {len(candidates)} settings, and none has a finished "
+            "trial with a value on the validation split to choose by"
         )
     return max(
         ((sign * (found.mean or 0.0), records) for found, records in measured if found.n == seeds),
@@ -175,7 +175,7 @@ def _validation(records: Sequence[Record]) -> Estimate:
 
 def _rivals(ours: _Group, groups: Sequence[_Group], kind: str) -> list[Record]:
     """Return the trials of another method that ours are paired with; none where its setting would be a choice."""
-    if ours.kind in (kind, CEILING) or ours.kind == CONTROL:
+    if ours.kind in (kind, CEILING):
         return []
     theirs = [group for group in groups if group.kind == kind]
     varied = ours.varied.union(*(group.varied for group in theirs))

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from itertools import groupby
 
 from dms_bench.report import format as fmt
-from dms_bench.report.board import Row
+from dms_bench.report.board import CEILING, CONTROL, Row
 
-COLUMNS = ("budget", "method", "{metric}", "n", "MACs", "params", "latency", "search", "Δ random")
 _SHOWN_FAILURES = 5
+#: What a narrow terminal can do without, in this order.
+_LEAVE_OUT = ("latency", "params", "MACs")
+#: Blank characters between two columns of a terminal's table, and around them all.
+_GAP, _EDGES = 2, 2
 
 
 @dataclass(frozen=True)
@@ -32,24 +35,49 @@ class Block:
     title: str
     columns: tuple[str, ...]
     lines: tuple[Line, ...]
+    #: Columns that were left out for want of room.
+    left_out: tuple[str, ...] = ()
 
     @property
     def rows(self) -> list[Row]:
         """The block's rows."""
         return [line.row for line in self.lines]
 
+    @property
+    def width(self) -> int:
+        """Characters of the longest line."""
+        texts = zip(self.columns, *(line.cells for line in self.lines), strict=True)
+        return sum(max(map(len, column)) for column in texts) + _GAP * (len(self.columns) - 1) + _EDGES
+
+    def fitted(self, width: int) -> Block:
+        """Return the block without columns that can be done without, where it is wider than `width` characters."""
+        block = self
+        for column in _LEAVE_OUT:
+            if block.width <= width:
+                break
+            place = block.columns.index(column)
+            block = replace(
+                block,
+                columns=_without(block.columns, place),
+                lines=tuple(replace(line, cells=_without(line.cells, place)) for line in block.lines),
+                left_out=(*block.left_out, column),
+            )
+        return block
+
 
 def blocks(rows: Sequence[Row]) -> list[Block]:
     """Group rows, in their order, into comparable blocks."""
     several = len({row.suite for row in rows}) > 1
     found = []
-    for _, members in groupby(rows, key=lambda row: (row.suite, row.experiment, row.task, row.model, row.pipeline)):
-        block = list(members)
+    for _, comparable in groupby(rows, key=lambda row: (row.suite, row.experiment, row.task, row.model, row.pipeline)):
+        block = list(comparable)
         first = block[0]
         experiment = f"{first.suite}/{first.experiment}" if several else first.experiment
-        lines = [line for _, budget in groupby(block, key=lambda row: row.budget) for line in _lines(list(budget))]
-        columns = tuple(column.format(metric=fmt.heading(first.metric)) for column in COLUMNS)
-        found.append(Block(f"{experiment}: {first.task}, {first.model}, {first.pipeline}", columns, tuple(lines)))
+        columns = _columns(block)
+        budgets = [list(members) for _, members in groupby(block, key=lambda row: row.budget)]
+        lines = tuple(line for members in budgets for line in _lines(members, columns))
+        headings = ("budget", *(column.heading for column in columns))
+        found.append(Block(f"{experiment}: {first.task}, {first.model}, {first.pipeline}", headings, lines))
     return found
 
 
@@ -58,8 +86,18 @@ def footnotes(rows: Sequence[Row]) -> list[str]:
     notes = ["± is the 95 % interval (Student's t) over n seeds; the best mean of each budget is set in bold."]
     if any(row.delta_random is not None for row in rows):
         notes.append("Δ random: mean difference to random architectures at the same budget, paired by seed.")
-    if any(row.kind == "supernet" for row in rows):
+    if any(row.delta_dms is not None for row in rows):
+        notes.append("Δ dms: the same, to DMS.")
+    tried = {row.settings_tried for row in rows if row.kind not in (CONTROL, CEILING)}
+    if tried - {1}:
+        equal = "" if len(tried) == 1 else " Methods were not given equally many."
+        notes.append(f"tried: settings of the method; shown is the best on the validation split over seeds.{equal}")
+    if any(row.public_device_days for row in rows):
+        notes.append("search: cost of each searched network. public: of what is trained once for many (pretraining).")
+    if any(row.kind == CEILING for row in rows):
         notes.append("supernet: not cut, the ceiling for every budget.")
+    if any(row.kind == "designed" for row in rows):
+        notes.append("designed: another network, not cut, trained by the same recipe.")
     if any(row.n == 1 for row in rows):
         notes.append("n = 1: a single seed, no interval.")
     if any(row.budget_missed for row in rows):
@@ -78,27 +116,56 @@ def footnotes(rows: Sequence[Row]) -> list[str]:
     return notes
 
 
-def _lines(rows: Sequence[Row]) -> list[Line]:
+@dataclass(frozen=True)
+class _Column:
+    heading: str
+    cell: Callable[[Row], str]
+
+
+def _columns(rows: Sequence[Row]) -> list[_Column]:
+    """Return the columns behind the budget that say anything in a block."""
+    columns = [
+        _Column("method", lambda row: row.method + _marks(row)),
+        _Column(fmt.heading(rows[0].metric), lambda row: fmt.measure(row.metric, row.mean, row.ci95)),
+        _Column("n", lambda row: str(row.n)),
+    ]
+    if any(row.settings_tried > 1 for row in rows):
+        columns.append(_Column("tried", lambda row: str(row.settings_tried)))
+    columns += [
+        _Column("MACs", lambda row: fmt.count(row.macs)),
+        _Column("params", lambda row: fmt.count(row.params)),
+        _Column("latency", lambda row: fmt.milliseconds(row.latency_ms)),
+        _Column("search", lambda row: fmt.cost(row.search_device_days, row.device_kind)),
+    ]
+    if any(row.public_device_days for row in rows):
+        columns.append(_Column("public", lambda row: fmt.cost(row.public_device_days, row.device_kind)))
+    columns.append(_Column("Δ random", lambda row: _difference(row, row.delta_random, row.delta_random_ci95)))
+    if any(row.delta_dms is not None for row in rows):
+        columns.append(_Column("Δ dms", lambda row: _difference(row, row.delta_dms, row.delta_dms_ci95)))
+    return columns
+
+
+def _lines(rows: Sequence[Row], columns: Sequence[_Column]) -> list[Line]:
+    """Return the lines of one budget."""
     means = [row.mean for row in rows if row.mean is not None and row.mean == row.mean]
     best = (max if rows[0].higher_is_better else min)(means) if len(means) > 1 else None
     return [
-        Line(_cells(row, index == 0), row.mean == best and best is not None, index == 0, row)
+        Line(
+            ("" if index else row.budget, *(column.cell(row) for column in columns)),
+            best=row.mean == best and best is not None,
+            opens=index == 0,
+            row=row,
+        )
         for index, row in enumerate(rows)
     ]
 
 
-def _cells(row: Row, opens: bool) -> tuple[str, ...]:
-    return (
-        row.budget if opens else "",
-        row.method + _marks(row),
-        fmt.measure(row.metric, row.mean, row.ci95),
-        str(row.n),
-        fmt.count(row.macs),
-        fmt.count(row.params),
-        fmt.milliseconds(row.latency_ms),
-        fmt.cost(row.search_device_days, row.device_kind),
-        fmt.measure(row.metric, row.delta_random, row.delta_random_ci95, signed=True),
-    )
+def _difference(row: Row, mean: float | None, ci95: float | None) -> str:
+    return fmt.measure(row.metric, mean, ci95, signed=True)
+
+
+def _without(cells: tuple[str, ...], place: int) -> tuple[str, ...]:
+    return cells[:place] + cells[place + 1 :]
 
 
 def _marks(row: Row) -> str:

@@ -9,7 +9,7 @@ from dataclasses import fields
 from typing import Literal
 
 from rich import box
-from rich.console import Group, RenderableType
+from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
 from rich.table import Table
 from rich.text import Text
 
@@ -48,13 +48,28 @@ def render_table(rows: Sequence[Row]) -> Group:
     """Return a rich table per block, with the footnotes."""
     parts: list[RenderableType] = []
     for block in blocks(rows):
-        parts += [_rich_table(block), Text()]
+        parts += [_Fitted(block), Text()]
     parts += [Text(note, style="dim") for note in footnotes(rows)]
     return Group(*parts)
 
 
+class _Fitted:
+    """A block's table, with the columns that the terminal has room for."""
+
+    def __init__(self, block: Block) -> None:
+        self.block = block
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        """Yield the table; called by rich, which knows the width."""
+        block = self.block.fitted(options.max_width)
+        yield _rich_table(block)
+        if block.left_out:
+            yield Text(f"Left out for want of room: {', '.join(block.left_out)} (`--format html` has all).", "dim")
+
+
 def _rich_table(block: Block) -> Table:
-    table = Table(title=Text(block.title, style="bold"), title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    title = Text(block.title, style="bold")
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
     for index, column in enumerate(block.columns):
         words = index < _RIGHT_FROM
         table.add_column(

@@ -88,6 +88,9 @@ def _result(record: Record) -> Table:
         for name, value in sorted(metrics.items())
         if name.startswith("test/")
     }
+    if record.validation is not None:
+        metric = record.tags[names.METRIC]
+        entries[f"{fmt.heading(metric)}, validation"] = fmt.measure(metric, record.validation, None)
     for name in ("macs", "params"):
         if name in metrics and f"supernet_{name}" in metrics:
             share = metrics[name] / metrics[f"supernet_{name}"]
@@ -124,7 +127,7 @@ def _costs(record: Record) -> Table:
 
 def _curves(record: Record) -> Table:
     """Return the last value of everything that was logged per epoch."""
-    reserved = ("test/", "cost/")
+    reserved = ("test/", "val/", "cost/")
     last = {
         name: fmt.three_digits(value)
         for name, value in sorted(record.metrics.items())

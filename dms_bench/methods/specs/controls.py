@@ -47,8 +47,9 @@ class Designed(MethodSpec):
     args: dict[str, Any] = Field(default_factory=dict)
 
     def label(self) -> str:
-        """Return the network's name."""
-        return f"designed {self.model}"
+        """Return the network's name and arguments: every other is another method."""
+        args = (f"{name}={value}".replace(" ", "") for name, value in self.args.items())
+        return " ".join(("designed", self.model, *args))
 
     def network(self, supernet: SupernetSpec) -> SupernetSpec:
         """Return the designed network, of which nothing is searched."""

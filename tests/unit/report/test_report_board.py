@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from dms_bench.errors import UserError
+from dms_bench.methods.specs.rankings import L1
 from dms_bench.report import Row, leaderboard
 from dms_bench.report.statistics import estimate
 from dms_bench.spec.budget import ParamsBudget
@@ -151,3 +152,97 @@ def test_experiments_of_others_in_the_store_do_not_matter(
     client.create_run(client.create_experiment("somebody else's"))
     publish(make_trial("dms", 0), 0.5)
     assert [row.suite for row in leaderboard(store)] == ["paper"]
+
+
+def test_differences_to_dms_are_paired_by_seed(board: list[Row]) -> None:
+    row = pick(board, "uniform", "macs 30%")
+    pairs = [VALUES["uniform", "30%"][seed] - VALUES["dms", "30%"][seed] for seed in range(3)]
+    assert (row.delta_dms, row.delta_dms_ci95, row.delta_dms_n) == pytest.approx(estimate(pairs))
+    row = pick(board, "random", "macs 50%")
+    assert (row.delta_dms, row.delta_dms_ci95, row.delta_dms_n) == (pytest.approx(-10.0), None, 1)
+    for method, budget in (("dms", "macs 30%"), ("supernet", "-")):
+        assert pick(board, method, budget).delta_dms is None
+
+
+def tune(publish: Publish, make_trial: Callable[..., Trial]) -> None:
+    """DMS with four settings, of which validation and test prefer different ones; uniform with one."""
+    settings = {0.01: (0.70, 0.90), 0.1: (0.80, 0.60), 1.0: (0.75, 0.95)}
+    for lr, (validation, value) in settings.items():
+        for seed in (0, 1):
+            trial = make_trial("dms", seed, options={"structure": {"lr": lr}})
+            publish(trial, value + 0.01 * seed, validation=validation + 0.01 * seed)
+    # One seed of a setting that would be the best by far, and a setting that only failed.
+    publish(make_trial("dms", 0, options={"structure": {"lr": 2.0}}), 0.99, validation=0.99)
+    publish(make_trial("dms", 0, options={"structure": {"lr": 9.0}}), None)
+    for seed in (0, 1):
+        publish(make_trial("uniform", seed), 0.5, validation=0.5)
+        publish(make_trial("random", seed), 0.4, validation=0.4)
+
+
+def test_settings_are_chosen_on_the_validation_split(
+    publish: Publish, make_trial: Callable[..., Trial], store: str
+) -> None:
+    tune(publish, make_trial)
+    rows = {row.kind: row for row in leaderboard(store, tuned=True)}
+    assert len(leaderboard(store, tuned=True)) == 3
+    dms = rows["dms"]
+    assert (dms.method, dms.settings_tried, dms.n) == ("dms (structure.lr=0.1)", 5, 2)
+    assert (dms.mean, dms.validation) == (pytest.approx(0.605), pytest.approx(0.805))
+    assert dms.delta_random == pytest.approx(0.205)
+    assert (rows["uniform"].settings_tried, rows["uniform"].delta_dms) == (1, pytest.approx(-0.105))
+
+
+def test_a_lower_validation_value_is_chosen_where_lower_is_better(
+    publish: Publish, make_trial: Callable[..., Trial], store: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trial = make_trial()
+    monkeypatch.setattr(type(trial.task), "higher_is_better", False)
+    tune(publish, make_trial)
+    (dms,) = (row for row in leaderboard(store, tuned=True) if row.kind == "dms")
+    assert dms.method == "dms (structure.lr=0.01)"
+
+
+def test_without_a_choice_all_settings_are_shown_and_none_is_compared_with(
+    publish: Publish, make_trial: Callable[..., Trial], store: str
+) -> None:
+    tune(publish, make_trial)
+    rows = leaderboard(store)
+    assert [row.kind for row in rows].count("dms") == 5
+    assert all(row.settings_tried == 1 for row in rows)
+    assert all(row.delta_dms is None for row in rows)
+
+
+def test_recipes_are_not_tuned_but_compared(publish: Publish, make_trial: Callable[..., Trial], store: str) -> None:
+    for epochs in (3, 9):
+        for temperature in (1.0, 2.0):
+            trial = make_trial("dms", 0, options={"temperature": temperature}, retrain={"epochs": epochs})
+            publish(trial, 0.5, validation=temperature / epochs)
+        publish(make_trial("uniform", 0, retrain={"epochs": epochs}), 0.1 * epochs, validation=0.1)
+    rows = {row.method: row for row in leaderboard(store, tuned=True)}
+    assert set(rows) == {
+        "dms (temperature=2.0, retrain.epochs=3)",
+        "dms (temperature=2.0, retrain.epochs=9)",
+        "uniform (retrain.epochs=3)",
+        "uniform (retrain.epochs=9)",
+    }
+    assert rows["uniform (retrain.epochs=9)"].delta_dms == pytest.approx(0.9 - 0.5)
+
+
+def test_settings_cannot_be_chosen_without_validation_values(
+    publish: Publish, make_trial: Callable[..., Trial], store: str
+) -> None:
+    for temperature in (1.0, 2.0):
+        publish(make_trial("dms", 0, options={"temperature": temperature}), 0.5)
+    message = "^dms at macs 30% was run with 2 settings, and none has a finished trial with a value on the validation"
+    with pytest.raises(UserError, match=message):
+        leaderboard(store, tuned=True)
+    assert len(leaderboard(store)) == 2
+
+
+def test_methods_of_one_kind_but_another_label_are_never_mixed(
+    publish: Publish, make_trial: Callable[..., Trial], store: str
+) -> None:
+    for scope, value in (("local", 0.5), ("global", 0.6)):
+        publish(make_trial("dms", 0, method=L1(scope=scope)), value, validation=value)
+    for rows in (leaderboard(store), leaderboard(store, tuned=True)):
+        assert [(row.method, row.settings_tried) for row in rows] == [("l1 global", 1), ("l1 local", 1)]

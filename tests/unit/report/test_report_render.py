@@ -14,6 +14,7 @@ from rich.console import Console, RenderableType
 
 from dms_bench.errors import UserError
 from dms_bench.report import Row, leaderboard, render, show
+from dms_bench.report.layout import blocks
 from dms_bench.report.svg import colours, panel, ticks
 
 FIRST = (
@@ -47,7 +48,12 @@ def test_csv_has_the_promised_columns_in_full_precision(board: list[Row]) -> Non
 def test_the_table_fits_and_says_how_to_read_it(board: list[Row]) -> None:
     text = printed(render(board, "table"))
     assert max(map(len, text.splitlines())) <= 100
-    assert re.search(r"macs 30%\s+dms\s+73\.0 ± 6\.6\s+3\s+1\.50M\s+240k\s+0\.83 ms\s+1\.44 CPU-min", text)
+    assert re.search(r"macs 30%\s+dms\s+73\.0 ± 6\.6\s+3\s+1\.50M\s+240k\s+1\.44 CPU-min\s+\+10\.0 ± 2\.5\s+- ", text)
+    assert re.search(r"uniform .*\+5\.0 ± 2\.5\s+-5\.0 ± 2\.5", text)
+    assert "Left out for want of room: latency" in text
+    wider = printed(render(board, "table"), 110)
+    assert re.search(r"1\.50M\s+240k\s+0\.83 ms\s+1\.44 CPU-min", wider)
+    assert "Left out" not in wider
     assert re.search(r"supernet\s+91\.0", text)
     assert "uniform † 1/3" in text
     assert "random ✗ 1 … 1" in text
@@ -71,9 +77,58 @@ def test_notes_are_only_about_what_is_there(board: list[Row]) -> None:
 def test_markdown_is_a_table_with_the_best_in_bold(board: list[Row]) -> None:
     text = render(board, "markdown")
     rows = [line for line in text.splitlines() if line.startswith("|")]
-    assert {line.count("|") for line in rows} == {10}
+    assert {line.count("|") for line in rows} == {11}
     bold = [line for line in rows if "**" in line]
     assert [line.split("|")[2].strip() for line in bold] == ["**dms**", "**dms**"]
+
+
+def test_the_narrowest_terminals_lose_columns_by_their_worth(board: list[Row]) -> None:
+    (block,) = blocks(board)
+    assert block.fitted(200) == block
+    for width in range(70, 110):
+        fitted = block.fitted(width)
+        assert fitted.left_out == ("latency", "params", "MACs")[: len(fitted.left_out)]
+        assert fitted.width <= width or len(fitted.left_out) == 3
+        lines = printed(render(board, "table"), width).splitlines()
+        assert max(map(len, lines)) <= width
+        assert all(len(line.cells) == len(fitted.columns) for line in fitted.lines)
+
+
+@pytest.mark.parametrize("form", ["table", "markdown", "html"])
+def test_a_missed_budget_and_a_single_seed_are_marked(board: list[Row], form: str) -> None:
+    text = " ".join(printed(render(board, form), 160).split())
+    assert "uniform † 1/3" in text
+    assert "† k/n: k of n networks cost more than 1 % more or less than the budget" in text
+    assert "n = 1: a single seed, no interval" in text
+
+
+def test_csv_counts_missed_budgets_and_gives_every_difference(board: list[Row]) -> None:
+    lines = {(line["budget"], line["method"]): line for line in csv.DictReader(io.StringIO(render(board, "csv")))}
+    uniform = lines["macs 30%", "uniform"]
+    assert (uniform["budget_missed"], uniform["n"], uniform["settings_tried"]) == ("1", "3", "1")
+    assert (float(uniform["delta_dms"]), uniform["delta_dms_n"]) == (pytest.approx(-5.0), "3")
+    assert (lines["macs 50%", "random"]["n"], lines["macs 50%", "random"]["ci95"]) == ("1", "")
+
+
+def test_what_is_paid_once_is_a_column_where_it_is_paid(board: list[Row]) -> None:
+    assert "public" not in printed(render(board, "table"), 160)
+    paid = [replace(row, public_device_days=0.5) for row in board]
+    for form in ("table", "markdown", "html"):
+        text = printed(render(paid, form), 160)
+        assert "12.0 CPU-h" in text
+        assert "trained once for many" in " ".join(text.split())
+    assert max(map(len, printed(render(paid, "table"), 100).splitlines())) <= 100
+
+
+def test_how_many_settings_were_tried_is_a_column_and_unequal_numbers_are_named(board: list[Row]) -> None:
+    assert "tried" not in printed(render(board, "table"), 160)
+    trials = {"dms": 6, "uniform": 1}
+    tuned = [replace(row, settings_tried=trials.get(row.kind, 1)) for row in board]
+    text = printed(render(tuned, "markdown"), 160)
+    assert re.search(r"\| \*\*dms\*\* \| \*\*73.0 ± 6.6\*\* \| 3 \| 6 \|", text)
+    assert "Methods were not given equally many." in text
+    equal = [replace(row, settings_tried=6 if row.kind in ("dms", "uniform") else 1) for row in board]
+    assert "equally many" not in printed(render(equal, "table"), 160)
 
 
 def test_lower_can_be_better(board: list[Row]) -> None:
