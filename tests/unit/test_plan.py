@@ -33,7 +33,7 @@ class Linear:
 
     def build(self, supernet):
         type(self).built += 1
-        return nn.Linear(10, 10)
+        return nn.Linear(10, supernet.args.get("out", 10))
 
     def example_input(self, batch=2):
         return torch.zeros(batch, 10)
@@ -134,3 +134,11 @@ def test_a_supernet_is_built_once(planned):
 def test_a_retraining_shrinks_with_the_tightest_known_constraint(planned, budget, share):
     (trial,) = planned(budget=budget)
     assert stages(trial)["retrain"] == pytest.approx(3 * MACS * share * SAMPLES * 10)
+
+
+def test_a_network_that_the_method_brings_is_planned_at_its_own_size(planned):
+    method = {"kind": "designed", "model": "linear", "args": {"out": 4}}
+    (trial,) = planned(method=method, pipeline="DMSp", pretrain={"epochs": 5})
+    own = 0.4 * MACS
+    assert stages(trial) == pytest.approx({"pretrain": 3 * own * SAMPLES * 5, "retrain": 3 * own * SAMPLES * 10})
+    assert (trial.method, trial.budget) == ("designed linear out=4", "macs 30%")

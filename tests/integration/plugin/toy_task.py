@@ -21,7 +21,7 @@ class Toy:
             raise UserError(f"unknown model {supernet.model!r}; did you mean 'mlp'?")
         with torch.random.fork_rng():
             torch.manual_seed(self.seed)
-            width = self.spec.width
+            width = supernet.args.get("width", self.spec.width)
             return nn.Sequential(
                 nn.Linear(8, width), nn.ReLU(), nn.Linear(width, width), nn.ReLU(), nn.Linear(width, 4)
             )

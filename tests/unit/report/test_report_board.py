@@ -243,6 +243,7 @@ def test_methods_of_one_kind_but_another_label_are_never_mixed(
     publish: Publish, make_trial: Callable[..., Trial], store: str
 ) -> None:
     for scope, value in (("local", 0.5), ("global", 0.6)):
-        publish(make_trial("dms", 0, method=L1(scope=scope)), value, validation=value)
+        trial = make_trial("dms", 0).model_copy(update={"method": L1(scope=scope)})
+        publish(trial, value, validation=value)
     for rows in (leaderboard(store), leaderboard(store, tuned=True)):
         assert [(row.method, row.settings_tried) for row in rows] == [("l1 global", 1), ("l1 local", 1)]

@@ -49,6 +49,8 @@ def test_a_result_holds_what_the_leaderboard_needs(toy_trial, folder, group, tmp
     assert journal.epochs == [("search", 1), ("search", 2), ("search", 3)] + [("retrain", e) for e in (1, 2, 3, 4)]
     assert result.metric == "accuracy"
     assert result.value == result.metrics["accuracy"]
+    assert result.validation == folder.stage("retrain").history()[-1]["val_accuracy"]
+    assert result.validation != result.value
     assert result.supernet_macs == 8 * 12 + 12 * 12 + 12 * 4
     assert result.targets["macs"] == result.supernet_macs / 2
     assert result.macs == 8 * 6 + 6 * 6 + 6 * 4
