@@ -11,7 +11,9 @@ from dms_bench.report.board import CEILING, CONTROL, Row
 
 _SHOWN_FAILURES = 5
 #: What a narrow terminal can do without, in this order.
-_LEAVE_OUT = ("latency", "params", "MACs")
+_LEAVE_OUT = ("latency", "params")
+#: Longer names of methods are folded.
+_NAME_WIDTH = 20
 #: Blank characters between two columns of a terminal's table, and around them all.
 _GAP, _EDGES = 2, 2
 
@@ -45,9 +47,11 @@ class Block:
 
     @property
     def width(self) -> int:
-        """Characters of the longest line."""
+        """Characters of the longest line, long names of methods folded."""
         texts = zip(self.columns, *(line.cells for line in self.lines), strict=True)
-        return sum(max(map(len, column)) for column in texts) + _GAP * (len(self.columns) - 1) + _EDGES
+        widths = [max(map(len, column)) for column in texts]
+        widths[1] = min(widths[1], _NAME_WIDTH)
+        return sum(widths) + _GAP * (len(self.columns) - 1) + _EDGES
 
     def fitted(self, width: int) -> Block:
         """Return the block without columns that can be done without, where it is wider than `width` characters."""
