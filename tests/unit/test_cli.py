@@ -179,7 +179,7 @@ def board(monkeypatch):
     from dms_bench import report
 
     asked = []
-    monkeypatch.setattr(report, "leaderboard", lambda uri, suite: asked.append((uri, suite)) or [])
+    monkeypatch.setattr(report, "leaderboard", lambda uri, suite, *, tuned: asked.append((uri, suite, tuned)) or [])
     formats = {"table": Text("a table"), "csv": "task,mean\n", "html": "<html></html>"}
     monkeypatch.setattr(report, "render", lambda rows, format, title: formats[format])
     return asked
@@ -195,7 +195,10 @@ def test_leaderboard(dms_bench, board, tmp_path, monkeypatch):
         assert dms_bench("leaderboard", "--format", format, "--output", file)[:2] == (0, f"wrote {file}\n")
         assert file.read_text() == content
     server = "http://127.0.0.1:5000"
-    assert board == [("sqlite:///mlflow.db", None), ("sqlite:///mlflow.db", "quick"), (server, None), (server, None)]
+    assert dms_bench("leaderboard", "--tuned")[0] == 0
+    here = "sqlite:///mlflow.db"
+    asked = [(here, None, False), (here, "quick", False), (server, None, False), (server, None, False)]
+    assert board == [*asked, (server, None, True)]
 
 
 def test_show_and_export_name_a_trial(dms_bench, store, tmp_path):
