@@ -128,15 +128,15 @@ def threshold_counts(space: SearchSpace, scores: Tensor, rivals: Tensor, budget:
 
 def above_threshold(space: SearchSpace, scores: Tensor, rivals: Tensor, ratio: float) -> Tensor:
     """Return how many elements of each group, [G], are not among the lowest `ratio` of their rivals."""
-    width, sizes = space.width_elements, [group.size for group in space.groups]
+    width, units, groups = space.width_elements, space.units, len(space.groups)
     owner = space.units.owner[:width]
     rival = rivals[owner]  # [W]
     rank = ascending_positions(scores[:width], rival, _starts(torch.bincount(rival).tolist()))
     members = torch.bincount(rival)
     removed = members - (members * (1 - ratio)).long()  # as torch-pruning rounds it
-    kept = torch.zeros(len(sizes)).index_add_(0, owner, (rank >= removed[rival]).float())
-    floors = torch.tensor([max(1.0, round((1 - _LARGEST_CUT) * size)) for size in sizes])
-    return kept.maximum(floors)
+    kept = torch.zeros(groups).index_add_(0, owner, (rank >= removed[rival]).float())
+    sizes, fewest, most = (torch.tensor(of[:groups]) for of in (units.sizes, units.minimum, units.maximum))
+    return kept.maximum(((1 - _LARGEST_CUT) * sizes).round()).maximum(fewest).minimum(most)
 
 
 def _starts(sizes: Sequence[int]) -> Tensor:

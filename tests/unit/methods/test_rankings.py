@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -190,7 +191,6 @@ def test_local_keeps_one_share_and_global_does_not():
     model, space = network("resnet18")
     with torch.no_grad():
         model.get_submodule("layer3.0.conv1").weight *= 10
-        model.get_submodule("layer2.0.conv1").weight /= 1000
     shares = {}
     for scope in ("local", "global"):
         architecture = MagnitudeSearch(L1(scope=scope)).search(context(model, space))
@@ -198,8 +198,22 @@ def test_local_keeps_one_share_and_global_does_not():
         shares[scope] = dict(zip(space.names, kept / torch.tensor([float(g.size) for g in space.groups]), strict=False))
     assert max(shares["local"].values()) - min(shares["local"].values()) < 0.1
     assert shares["global"]["layer3.0.conv1"] == 1
-    # No layer is emptied, however small its weights are.
-    assert shares["global"]["layer2.0.conv1"] == pytest.approx(0.2, abs=0.05)
+
+
+def test_no_layer_is_emptied_however_small_its_weights_are():
+    model, space = network("resnet18")
+    with torch.no_grad():
+        model.get_submodule("layer2.0.conv1").weight /= 1000
+    scores = maker_scores(model, space, magnitude(1))
+    rivals = torch.zeros(len(space.groups), dtype=torch.long)
+    group = space.names.index("layer2.0.conv1")
+    for ratio in (0.3, 1.0):
+        assert above_threshold(space, scores, rivals, ratio)[group] == 3  # a fifth of 16
+    # The fewest and the most that a coarse space allows.
+    bounds = {"minimum": 5, "maximum": 12}
+    coarse = replace(space, groups=tuple(replace(one, **bounds) if one.size == 16 else one for one in space.groups))
+    kept = [above_threshold(coarse, scores, rivals, ratio)[group] for ratio in (0.0, 1.0)]
+    assert kept == [12, 5]
 
 
 def test_the_largest_stay():
