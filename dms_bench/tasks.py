@@ -112,8 +112,14 @@ class Task(Protocol):
     def losses(self, model: nn.Module, batches: int, device: torch.device) -> Iterator[Tensor]:
         """Yield the model's loss on each of a few training batches, always the same, with its graph."""
 
-    def recalibrate(self, model: nn.Module, device: torch.device) -> None:
-        """Re-estimate statistics that a cut network must learn anew (batch norm) on training data."""
+    def recalibrate(self, model: nn.Module, device: torch.device, samples: int | None = None) -> None:
+        """Re-estimate statistics that a cut network must learn anew (batch norm) on training data.
+
+        Args:
+            model: the network, changed in place.
+            device: where to do it.
+            samples: how many training samples to look at; the task's own number where it is not given.
+        """
 
     def evaluate(self, model: nn.Module, split: Split, device: torch.device) -> dict[str, float]:
         """Measure `model`; the dict holds the task's metric by its name. Test is used once, at the end."""

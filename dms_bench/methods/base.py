@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -24,6 +26,7 @@ class SearchContext:
         space: its search space.
         budget: what the architecture may cost, in absolute numbers.
         loop: the runtime's side of the search stage.
+        stage: charges the time inside of it to a stage of another name, instead of to the search.
     """
 
     trial: Trial
@@ -32,6 +35,7 @@ class SearchContext:
     space: SearchSpace
     budget: Budget
     loop: Loop
+    stage: Callable[[str], AbstractContextManager[Any]] = nullcontext
 
     def generator(self) -> torch.Generator:
         """Return a random generator that depends on the trial's seed alone."""

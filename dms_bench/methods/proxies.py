@@ -5,7 +5,9 @@ layers, not over biases and norms. Sources: Mellor et al. 2021 (NASWOT), Tanaka 
 (SNIP), Abdelfattah et al. 2021 (gradient norm), Li et al. 2023 (ZiCo), Lin et al. 2021 (Zen).
 
 Departures, because the networks scored here come from a search space and not from a generator of plain ones:
-residual connections stay in ZiCo and Zen, which their authors take out.
+residual connections stay in ZiCo and Zen, which their authors take out. A space knows the blocks that can be
+removed, but not the branches of blocks whose shortcut is a projection, nor of those that end in a nonlinear way; to
+take out some connections and not others would give neither their score nor one of this network.
 
 Shape legend:
     N: samples of a batch
@@ -23,14 +25,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from dms_bench.errors import UserError
 
 #: Losses of a network on a few training batches, each with its graph.
 Losses = Callable[[nn.Module], Iterable[Tensor]]
 
-#: Activations that switch a unit on or off around zero.
-_SWITCHES = (nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.PReLU, nn.ELU, nn.SiLU, nn.GELU, nn.Hardswish, nn.Mish)
+#: Operators that switch a unit on or off around zero (`hardtanh` is what ReLU6 runs).
+_SWITCHES = {"relu", "hardtanh", "leaky_relu", "prelu_kernel", "elu", "silu", "gelu", "hardswish", "mish"}
 _ZEN_STEP = 0.01
 #: A weight whose gradient does not change at all would give an infinite ratio.
 _ZICO_CAP = 1e6
@@ -120,25 +123,32 @@ def zen(model: nn.Module, example: Tensor, generator: torch.Generator, batch: in
 def naswot(model: nn.Module, losses: Losses) -> float:
     """Return log |det K|, K the number of units on which two samples of a batch agree in being on or off.
 
+    Activations are watched as operators, so that those called as functions count as modules do.
+
     Raises:
-        UserError: the network's activations are no modules, so that they cannot be watched.
+        UserError: the network has no activation that switches units.
     """
-    kernels: list[Tensor] = []
+    watch = _Watch()
+    with torch.no_grad(), watch:
+        next(iter(losses(model.train())))
+    if watch.kernel is None:
+        raise UserError(f"naswot watches activations, and this network has none of {', '.join(sorted(_SWITCHES))}")
+    return float(torch.linalg.slogdet(watch.kernel).logabsdet)
 
-    def watch(module: nn.Module, args: Any) -> None:
-        codes = (args[0].detach().flatten(1) > 0).double()  # [N, A]
-        kernels.append(codes @ codes.T + (1 - codes) @ (1 - codes).T)
 
-    handles = [m.register_forward_pre_hook(watch) for m in model.modules() if isinstance(m, _SWITCHES)]
-    try:
-        with torch.no_grad():
-            next(iter(losses(model.train())))
-    finally:
-        for handle in handles:
-            handle.remove()
-    if not kernels:
-        raise UserError("naswot watches activation modules, and this network has none")
-    return float(torch.linalg.slogdet(torch.stack(kernels).sum(0)).logabsdet)
+class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Sums, over all activations, how many units agree for each pair of samples, [N, N]."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.kernel: Tensor | None = None
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func.overloadpacket.__name__.strip("_") in _SWITCHES:
+            on = (args[0].flatten(1) > 0).double()  # [N, A]
+            agreeing = on @ on.T + (1 - on) @ (1 - on).T
+            self.kernel = agreeing if self.kernel is None else self.kernel + agreeing
+        return func(*args, **(kwargs or {}))
 
 
 def _weights(model: nn.Module) -> list[Tensor]:

@@ -1,27 +1,23 @@
-"""Random search and evolution: one sampler of architectures at the budget, scored without training."""
+"""Random search and evolution: one sampler of architectures at the budget, judged by one of `SCORES`."""
 
 from __future__ import annotations
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from dms_bench.methods import proxies
 from dms_bench.methods.base import SearchContext
+from dms_bench.methods.fitness import SCORES
 from dms_bench.methods.specs.sampling import Evolution, Sampling
-from dms_bench.scaling import Architecture, cut
+from dms_bench.scaling import Architecture
 from dms_bench.scaling.fit import fit_to_budget
-
-#: Batches that ZiCo compares; the other scores take the first.
-_BATCHES = 2
+from dms_bench.scaling.magnitude import weight_norms
 
 
 class SamplingSearch:
     """Scores architectures at the budget and returns the best one ever seen.
 
-    A candidate is cut from the supernet and gets fresh weights from the trial's seed, so that scores differ by the
-    architecture alone. Evolution follows the steady state of the Zen and ZiCo searches, on the space of all
-    other methods: a child of two of the better half (each gene from either, then mutated) takes the
-    place of the worst.
+    Evolution follows the steady state of the Zen and ZiCo searches, on the space of all other methods: a child of
+    two of the better half (each gene from either, then mutated) takes the place of the worst.
     """
 
     def __init__(self, spec: Sampling) -> None:
@@ -29,17 +25,23 @@ class SamplingSearch:
 
     def search(self, context: SearchContext) -> Architecture:
         """Return the architecture with the highest score."""
+        score, order = SCORES[self.spec.score](context, self.spec), importance(context)
+
+        def judged(genes: Tensor) -> tuple[float, Tensor]:
+            value = score(fitted(context, genes, order))
+            context.loop.tick()
+            return value, genes
+
         generator = context.generator()
         genes = [self._random(context, generator) for _ in range(self._first)]
-        living = [(self._score(context, one), one) for one in genes]
-        best_score, best = max(living, key=lambda member: member[0])
+        living = [judged(one) for one in genes]
+        best = max(living, key=lambda member: member[0])
         for _ in range(self.spec.candidates - self._first):
-            child = self._child(context, [one for _, one in sorted(living, key=lambda m: -m[0])], generator)
-            score = self._score(context, child)
-            living = [*sorted(living, key=lambda member: member[0])[1:], (score, child)]
-            if score > best_score:
-                best_score, best = score, child
-        return self._architecture(context, best)
+            ranked = sorted(living, key=lambda member: -member[0])
+            child = judged(self._child(context, [one for _, one in ranked], generator))
+            living = [*ranked[:-1], child]
+            best = max(best, child, key=lambda member: member[0])
+        return fitted(context, best[1], order)
 
     @property
     def _first(self) -> int:
@@ -59,33 +61,21 @@ class SamplingSearch:
         mutates = torch.rand(len(one), generator=generator) < self.spec.mutation
         return torch.where(mutates, self._random(context, generator), child)
 
-    def _architecture(self, context: SearchContext, shares: Tensor) -> Architecture:
-        """Return the architecture at the budget with these proportions; the first elements of each unit stay."""
-        space = context.space
-        maximum, minimum = torch.tensor(space.units.maximum), torch.tensor(space.units.minimum)
-        counts = minimum + shares * (maximum - minimum)
-        order = -torch.arange(space.units.total, dtype=torch.float32)
-        return space.architecture(fit_to_budget(space, counts, order, context.budget))
 
-    def _score(self, context: SearchContext, shares: Tensor) -> float:
-        network = cut(context.model, context.space, self._architecture(context, shares))
-        context.task.initialise(network)
-        value = self._proxy(context, network.to(context.loop.device))
-        context.loop.tick()
-        return value
+def fitted(context: SearchContext, genes: Tensor, order: Tensor) -> Architecture:
+    """Return the architecture at the budget with these shares of each unit [U]; `order` says what of it stays [E]."""
+    space = context.space
+    maximum, minimum = torch.tensor(space.units.maximum), torch.tensor(space.units.minimum)
+    counts = minimum + genes * (maximum - minimum)
+    return space.architecture(fit_to_budget(space, counts, order, context.budget))
 
-    def _proxy(self, context: SearchContext, network: nn.Module) -> float:
-        task, device, name = context.task, context.loop.device, self.spec.score
-        if name == "params":
-            return proxies.parameters(network)
-        if name == "synflow":
-            return proxies.synflow(network, task.example_input(1).to(device))
-        if name == "zen":
-            return proxies.zen(network, task.example_input(1).to(device), context.generator())
-        score = {
-            "grad_norm": proxies.grad_norm,
-            "snip": proxies.snip,
-            "naswot": proxies.naswot,
-            "zico": proxies.zico,
-        }[name]
-        return score(network, lambda model: task.losses(model, _BATCHES, device))
+
+def importance(context: SearchContext) -> Tensor:
+    """Return what stays of each unit, [E]: the largest of inherited weights, else the first elements.
+
+    Subnets of a weight-sharing supernet are trained as the first elements; with fresh weights it does not matter.
+    """
+    trial, space = context.trial, context.space
+    if trial.pipeline == "DMSnp" or trial.supernet.weight_sharing:
+        return -torch.arange(space.units.total, dtype=torch.float32)
+    return weight_norms(context.model, space)

@@ -62,10 +62,12 @@ class Meter:
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
-        """Charge the time spent inside to the stage `name`."""
+        """Charge the time spent inside to the stage `name`, and not to a stage around it."""
         with self._lock:
-            self._attempt.stage, self._attempt.epoch, self._attempt.steps = name, 0, 0
-            self._before, self._started = self._attempt.seconds.get(name, 0.0), time.monotonic()
+            self._charge()
+            outer = self._attempt.stage if self._started is not None else None
+            self._begin(name)
+            self._attempt.epoch, self._attempt.steps = 0, 0
         self._write()
         try:
             yield
@@ -73,7 +75,13 @@ class Meter:
             with self._lock:
                 self._charge()
                 self._started = None
+                if outer is not None:
+                    self._begin(outer)
             self._write()
+
+    def _begin(self, name: str) -> None:
+        self._attempt.stage = name
+        self._before, self._started = self._attempt.seconds.get(name, 0.0), time.monotonic()
 
     def tick(self) -> None:
         """Count a step."""

@@ -31,6 +31,7 @@ from dms_bench.runtime.meter import Meter, costs
 from dms_bench.runtime.record import ARCHITECTURE, WEIGHTS, describe, load_weights, save_weights, write_description
 from dms_bench.runtime.spaces import space_of, untrained
 from dms_bench.runtime.storage import StageFolder, WorkFolder, write_atomic
+from dms_bench.runtime.weight_sharing import train_sharing
 from dms_bench.scaling import Architecture, Budget, Count, count, cut, plan_surgery
 from dms_bench.scaling.latency import LatencyModel
 from dms_bench.spec.trial import Trial
@@ -87,9 +88,14 @@ def pretrain_supernet(trial: Trial, folder: WorkFolder, group: Group) -> None:
     with Meter(folder, group.hardware(), writes=group.leads) as meter, meter.stage("pretrain"):
         task: Task = trial.task.load_implementation()(trial.task, trial.seed)
         loop = StageLoop(stage, group, meter)
-        model = task.fit(task.build(trial.network), trial.pretrain, loop).cpu()
+        model = task.build(trial.network)
+        if trial.network.weight_sharing:
+            space = space_of(trial.task, trial.network)
+            model = train_sharing(task, model, space, trial.pretrain, loop, trial.seed)
+        else:
+            model = task.fit(model, trial.pretrain, loop)
         if group.leads:
-            save_weights(model, stage.output(WEIGHTS))
+            save_weights(model.cpu(), stage.output(WEIGHTS))
             stage.finish((WEIGHTS,), loop.history)
 
 
@@ -140,7 +146,8 @@ class _Run:
             with self.meter.stage("search"):
                 loop = self._loop("search")
                 method = self.trial.method.load_implementation()(self.trial.method)
-                architecture = method.search(SearchContext(self.trial, task, model, space, budget, loop))
+                context = SearchContext(self.trial, task, model, space, budget, loop, self.meter.stage)
+                architecture = method.search(context)
                 self.group.agree(architecture.to_json(), "the architecture found")
                 network = cut(model.cpu(), space, architecture)
                 if self.group.leads:

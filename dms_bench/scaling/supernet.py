@@ -87,7 +87,7 @@ class Supernet(nn.Module):
     def _apply(self, *args: Any, **kwargs: Any) -> Supernet:
         """Move what is neither parameter nor buffer along with them."""
         super()._apply(*args, **kwargs)  # type: ignore[no-untyped-call]
-        like = self.structure_parameters()[0]
+        like = self.hard_mask()
         self._probe = torch.zeros(self.space.units.total, dtype=like.dtype, device=like.device, requires_grad=True)
         return self
 

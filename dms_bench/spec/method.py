@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import ClassVar, Self
 
 from dms_bench.spec.plugins import PluginSpec
 from dms_bench.spec.supernet import SupernetSpec
@@ -23,3 +23,12 @@ class MethodSpec(PluginSpec):
     def network(self, supernet: SupernetSpec) -> SupernetSpec:
         """Return the network that the method starts from: the supernet, unless it brings one of its own."""
         return supernet
+
+    @property
+    def judges_weights(self) -> bool:
+        """Whether the search measures the supernet's own weights, which must then be trained."""
+        return False
+
+    def canonical(self) -> Self:
+        """Return the method without the options that its other options make useless."""
+        return self

@@ -55,6 +55,9 @@ class SupernetSpec(Spec):
     pretrained: bool = False
     #: Path of a safetensors or weights-only checkpoint to start from.
     checkpoint: str | None = None
+    #: Subnets share weights: `pretrain` trains a random architecture of the space on every step, made of the leading
+    #: elements and blocks; random search and evolution cut out the same ones.
+    weight_sharing: bool = False
     space: SpaceSpec = SpaceSpec()
 
 

@@ -69,6 +69,11 @@ class Trial(Spec):
             raise ValueError(f"method {self.method.kind!r} trains during its search: give a 'search' recipe")
         if self.retrain is None and self.pipeline != "DMSp-":
             raise ValueError(f"pipeline {self.pipeline!r} retrains what it found: give a 'retrain' recipe")
+        if self.method.judges_weights and self.pipeline == "DMSnp":
+            raise ValueError(
+                f"method {self.method.label()!r} is asked to measure the supernet's weights, "
+                "which pipeline 'DMSnp' leaves untrained: take DMSp or DMSp-"
+            )
         ready = self.network.pretrained or self.network.checkpoint
         if self.pipeline != "DMSnp" and self.pretrain is None and not ready:
             raise ValueError(
@@ -83,13 +88,14 @@ class Trial(Spec):
         A method that does not train in its search has no use for the search recipe, nor one that
         does not cut for a budget, and so on. Trials that differ only there are one trial.
         """
-        unused: dict[str, Any] = {}
+        unused: dict[str, Any] = {"method": self.method.canonical()}
         if not self.method.uses_budget:
             unused["budget"] = MacsBudget(target=1.0)
         if not self.method.trains_in_search:
             unused["search"] = None
         if self.pipeline == "DMSnp":
             unused["pretrain"] = None
+            unused["supernet"] = self.supernet.model_copy(update={"weight_sharing": False})
         if self.pipeline == "DMSp-":
             unused["retrain"] = None
         return self.model_copy(update=unused)

@@ -85,12 +85,12 @@ def result_metrics(result: TrialResult) -> dict[str, float]:
 
 def cost_metrics(costs: Sequence[StageCost]) -> dict[str, float]:
     """Return the cost of each stage, and what is paid per model and once for all (0 for no such stage)."""
-    days: dict[str, float] = dict.fromkeys((names.PRIVATE_STAGE, names.PUBLIC_STAGE), 0.0)
+    days: dict[str, float] = dict.fromkeys(("search", "pretrain"), 0.0)
     for cost in costs:
         days[cost.stage] = days.get(cost.stage, 0.0) + cost.device_days
     return {
-        "search_device_days": days[names.PRIVATE_STAGE],
-        "public_device_days": days[names.PUBLIC_STAGE],
+        "search_device_days": sum(days.get(stage, 0.0) for stage in names.PRIVATE_STAGES),
+        "public_device_days": sum(days.get(stage, 0.0) for stage in names.PUBLIC_STAGES),
         **{names.cost_metric(stage): value for stage, value in days.items()},
     }
 

@@ -35,7 +35,7 @@ RUNNING, FINISHED, FAILED, STOPPED = "running", "finished", "failed", "stopped"
 MLFLOW_STATUS = {RUNNING: "RUNNING", FINISHED: "FINISHED", FAILED: "FAILED", STOPPED: "KILLED"}
 
 #: Stages that every searched model pays for itself, and that are paid once for all (method.md, section 7).
-PRIVATE_STAGE, PUBLIC_STAGE = "search", "pretrain"
+PRIVATE_STAGES, PUBLIC_STAGES = ("search",), ("pretrain", "predictor")
 
 
 def measured(name: str) -> str:

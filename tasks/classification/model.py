@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import torch
@@ -16,6 +17,7 @@ from torch.utils.hooks import RemovableHandle
 from dms_bench.errors import UserError, nearest
 from dms_bench.scaling import reinitialise
 from dms_bench.spec.supernet import SupernetSpec
+from tasks.classification.supernets import SUPERNETS
 
 #: Arguments of `timm.create_model` that other fields of the suite decide.
 _RESERVED = {
@@ -30,7 +32,7 @@ _USUAL_SIZE = 224
 
 
 def build(supernet: SupernetSpec, classes: int, channels: int, image_size: int, seed: int) -> nn.Module:
-    """Build a network of timm on the CPU, its random weights decided by `seed` alone.
+    """Build a network of timm, or one of `SUPERNETS`, on the CPU, its random weights decided by `seed` alone.
 
     Raises:
         UserError: unknown model (with the nearest name), arguments or a size that it cannot take, an unusable
@@ -48,9 +50,8 @@ def build(supernet: SupernetSpec, classes: int, channels: int, image_size: int, 
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         try:
-            model: nn.Module = timm.create_model(
-                name, pretrained=supernet.pretrained, num_classes=classes, in_chans=channels, **args
-            )
+            create = SUPERNETS.get(name) or partial(timm.create_model, name)
+            model: nn.Module = create(pretrained=supernet.pretrained, num_classes=classes, in_chans=channels, **args)
         except Exception as error:  # timm hands on whatever the model's constructor raises
             raise UserError(f"supernet {name!r}: {_one_line(error)}") from error
     if supernet.checkpoint is not None:
@@ -181,8 +182,8 @@ def _set_drop_path(core: nn.Module, rate: float) -> list[tuple[nn.Module, str, n
 def _check_name(name: str) -> None:
     import timm
 
-    if ":" not in name and not timm.is_model(name.partition(".")[0]):
-        raise UserError(f"timm has no model {name!r}; {nearest(name, timm.list_models())}")
+    if ":" not in name and name not in SUPERNETS and not timm.is_model(name.partition(".")[0]):
+        raise UserError(f"timm has no model {name!r}; {nearest(name, [*timm.list_models(), *SUPERNETS])}")
 
 
 def _size_is_built_in(name: str) -> bool:

@@ -76,9 +76,10 @@ class Classification:
         for inputs, labels in zip(*(torch.split(part, PROBE_BATCH) for part in whole), strict=True):
             yield functional.cross_entropy(model(inputs), labels)
 
-    def recalibrate(self, model: nn.Module, device: torch.device) -> None:
+    def recalibrate(self, model: nn.Module, device: torch.device, samples: int | None = None) -> None:
         """Estimate batch norm's statistics on training images, without augmentation."""
-        batches = self._data.evaluation(model.to(device), "train", device, limit=RECALIBRATION_IMAGES)
+        limit = samples or RECALIBRATION_IMAGES
+        batches = self._data.evaluation(model.to(device), "train", device, limit=limit)
         measure.recalibrate(model, batches)
 
     def evaluate(self, model: nn.Module, split: Split, device: torch.device) -> dict[str, float]:

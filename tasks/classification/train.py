@@ -159,8 +159,7 @@ class Training:
 
     def _check(self, total: Tensor, steps: int) -> None:
         if not math.isfinite(value := float(total)):
-            stage = "search" if self.structure else "training"
-            raise TrialFailure(f"{stage}: the loss is {value} in epoch {self.epoch + 1}, step {steps}: try a lower lr")
+            raise TrialFailure(f"training: the loss is {value} in epoch {self.epoch + 1}, step {steps}: try a lower lr")
 
     def _set_mode(self) -> None:
         """Train; where weights are frozen, only the statistics of batch norm follow the masks."""

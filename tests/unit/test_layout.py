@@ -17,7 +17,7 @@ ALLOWED = {
     "spec": ("errors", "pydantic pydantic_core yaml"),
     "tasks.py": ("spec", "torch"),
     "tasks/": ("errors scaling spec tasks.py", "torch numpy timm sklearn PIL matplotlib pydantic"),
-    "methods": ("errors scaling spec tasks.py", "torch pydantic"),
+    "methods": ("errors scaling spec tasks.py", "torch numpy pydantic scipy sklearn"),
     "tracking": ("errors spec", "mlflow pydantic torch"),
     "report": ("errors tracking", "matplotlib rich scipy"),
     "runtime": (

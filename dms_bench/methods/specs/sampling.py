@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field
 
 from dms_bench.spec.method import MethodSpec
+from dms_bench.spec.units import WholeCount
 
-Score = Literal["params", "grad_norm", "snip", "synflow", "naswot", "zico", "zen"]
+#: The first two count, the next six need fresh weights and a few batches, the last two a trained supernet.
+Score = Literal["params", "macs", "grad_norm", "snip", "synflow", "naswot", "zico", "zen", "shared", "predictor"]
+#: Options that only some scores use.
+_USED_BY = {"images": ("shared", "predictor"), "samples": ("predictor",)}
 
 
 class Sampling(MethodSpec):
@@ -19,16 +23,33 @@ class Sampling(MethodSpec):
     score: Score = "zico"
     #: Architectures that are scored.
     candidates: Annotated[int, Field(ge=1)] = 64
+    #: `shared` and `predictor`: training images that a subnet's batch-norm statistics are estimated from.
+    images: WholeCount = 2000
+    #: `predictor`: architectures whose shared-weight measure it learns from, a fifth of them held out.
+    samples: Annotated[int, Field(ge=10)] = 200
+
+    @property
+    def judges_weights(self) -> bool:
+        """Whether subnets are measured with the supernet's weights."""
+        return self.score in ("shared", "predictor")
+
+    def canonical(self) -> Self:
+        """Return the method without the options that its score does not use."""
+        fields = type(self).model_fields
+        unused: dict[str, Any] = {
+            name: fields[name].get_default() for name, scores in _USED_BY.items() if self.score not in scores
+        }
+        return self.model_copy(update=unused)
 
 
 class RandomSearch(Sampling):
-    """The best of many random architectures, by a training-free score."""
+    """The best of many random architectures, by its score."""
 
     kind: Literal["random_search"] = "random_search"
 
 
 class Evolution(Sampling):
-    """Steady-state evolution by a training-free score: children of good parents replace the worst."""
+    """Steady-state evolution by a score: children of good parents replace the worst."""
 
     kind: Literal["evolution"] = "evolution"
     #: Architectures that live at a time; the first ones are random.

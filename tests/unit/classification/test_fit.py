@@ -267,3 +267,17 @@ def test_clipping_and_bf16_are_applied(monkeypatch: pytest.MonkeyPatch) -> None:
     fit(clip_grad=0.5, clip_mode="agc", epochs=1)
     assert clipped == [(0.5, "agc")] * 3
     assert not same(fit(amp="bf16", epochs=1).state_dict(), fit(epochs=1).state_dict())
+
+
+@pytest.mark.parametrize(("samples", "limit"), [(None, 4096), (50, 50)])
+def test_recalibration_looks_at_as_many_training_images_as_asked(samples, limit, monkeypatch) -> None:
+    task, seen = glyph_task(), []
+    evaluation = task._data.evaluation
+
+    def watched(model, split, device, **options):
+        seen.append((split, options["limit"]))
+        return evaluation(model, split, device, **options)
+
+    monkeypatch.setattr(task._data, "evaluation", watched)
+    task.recalibrate(task.build(TINY), CPU, samples)
+    assert seen == [("train", limit)]

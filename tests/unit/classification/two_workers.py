@@ -7,6 +7,9 @@ import sys
 import torch
 import torch.distributed as dist
 
+from dms_bench.methods.fitness import agreed
+from dms_bench.runtime.weight_sharing import train_sharing
+from dms_bench.scaling import Architecture, find_space
 from tests.unit.classification.classification_helpers import (
     NORMLESS,
     TINY,
@@ -27,11 +30,17 @@ def main(rank: int, folder: str) -> None:
     wrapper = SearchWrapper(task.build(TINY))
     task.fit(wrapper, recipe(epochs=1), MemoryLoop(rank=rank, world_size=2), RecordingHook(wrapper))
     plain = task.fit(task.build(NORMLESS), recipe(epochs=1), MemoryLoop(rank=rank, world_size=2))
+    sharing = task.build(NORMLESS)
+    space = find_space(sharing, task.example_input())
+    train_sharing(task, sharing, space, recipe(epochs=1), MemoryLoop(rank=rank, world_size=2), seed=0)
+    score = agreed(lambda architecture: float(rank + 1), torch.device("cpu"))(Architecture({}, {}, 0, 0))
     metrics = loop.epochs[-1][1]
     result = {
         "trained": trained.state_dict(),
         "search": wrapper.state_dict(),
         "plain": plain.state_dict(),
+        "sharing": sharing.state_dict(),
+        "score": score,
         "shared": {name: metrics[name] for name in ("train_loss", "val_top1", "lr")},
     }
     torch.save(result, f"{folder}/rank{rank}.pt")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import pytest
@@ -90,8 +90,33 @@ def test_naswot_counts_agreements():
     kernel = np.array([[(one == other).sum() for other in on] for one in on], dtype=float)
     expected = np.linalg.slogdet(kernel)[1]
     assert proxies.naswot(model, losses) == pytest.approx(expected)
-    with pytest.raises(UserError, match="activation modules"):
+    with pytest.raises(UserError, match="this network has none"):
         proxies.naswot(nn.Sequential(nn.Linear(INPUTS, CLASSES)), losses)
+
+
+class Functional(nn.Module):
+    """The network with its activation called as a function."""
+
+    def __init__(self, inner: nn.Sequential, activation: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.inner, self.activation = inner, activation
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.inner[2](self.activation(self.inner[0](x)))
+
+
+@pytest.mark.parametrize(
+    "activation",
+    [
+        *(torch.relu, torch.relu_, functional.relu, functional.relu6, functional.leaky_relu, functional.elu),
+        *(functional.silu, functional.gelu, functional.hardswish, functional.mish, Tensor.relu),
+        *(nn.ReLU(inplace=True), nn.ReLU6(), nn.PReLU(), nn.SiLU(inplace=True), nn.GELU(approximate="tanh")),
+    ],
+    ids=str,
+)
+def test_naswot_watches_activations_in_any_form(activation):
+    model = network()
+    assert proxies.naswot(Functional(model, activation), losses) == pytest.approx(proxies.naswot(model, losses))
 
 
 def test_zen_on_a_linear_network_with_a_norm():

@@ -100,3 +100,15 @@ def test_workers_that_do_not_lead_write_nothing(folder, clock):
     with Meter(folder, CPU, writes=False) as meter, meter.stage("search"):
         clock.now += 1
     assert not folder.path.exists()
+
+
+def test_a_stage_within_another_is_charged_to_itself_alone(folder, clock):
+    with Meter(folder, CPU) as meter, meter.stage("search"):
+        clock.now += 2
+        with meter.stage("predictor"):
+            clock.now += 30
+        clock.now += 5
+        with meter.stage("predictor"):
+            clock.now += 10
+    assert {cost.stage: cost.seconds for cost in costs(folder)} == {"search": 7.0, "predictor": 40.0}
+    assert attempts(folder)[-1].stage == "search"
