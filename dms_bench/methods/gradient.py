@@ -7,6 +7,7 @@ from typing import Any
 from dms_bench.methods.base import SearchContext
 from dms_bench.methods.dms import DmsSearch
 from dms_bench.methods.specs import Mes, Sns
+from dms_bench.methods.specs.gradient import GumbelSpec
 from dms_bench.scaling.gumbel import CountChoice, ElementGates
 from dms_bench.scaling.relaxation import Relaxation, StraightThroughTopK
 
@@ -37,5 +38,5 @@ class SnsSearch(DmsSearch):
         return CountChoice(context.space, seed=context.trial.seed, **_gumbel(self.spec))
 
 
-def _gumbel(spec: Mes | Sns) -> dict[str, Any]:
+def _gumbel(spec: GumbelSpec) -> dict[str, Any]:
     return {"fair": spec.variant == "fair", "temperature": spec.temperature}

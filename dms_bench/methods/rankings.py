@@ -13,6 +13,7 @@ Shape legend:
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
 import torch
@@ -34,7 +35,7 @@ BATCHES = 50
 _LARGEST_CUT = 0.8
 
 
-class RankingSearch:
+class RankingSearch(ABC):
     """What all rankings share: from scores to an architecture at the budget."""
 
     def __init__(self, spec: ScopedRanking | GroupNorm | Isomorphic) -> None:
@@ -50,9 +51,9 @@ class RankingSearch:
             counts[: len(space.groups)] = threshold_counts(space, scores, rivals, context.budget)
         return space.architecture(fit_to_budget(space, counts, scores, context.budget))
 
+    @abstractmethod
     def scores(self, context: SearchContext) -> Tensor:
         """Return the score of every element, [E]."""
-        raise NotImplementedError
 
     def rivals(self, context: SearchContext) -> Tensor | None:
         """Number the sets of groups that one threshold cuts, [G]; None where each keeps the same share."""

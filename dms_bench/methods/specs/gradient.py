@@ -52,25 +52,30 @@ class Get(GradientSpec):
     kind: Literal["get"] = "get"
 
 
-class Mes(GradientSpec):
+class GumbelSpec(GradientSpec):
+    """What both methods that sample with Gumbel noise have."""
+
+    #: fair: starts whole, cools down, pays for expected sizes.
+    variant: Literal["as_released", "fair"] = "fair"
+    #: Of the Gumbel softmax; where fair, at the end of the search.
+    temperature: Annotated[float, Field(gt=0)] = 0.1
+
+    def label(self) -> str:
+        """Return the method with its variant: two methods, not two settings of one."""
+        return f"{self.kind} {self.variant.replace('_', ' ')}"
+
+
+class Mes(GumbelSpec):
     """Mask element selection: a Gumbel gate per element."""
 
     implementation: ClassVar[str] = "dms_bench.methods.gradient:MesSearch"
 
     kind: Literal["mes"] = "mes"
-    #: fair: starts whole, cools down, pays for expected sizes.
-    variant: Literal["as_released", "fair"] = "fair"
-    #: Of the Gumbel softmax; where fair, at the end of the search.
-    temperature: Annotated[float, Field(gt=0)] = 0.1
 
 
-class Sns(GradientSpec):
+class Sns(GumbelSpec):
     """Single number selection: a Gumbel choice of each unit's count."""
 
     implementation: ClassVar[str] = "dms_bench.methods.gradient:SnsSearch"
 
     kind: Literal["sns"] = "sns"
-    #: fair: starts whole, cools down, pays for expected sizes.
-    variant: Literal["as_released", "fair"] = "fair"
-    #: Of the Gumbel softmax; where fair, at the end of the search.
-    temperature: Annotated[float, Field(gt=0)] = 0.1
