@@ -68,6 +68,8 @@ class Row:
     validation: float | None
     #: Settings of the method's own that were tried; this row has the best of them by `validation`, or the only one.
     settings_tried: int
+    #: Mean cost of what the search itself ended with, as a share of its target; above 1 the final cut did the rest.
+    search_load: float | None
     #: The budget as a number, for ordering.
     budget_order: float
     failed_trials: tuple[str, ...]
@@ -250,6 +252,7 @@ def _row(group: _Group, controls: Sequence[Record], dms: Sequence[Record]) -> Ro
         delta_dms_n=delta_dms.n,
         validation=_validation(records).mean,
         settings_tried=group.tried,
+        search_load=estimate([load for record in done if (load := record.search_load) is not None]).mean,
         budget_order=-math.inf if tags[names.METHOD] == CEILING else float(tags.get(names.BUDGET_ORDER, "inf")),
         failed_trials=tuple(sorted(record.name for record in records if record.status == names.FAILED)),
         environment=_environment(records),

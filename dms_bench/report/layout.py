@@ -10,6 +10,8 @@ from dms_bench.report import format as fmt
 from dms_bench.report.board import CEILING, CONTROL, Row
 
 _SHOWN_FAILURES = 5
+#: A search that ended this far above its target has not reached it.
+_SHORT = 0.05
 #: What a narrow terminal can do without, in this order.
 _LEAVE_OUT = ("latency", "params")
 #: Longer names of methods are folded.
@@ -106,6 +108,8 @@ def footnotes(rows: Sequence[Row]) -> list[str]:
         notes.append("n = 1: a single seed, no interval.")
     if any(row.budget_missed for row in rows):
         notes.append("† k/n: k of n networks cost more than 1 % more or less than the budget.")
+    if any(map(_fell_short, rows)):
+        notes.append("▲ x: the search ended at x times its target; the final cut did the rest, by one factor for all.")
     failed = [name for row in rows for name in row.failed_trials]
     if failed:
         listed = ", ".join(failed[:_SHOWN_FAILURES]) + (", ..." if len(failed) > _SHOWN_FAILURES else "")
@@ -172,9 +176,15 @@ def _without(cells: tuple[str, ...], place: int) -> tuple[str, ...]:
     return cells[:place] + cells[place + 1 :]
 
 
+def _fell_short(row: Row) -> bool:
+    """Whether the search had not come down to its target when it ended (an empty cell of table 15)."""
+    return row.search_load is not None and row.search_load > 1 + _SHORT
+
+
 def _marks(row: Row) -> str:
     marks = (
         (row.budget_missed, f" † {row.budget_missed}/{row.n}"),
+        (_fell_short(row), f" ▲ {row.search_load or 0:.1f}"),
         (row.failed, f" ✗ {row.failed}"),
         (row.stopped, f" ■ {row.stopped}"),
         (row.unfinished, f" … {row.unfinished}"),

@@ -72,6 +72,20 @@ class Record:
         """The same measure on the validation split: what settings are chosen by."""
         return self.metrics.get(names.validated(self.tags[names.METRIC]))
 
+    @property
+    def search_load(self) -> float | None:
+        """What the search's own network costs, as a share of its target, before the final cut; None if not logged.
+
+        Of several constraints the one that is missed most.
+        """
+        loads = []
+        for name, target in self.metrics.items():
+            bound = name.removeprefix("search/target_")
+            cost = self.metrics.get(f"search/hard_{bound}")
+            if bound != name and cost is not None and target > 0:
+                loads.append(cost / target)
+        return max(loads, default=None)
+
 
 def suite_names(uri: str) -> list[str]:
     """Return the names of all suites in a store.

@@ -9,14 +9,14 @@ from typing import Any, ClassVar, Literal
 
 import pytest
 
-from dms_bench.methods.specs import Dms, Random, Supernet, Uniform
+from dms_bench.methods.specs import Dms, Get, Random, Supernet, Uniform
 from dms_bench.spec.budget import MacsBudget
 from dms_bench.spec.recipe import Recipe
 from dms_bench.spec.suite import Suite
 from dms_bench.spec.task import TaskSpec
 from dms_bench.spec.trial import Trial
 
-METHODS = {"dms": Dms, "random": Random, "uniform": Uniform, "supernet": Supernet}
+METHODS = {"dms": Dms, "get": Get, "random": Random, "uniform": Uniform, "supernet": Supernet}
 
 
 class PaperTask(TaskSpec):

@@ -28,6 +28,10 @@ class Sampling(MethodSpec):
     #: `predictor`: architectures whose shared-weight measure it learns from, a fifth of them held out.
     samples: Annotated[int, Field(ge=10)] = 200
 
+    def label(self) -> str:
+        """Return the sampler with its score: two scores are two methods, not two settings of one."""
+        return f"{self.kind} by {self.score}"
+
     @property
     def judges_weights(self) -> bool:
         """Whether subnets are measured with the supernet's weights."""

@@ -9,6 +9,7 @@ import pytest
 from dms_bench.errors import UserError
 from dms_bench.methods.specs.rankings import L1
 from dms_bench.report import Row, leaderboard
+from dms_bench.report.layout import blocks, footnotes
 from dms_bench.report.statistics import estimate
 from dms_bench.spec.budget import ParamsBudget
 from dms_bench.spec.suite import Suite
@@ -226,6 +227,24 @@ def test_recipes_are_not_tuned_but_compared(publish: Publish, make_trial: Callab
         "uniform (retrain.epochs=9)",
     }
     assert rows["uniform (retrain.epochs=9)"].delta_dms == pytest.approx(0.9 - 0.5)
+
+
+def test_a_search_that_ends_above_its_target_is_marked(
+    publish: Publish, make_trial: Callable[..., Trial], store: str
+) -> None:
+    reached = {"hard_macs": 1.04, "target_macs": 1.0, "hard_params": 10.0, "target_params": 20.0}
+    for seed in (0, 1):
+        publish(make_trial("dms", seed), 0.5, searched=reached)
+        publish(make_trial("get", seed), 0.5, searched=reached | {"hard_params": 50.0 + 10 * seed})
+    publish(make_trial("random", 0), 0.5)
+    rows = {row.kind: row for row in leaderboard(store)}
+    assert rows["dms"].search_load == pytest.approx(1.04)
+    assert rows["get"].search_load == pytest.approx(2.75)
+    assert rows["random"].search_load is None
+    shown = {line.row.kind: line.cells[1] for block in blocks(list(rows.values())) for line in block.lines}
+    assert shown == {"dms": "dms", "get": "get ▲ 2.8", "random": "random"}
+    assert any(note.startswith("▲ x") for note in footnotes(list(rows.values())))
+    assert not any("▲" in note for note in footnotes([rows["dms"], rows["random"]]))
 
 
 def test_settings_cannot_be_chosen_without_validation_values(
