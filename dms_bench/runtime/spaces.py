@@ -40,6 +40,14 @@ def find_specified(model: nn.Module, example: Tensor, wanted: SpaceSpec) -> Sear
     """
     coarse = [Coarse(**rule.model_dump()) for rule in wanted.coarse]
     try:
-        return find_space(model, example, width=wanted.width, depth=wanted.depth, exclude=wanted.exclude, coarse=coarse)
+        return find_space(
+            model,
+            example,
+            width=wanted.width,
+            depth=wanted.depth,
+            exclude=wanted.exclude,
+            coarse=coarse,
+            round_to=wanted.round_to,
+        )
     except CoarseError as error:
         raise UserError(f"supernet.space.coarse: {error}") from error

@@ -33,6 +33,7 @@ def find_space(
     depth: bool = True,
     exclude: Sequence[str] = (),
     coarse: Sequence[Coarse] = (),
+    round_to: int = 1,
 ) -> SearchSpace:
     """Find and prove the search space of a network.
 
@@ -43,6 +44,7 @@ def find_space(
         depth: search the blocks of stages.
         exclude: shell-style patterns of names that are not searched.
         coarse: which groups and stages are searched coarsely.
+        round_to: cuts keep multiples of this number of channels.
 
     Returns:
         The space, in which every group and stage was proven: networks with random elements masked
@@ -68,7 +70,7 @@ def find_space(
         chosen = {name for name in space.names for pattern in exclude if fnmatch.fnmatch(name, pattern)}
         if chosen:
             space = space.without(chosen, "excluded by the specification")
-        space = prove(model, inputs, space)
+        space = replace(prove(model, inputs, space), round_to=round_to)
     object.__setattr__(space, "seconds", time.perf_counter() - begin)
     return space
 

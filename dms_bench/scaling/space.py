@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Literal, Protocol
 
 import torch
@@ -102,6 +104,7 @@ class SearchSpace:
         excluded: what is not searched, and why.
         tails: layers in which the branches of removable blocks end: block -> layers; they carry its mask.
         carriers: norms read by nothing but layers whose input is masked: norm -> layers.
+        round_to: cuts keep multiples of this number of channels, where a group has as many; heads are whole.
     """
 
     groups: tuple[Group, ...]
@@ -118,20 +121,41 @@ class SearchSpace:
     mended: frozenset[str] = frozenset()
     tails: dict[str, tuple[str, ...]] = field(default_factory=dict)
     carriers: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    round_to: int = 1
     #: Largest relative difference between masked and cut network seen in the proof.
     proof_error: float = float("nan")
     seconds: float = float("nan")
 
-    @property
+    @cached_property
     def units(self) -> Units:
         """Sizes of groups and stages as the top-k needs them."""
         every: tuple[Group | Stage, ...] = (*self.groups, *self.stages)
+        multiples = (*self._multiples(), *(1 for _ in self.stages))
+        bounds = [_bounds_of(one, multiple) for one, multiple in zip(every, multiples, strict=True)]
         return Units(
             sizes=tuple(one.size for one in every),
-            minimum=tuple(one.minimum for one in every),
-            maximum=tuple(one.size if one.maximum is None else one.maximum for one in every),
+            minimum=tuple(low for low, _ in bounds),
+            maximum=tuple(most for _, most in bounds),
+            multiple=multiples,
             # The runs of a coarse group are few.
             steep=(*(group.heads or group.step > 1 for group in self.groups), *(True for _ in self.stages)),
+        )
+
+    def _multiples(self) -> tuple[int, ...]:
+        """Elements in which each group's counts go, so that its channels are multiples of `round_to`."""
+        channels = [0] * len(self.groups)  # of an element, in all dimensions that it occurs in
+        if self.round_to == 1:
+            return (1,) * len(self.groups)
+        owner = torch.repeat_interleave(
+            torch.arange(len(self.groups)), torch.tensor([group.size for group in self.groups])
+        )
+        for elements in self.slices.values():
+            for unit, number in zip(*torch.unique(owner[elements[elements >= 0]], return_counts=True), strict=True):
+                channels[int(unit)] = math.gcd(channels[int(unit)], int(number) // self.groups[int(unit)].size)
+        multiples = [self.round_to // math.gcd(self.round_to, one) for one in channels]
+        return tuple(
+            1 if group.heads or multiple > (group.maximum or group.size) else multiple
+            for group, multiple in zip(self.groups, multiples, strict=True)
         )
 
     @property
@@ -259,6 +283,14 @@ class SearchSpace:
 
     def _group_sizes(self) -> Tensor:
         return torch.tensor([float(group.size) for group in self.groups], dtype=torch.float64)
+
+
+def _bounds_of(unit: Group | Stage, multiple: int) -> tuple[int, int]:
+    """Return the fewest and most elements of a unit that may stay, in multiples; all of them are always allowed."""
+    most = unit.size if unit.maximum is None else unit.maximum
+    if most < unit.size:
+        most -= most % multiple
+    return min(-(-unit.minimum // multiple) * multiple, most), most
 
 
 def _renumber(book: dict[str, list[tuple[int, Tensor]]], renumber: Tensor) -> dict[str, list[tuple[int, Tensor]]]:

@@ -44,6 +44,8 @@ class SpaceSpec(Spec):
     exclude: tuple[str, ...] = ()
     #: Coarse groups and stages; of several entries for one, the first counts.
     coarse: tuple[CoarseSpec, ...] = ()
+    #: Cuts keep multiples of this number of channels, where a group has as many; for all methods alike.
+    round_to: Annotated[int, Field(ge=1)] = 1
 
 
 class SupernetSpec(Spec):
