@@ -116,6 +116,7 @@ def _summary(description: Mapping[str, Any]) -> str:
         ),
         *([f"cuts keep multiples of {description['round_to']} channels"] if "round_to" in description else []),
         f"proven: cut and masked networks differ by {'an unknown amount' if error is None else f'{error:.1e}'} "
-        f"relatively (found and proven in {description['seconds']:.1f} s)",
+        f"relatively (found and proven in {description['seconds']:.1f} s"
+        f"{', read from the cache' if description.get('cached') else ''})",
     ]
     return "\n".join(lines)
