@@ -65,7 +65,9 @@ def find_space(
         blocks = [block for stage in space.stages for block in stage.blocks]
         tails = find_tails(model, inputs, blocks)
         linear = {block: own for block, own in tails.items() if not trace.standardised & set(own)}
-        norms, layers = [norm.module for norm in space.norms], [site.module for site in space.sites]
+        # The output of a response norm holds its input as it is: no vector of its own can carry a mask.
+        norms = [norm.module for norm in space.norms if norm.kind != "response"]
+        layers = [site.module for site in space.sites]
         space = replace(space, tails=linear, carriers=find_carriers(model, inputs, norms, list(dict.fromkeys(layers))))
         chosen = {name for name in space.names for pattern in exclude if fnmatch.fnmatch(name, pattern)}
         if chosen:
@@ -134,7 +136,7 @@ class _Builder:
             slices=slices,
             sites=tuple(site for site in sites if (site.parameter, site.dim) in slices),
             norms=tuple(
-                NormSite(norm.module, norm.dim, elements[norm.labels])
+                NormSite(norm.module, norm.dim, elements[norm.labels], norm.kind)
                 for norm in self.trace.norms
                 if bool((elements[norm.labels] >= 0).any())
             ),
@@ -191,6 +193,8 @@ class _Builder:
                 continue
             by_signature.setdefault(signature, []).append(root)
             repeated[signature] = len(found) > len(signature)
+        variances = [norm.labels for norm in self.trace.norms if norm.kind == "simple"]
+        need_two = {root for labels in variances for root in roots[labels].tolist()}  # an unbiased variance
         head_roots = {root for seen in self.trace.heads.values() for _, ls in seen for root in roots[ls].tolist()}
         result = []
         names: set[str] = set()
@@ -203,7 +207,8 @@ class _Builder:
             while name in names:
                 name += "'"
             names.add(name)
-            result.append((Group(name, len(group_roots), heads), group_roots))
+            minimum = 2 if group_roots[0] in need_two else 1
+            result.append((Group(name, len(group_roots), heads, minimum=minimum), group_roots))
         return result
 
     def _name(self, signature: tuple[int, ...], masked: set[tuple[str, int]], heads: bool) -> str:

@@ -75,11 +75,19 @@ class Site:
 
 @dataclass(frozen=True)
 class NormSite:
-    """A LayerNorm whose statistics run over masked features, along `dim` of its input."""
+    """A norm whose statistics run over masked features.
+
+    Attributes:
+        module: the norm.
+        dim: the dimension of its input along which the features lie.
+        elements: of the features.
+        kind: what it computes, where it is one of `recognised`; a LayerNorm or GroupNorm otherwise.
+    """
 
     module: str
     dim: int
     elements: Tensor
+    kind: str = ""
 
 
 @dataclass(frozen=True)
