@@ -83,10 +83,14 @@ def _linear(tracer: Tracer, args: Any, kwargs: Any, out: Tensor) -> Axes:
 @rule("convolution", "_convolution")
 def _convolution(tracer: Tracer, args: Any, kwargs: Any, out: Tensor) -> Axes:
     data, weight, bias = args[0], args[1], args[2]
-    transposed, groups = args[6], args[8]
+    strides, transposed, groups = args[3], args[6], args[8]
+    passing: list[tuple[int, Tensor]] = []
     for dim in range(2, data.dim()):
         labels = axis_along(tracer, data, dim)
-        if labels is not None:
+        pointwise = weight.size(dim) == 1 and strides[dim - 2] == 1 and out.size(dim) == data.size(dim)
+        if labels is not None and pointwise:
+            passing.append((dim, labels))
+        elif labels is not None:
             tracer.labels.freeze(labels, "convolved over")
     inputs = axis_along(tracer, data, 1)
     first, second = axis_along(tracer, weight, 0), axis_along(tracer, weight, 1)
@@ -136,6 +140,10 @@ def _convolution(tracer: Tracer, args: Any, kwargs: Any, out: Tensor) -> Axes:
         factors.append(merged)
         constant /= len(merged)
         result.append(lay(merged, 0, out.shape))
+    for dim, labels in passing:  # features in the place of positions, each by itself
+        factors.append(labels)
+        constant /= len(labels)
+        result.append(lay(labels, dim, out.shape))
     tracer.trace.contractions.append(Contraction(tracer.module, constant, tuple(factors), inner))
     return tuple(result)
 
