@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 
 import pytest
 import timm
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from dms_bench.scaling import Coarse, SearchSpace, Supernet, budget_of, cut, find_space
-from dms_bench.scaling.fit import fit_to_budget, nearest
+from dms_bench.scaling.fit import _Sizes, fit_to_budget, nearest
 
 
 def build(name: str) -> nn.Module:
@@ -85,6 +86,16 @@ def test_small_groups_and_the_whole_of_uneven_ones_are_allowed():
         assert kept(space, nearest(space, torch.tensor(wish), torch.rand(90))) == expected
     full = fit_to_budget(space, torch.tensor([6.0, 20, 64]), torch.rand(90), budget_of(space, macs=float(space.macs)))
     assert kept(space, full) == [6, 20, 64]
+
+
+def test_single_steps_lead_from_multiple_to_multiple_and_to_the_whole():
+    sizes = _Sizes(space_of(layers(6, 20, 64), round_to=8), torch.rand(90))
+    steps = [[6, 20, 64], [5, 16, 56], [4, 8, 48]]
+    for above, below in itertools.pairwise(steps):
+        assert sizes.less(torch.tensor(above)).tolist() == below
+        assert sizes.more(torch.tensor(below)).tolist() == above
+    assert sizes.less(torch.tensor([1, 8, 8])).tolist() == [1, 8, 8]
+    assert sizes.more(torch.tensor(steps[0])).tolist() == steps[0]
 
 
 def test_multiples_are_of_channels_whatever_an_element_is():
