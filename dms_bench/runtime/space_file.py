@@ -14,10 +14,10 @@ from torch import Tensor
 from dms_bench.scaling import SearchSpace
 from dms_bench.scaling.cost import CostModel
 from dms_bench.scaling.depth import Stage
-from dms_bench.scaling.space import Group, NormSite, Site
+from dms_bench.scaling.space import Group, NormSite, RowSite, Site
 from dms_bench.scaling.views import View
 
-_CLASSES = {kind.__name__: kind for kind in (SearchSpace, Group, Stage, Site, NormSite, View)}
+_CLASSES = {kind.__name__: kind for kind in (SearchSpace, Group, Stage, Site, RowSite, NormSite, View)}
 _DIGEST = hashlib.sha256().digest_size
 
 

@@ -103,6 +103,7 @@ def find_specified(model: nn.Module, example: Tensor, wanted: SpaceSpec) -> Sear
             exclude=wanted.exclude,
             coarse=coarse,
             round_to=wanted.round_to,
+            attention=wanted.attention,
         )
     except CoarseError as error:
         raise UserError(f"supernet.space.coarse: {error}") from error

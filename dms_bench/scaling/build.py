@@ -7,6 +7,7 @@ import time
 from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -21,7 +22,7 @@ from dms_bench.scaling.labels import FIXED, along, varying_dims
 from dms_bench.scaling.modes import modes_kept
 from dms_bench.scaling.proof import prove
 from dms_bench.scaling.rules import RULES
-from dms_bench.scaling.space import Group, NormSite, SearchSpace, Site, block_of
+from dms_bench.scaling.space import Group, NormSite, RowSite, SearchSpace, Site, block_of
 from dms_bench.scaling.trace import Trace, Tracer
 
 
@@ -34,6 +35,7 @@ def find_space(
     exclude: Sequence[str] = (),
     coarse: Sequence[Coarse] = (),
     round_to: int = 1,
+    attention: Literal["heads", "dims"] = "heads",
 ) -> SearchSpace:
     """Find and prove the search space of a network.
 
@@ -45,6 +47,7 @@ def find_space(
         exclude: shell-style patterns of names that are not searched.
         coarse: which groups and stages are searched coarsely.
         round_to: cuts keep multiples of this number of channels.
+        attention: search the number of heads, or the size that the heads of a layer have in common.
 
     Returns:
         The space, in which every group and stage was proven: networks with random elements masked
@@ -58,7 +61,7 @@ def find_space(
         model.train()  # lets modules drop what they keep in eval mode, such as biases looked up once
         # Two different samples, so that what depends on the batch cannot be taken for something fixed.
         for inputs in (torch.cat([example[:1], example[:1].flip(-1)]), example[:1]):
-            trace = Tracer(model.eval(), RULES).run(inputs)
+            trace = Tracer(model.eval(), RULES, whole_heads=attention == "heads").run(inputs)
             space = _Builder(model, trace).build(width, depth, coarse)
             if space.macs == count(model, example[:1]).macs:
                 break  # else samples depend on each other, and cost more together
@@ -93,7 +96,7 @@ class _Builder:
         self.first_labels = [first for first, _, _ in self.births]
 
     def build(self, width: bool, depth: bool, coarse: Sequence[Coarse]) -> SearchSpace:
-        sites = self._sites()
+        sites, rows = self._sites(), self._rows()
         stages = find_stages(self.model, self.trace) if depth else ()
         labels = self.trace.labels
         if not width:
@@ -101,7 +104,7 @@ class _Builder:
                 for axis in axes:
                     labels.freeze(axis, "width is not searched")
         roots, self.reasons = labels.resolve()
-        members = self._members(roots, {(site.parameter, site.dim) for site in sites})
+        members = self._members(roots, {(site.parameter, site.dim) for site in sites}, rows)
         element_of = torch.full((len(roots),), -1, dtype=torch.long)
         check_rules(coarse, [group.name for group, _ in members], [stage.name for stage in stages])
         stages = tuple(bounded(stage, coarse) for stage in stages)
@@ -145,6 +148,7 @@ class _Builder:
             macs_model=cost.of_operators(self.trace),
             params_model=cost.of_parameters(self.parameters, slices),
             excluded=(self._frozen(roots, slices) if width else {}) | no_choice,
+            rows=tuple(row for row in rows if (row.parameter, 0) in slices),
             views={name: [view.relabelled(elements) for view in views] for name, views in self.trace.views.items()},
         )
 
@@ -173,8 +177,26 @@ class _Builder:
     def _site(self, module: str, name: str, dim: int) -> Site:
         return Site(module, name, dim, standardised=module in self.trace.standardised)
 
-    def _members(self, roots: Tensor, masked: set[tuple[str, int]]) -> list[tuple[Group, list[int]]]:
+    def _rows(self) -> list[RowSite]:
+        """Rows of layers that make queries; queries of another make are frozen."""
+        rows = []
+        for product in self.trace.products:
+            first, name, dim = self._birth(int(product.labels[0]))
+            module, _, leaf = name.rpartition(".")
+            start = int(product.labels[0]) - first
+            if dim != 0 or leaf != "weight" or start + product.rows > self._tensor(name).size(0):
+                self.trace.labels.freeze(product.labels, "queries that are no rows of a layer")
+                continue
+            for parameter in (name, f"{module}.bias"):
+                if parameter in self.parameters:
+                    rows.append(RowSite(module, parameter, start, start + product.rows, product.scaled))
+        return rows
+
+    def _members(
+        self, roots: Tensor, masked: set[tuple[str, int]], rows: Sequence[RowSite]
+    ) -> list[tuple[Group, list[int]]]:
         """Group the label classes that occur in the same dimensions of the same tensors."""
+        queries = {(row.parameter, 0) for row in rows}
         occurrences: dict[int, list[tuple[int, int]]] = {}
         for place, (first, name, dim) in enumerate(self.births):
             for root in roots[first : first + self._tensor(name).size(dim)].tolist():
@@ -185,7 +207,7 @@ class _Builder:
         for root, found in occurrences.items():
             signature = tuple(sorted({place for place, _ in found}))
             places = [(self.births[place][1], self.births[place][2]) for place in signature]
-            if not any(place in masked for place in places):
+            if not any(place in masked or place in queries for place in places):
                 self.reasons.setdefault(root, "no weight sums over it")
                 continue
             if not any(place not in masked and place[0] in self.parameters for place in places):
@@ -203,7 +225,8 @@ class _Builder:
             if len(group_roots) < 2:
                 continue
             heads = group_roots[0] in head_roots
-            name = self._name(signature, masked, heads)
+            dims = any((self.births[place][1], self.births[place][2]) in queries for place in signature)
+            name = self._name(signature, masked, "heads" if heads else "dims" if dims else "")
             while name in names:
                 name += "'"
             names.add(name)
@@ -211,7 +234,7 @@ class _Builder:
             result.append((Group(name, len(group_roots), heads, minimum=minimum), group_roots))
         return result
 
-    def _name(self, signature: tuple[int, ...], masked: set[tuple[str, int]], heads: bool) -> str:
+    def _name(self, signature: tuple[int, ...], masked: set[tuple[str, int]], suffix: str) -> str:
         """Name a group after the layer that makes it, or after what its layers have in common."""
         makers = []
         for place in signature:
@@ -223,8 +246,8 @@ class _Builder:
         name = makers[0]
         if len(makers) > 1:
             prefix = _common_path(makers)
-            name = ".".join([*prefix, "stream"]) if not heads else ".".join(prefix)
-        return f"{name}.heads" if heads else name
+            name = ".".join(prefix if suffix else [*prefix, "stream"])
+        return f"{name}.{suffix}" if suffix else name
 
     def _frozen(self, roots: Tensor, slices: dict[tuple[str, int], Tensor]) -> dict[str, str]:
         """Name the output dimensions of weights that are not searched, with the reason."""

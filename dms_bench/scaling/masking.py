@@ -211,6 +211,8 @@ class MaskedForward:
             scaled.add((holder, leaf) if end >= 0 else None)
             elements = space.slices[site.parameter, site.dim]
             self._scale(elements, end, site.module, holder, leaf, site.dim, site.standardised)
+        for row in space.rows:
+            self._scale(row.elements(space.slices), -1, row.module, row.module, row.parameter.rpartition(".")[2], 0)
         for tail, end in ends.items():
             for leaf, parameter in self._named[tail]._parameters.items():
                 if parameter is not None and (tail, leaf) not in scaled:

@@ -74,6 +74,31 @@ class Site:
 
 
 @dataclass(frozen=True)
+class RowSite:
+    """Rows of a layer that makes queries; masks scale them, as no weight sums over the head size.
+
+    Attributes:
+        module: the layer.
+        parameter: its weight, or its bias.
+        start: first row of the queries.
+        stop: the row behind their last.
+        scaled: the attention divides by the square root of the head size that it sees.
+    """
+
+    module: str
+    parameter: str
+    start: int
+    stop: int
+    scaled: bool
+
+    def elements(self, slices: dict[tuple[str, int], Tensor]) -> Tensor:
+        """Return the element of every row; -1 for those of keys and values, [rows]."""
+        own = slices[self.parameter, 0].clone()
+        own[: self.start], own[self.stop :] = -1, -1
+        return own
+
+
+@dataclass(frozen=True)
 class NormSite:
     """A norm whose statistics run over masked features.
 
@@ -102,6 +127,7 @@ class SearchSpace:
         stages: runs of removable blocks.
         slices: element of every index along (tensor name, dimension), [size].
         sites: where masks scale weights.
+        rows: where masks scale queries.
         norms: where masks enter statistics.
         sizes: labelled sizes that a module's own code saw: module -> [(size, elements [size])].
         heads: likewise, sizes that are numbers of heads.
@@ -130,6 +156,7 @@ class SearchSpace:
     tails: dict[str, tuple[str, ...]] = field(default_factory=dict)
     carriers: dict[str, tuple[str, ...]] = field(default_factory=dict)
     round_to: int = 1
+    rows: tuple[RowSite, ...] = ()
     #: Largest relative difference between masked and cut network seen in the proof.
     proof_error: float = float("nan")
     seconds: float = float("nan")
@@ -281,6 +308,7 @@ class SearchSpace:
             slices=slices,
             sites=tuple(site for site in self.sites if (site.parameter, site.dim) in slices),
             norms=tuple(norm for norm in norms if bool((norm.elements >= 0).any())),
+            rows=tuple(row for row in self.rows if (row.parameter, 0) in slices),
             sizes=_renumber(self.sizes, renumber),
             heads=_renumber(self.heads, renumber),
             views={name: [view.relabelled(renumber) for view in seen] for name, seen in self.views.items()},

@@ -46,6 +46,18 @@ class NormCall:
     kind: str = ""
 
 
+@dataclass(frozen=True)
+class Product:
+    """Queries and keys, multiplied along their labelled head size; no weight sums over it."""
+
+    #: Labels along the head size, of the queries.
+    labels: Tensor
+    #: Rows of the layer that makes the queries: heads times head size.
+    rows: int
+    #: The attention divides by the square root of the size that it sees.
+    scaled: bool
+
+
 @dataclass
 class ModuleCall:
     """A module's call: its first tensor argument and, once it returned, its output."""
@@ -67,6 +79,7 @@ class Trace:
     #: Axes of every parameter and floating-point buffer by name: one per dimension, in order.
     state: dict[str, tuple[Tensor, ...]]
     contractions: list[Contraction] = field(default_factory=list)
+    products: list[Product] = field(default_factory=list)
     norms: list[NormCall] = field(default_factory=list)
     calls: list[ModuleCall] = field(default_factory=list)
     #: Sizes of labelled dimensions that a module's own operators saw: module -> [(size, labels)].
@@ -87,8 +100,9 @@ class Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
     An operator without a rule freezes what it touches: not searched, never wrong.
     """
 
-    def __init__(self, model: nn.Module, rules: dict[str, Rule]) -> None:
+    def __init__(self, model: nn.Module, rules: dict[str, Rule], *, whole_heads: bool = True) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
+        self.whole_heads = whole_heads
         self.labels = Labels()
         self.trace = Trace(self.labels, {})
         self._model = model
@@ -143,7 +157,7 @@ class Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
         A dimension that was split, say into (3, heads, head size), can only shrink along one of its
         parts, because the others' sizes stand in the model's code. Heads where the running module
-        names them, the largest part otherwise.
+        names them (where the space is one of head sizes: the largest other part), the largest part otherwise.
         """
         result = []
         for axis in axes:
@@ -154,7 +168,11 @@ class Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 named = [dim for dim in dims if axis.size(dim) in heads]
                 if len(dims) > 2 and dims[1] in named:  # (3, heads, head size), also where heads are 3
                     named = [dims[1]]
-                chosen = named[0] if named else max(dims, key=lambda dim: axis.size(dim))
+                if named and not self.whole_heads:
+                    dims_of_heads = [dim for dim in dims if dim != named[0]]
+                    chosen, named = max(dims_of_heads, key=lambda dim: axis.size(dim)), []
+                else:
+                    chosen = named[0] if named else max(dims, key=lambda dim: axis.size(dim))
                 reference = axis
                 for dim in dims:
                     if dim != chosen:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, ValidationError, model_validator
 
@@ -46,6 +46,9 @@ class SpaceSpec(Spec):
     coarse: tuple[CoarseSpec, ...] = ()
     #: Cuts keep multiples of this number of channels, where a group has as many; for all methods alike.
     round_to: Annotated[int, Field(ge=1)] = 1
+    #: Of attention: the number of heads, or the size that the heads of a layer have in common (of queries and keys,
+    #: and of values, where they come from layers of their own).
+    attention: Literal["heads", "dims"] = "heads"
 
 
 class SupernetSpec(Spec):
