@@ -34,9 +34,12 @@ def multiplied(name: str, width: float, depth: float) -> Callable[..., nn.Module
     Raises:
         UserError: its builder has no such multiplier.
     """
-    from timm.models import model_entrypoint
+    from timm.models import is_model, model_entrypoint
 
-    entry = model_entrypoint(name.partition(".")[0])
+    known = name.partition(".")[0]
+    if not is_model(known):
+        raise UserError(f"supernet {name!r} has no multipliers: none of timm's builders makes it")
+    entry = model_entrypoint(known)
     base = _parameters(entry)
     for what, (w, d) in (("width", (width, 1.0)), ("depth", (1.0, depth))):
         # Some builders take a multiplier and ignore it: only a network that changed has been multiplied.

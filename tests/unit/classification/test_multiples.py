@@ -93,6 +93,10 @@ def test_deit_small_with_sixteen_blocks():
             "supernet 'resnet18' has no width multiplier in timm; its size is decided by supernet.args: "
             "channels, layers",
         ),
+        (
+            {"model": "hf-hub:timm/resnet18.a1_in1k", "width": 2},
+            "supernet 'hf-hub:timm/resnet18.a1_in1k' has no multipliers: none of timm's builders makes it",
+        ),
         ({"model": "fbnetv3_b", "depth": 2}, "supernet 'fbnetv3_b' has no depth multiplier in timm"),
         (
             {"model": "deit_tiny_patch16_224", "depth": 2},
