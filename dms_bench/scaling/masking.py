@@ -29,7 +29,7 @@ from dms_bench.scaling.norms import (
     masked_simple_norm,
 )
 from dms_bench.scaling.recognised import eps_of
-from dms_bench.scaling.space import SearchSpace
+from dms_bench.scaling.space import SearchSpace, Site
 from dms_bench.scaling.standardised import masked_standardised
 
 #: Forward methods that contract their first argument as it is with their weight.
@@ -206,7 +206,7 @@ class MaskedForward:
         for site in space.sites:
             if site.module in carried:
                 continue
-            holder, _, leaf = site.parameter.rpartition(".")
+            holder, leaf = self._holder(site)
             end = ends.get(site.module, -1) if site.module == holder else -1
             scaled.add((holder, leaf) if end >= 0 else None)
             elements = space.slices[site.parameter, site.dim]
@@ -232,6 +232,14 @@ class MaskedForward:
         self._indices = torch.cat([*(elements for elements, _ in self._vectors), nothing])
         self._ends = torch.cat([*(torch.full_like(elements, end) for elements, end in self._vectors), nothing])
         self._lengths = [len(elements) for elements, _ in self._vectors]
+
+    def _holder(self, site: Site) -> tuple[str, str]:
+        """Return the module, and the name there, through which a site's operator sees its weight."""
+        holder, _, leaf = site.parameter.rpartition(".")
+        weight = self._named[holder]._parameters.get(leaf)
+        tied = (own for own, parameter in self._named[site.module]._parameters.items() if parameter is weight)
+        own = next(tied, None)  # of weights that modules share, each has the name of one alone
+        return (holder, leaf) if own is None else (site.module, own)
 
     def _carried(self, space: SearchSpace, norm: str, ends: dict[str, int]) -> tuple[str, ...]:
         """Return the layers whose masks a norm carries: all that read it, or none."""

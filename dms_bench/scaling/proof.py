@@ -6,9 +6,11 @@ import copy
 import re
 from collections.abc import Container, Sequence
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from dms_bench.scaling.counter import countable
@@ -138,13 +140,13 @@ class _Proof:
             if name in chosen:
                 mask[start + order[keeps:]] = 0
         architecture = self.space.architecture(mask)
-        with torch.no_grad(), self.forward.using(mask.to(self.dtype)):
+        with torch.no_grad(), self.forward.using(mask.to(self.dtype)), _InDouble():
             expected = self.masked(self.example)
         small = cut(self.model, self.space, architecture)
         try:
             with torch.no_grad(), countable(small), FlopCounterMode(display=False) as counter:
                 small(self.example[:1])
-            with torch.no_grad():
+            with torch.no_grad(), _InDouble():
                 found = small(self.example)
         except (RuntimeError, ValueError, TypeError, AssertionError, IndexError, ZeroDivisionError) as error:
             # Integers in the model's code that the cut did not mend.
@@ -160,6 +162,17 @@ class _Proof:
             self.failure = "the predicted MACs are not the counted ones"
             return float("inf")
         return float((found - expected).norm() / expected.norm().clamp_min(1e-12))
+
+
+class _InDouble(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Leaves in double precision what a model's code rounds to single, as norms and softmax of language models do."""
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        rounds = func is torch.ops.aten._to_copy.default and kwargs.get("dtype") == torch.float
+        if rounds and args[0].dtype == torch.double:
+            kwargs = {**kwargs, "dtype": torch.double}
+        return func(*args, **kwargs)
 
 
 def _place(error: BaseException) -> str:

@@ -21,6 +21,10 @@ from dms_bench.scaling.modes import modes_kept
 from dms_bench.scaling.space import RowSite, SearchSpace
 
 
+#: Integers of modules that are no sizes, whatever they are equal to: positions, and ratios of two numbers of heads.
+_NO_SIZE = ("idx", "index", "ndims", "num_key_value_groups")
+
+
 class Skip(nn.Module):
     """Stands in the place of a removed residual block and returns its first argument."""
 
@@ -135,11 +139,16 @@ def apply_structure(model: nn.Module, surgery: Surgery) -> None:
 
 
 def _replace(model: nn.Module, name: str, tensor: Tensor) -> None:
+    """Give a parameter, in all modules that share it, or a buffer another value."""
     parent, _, leaf = name.rpartition(".")
     module = model.get_submodule(parent)
     if leaf in module._parameters:
         old = module._parameters[leaf]
-        setattr(module, leaf, nn.Parameter(tensor, requires_grad=old is None or old.requires_grad))
+        assert old is not None
+        new = nn.Parameter(tensor, requires_grad=old.requires_grad)
+        for other in model.modules():
+            for key in [key for key, parameter in other._parameters.items() if parameter is old]:
+                setattr(other, key, new)
     else:
         module._buffers[leaf] = tensor
 
@@ -194,7 +203,7 @@ def _mended_by_size(name: str, module: nn.Module, space: SearchSpace, kept: Tens
         outcomes.setdefault(size, set()).add(int(kept[elements].sum()))
     values = {}
     for attribute, value in vars(module).items():
-        if not isinstance(value, int) or isinstance(value, bool) or value < 2:
+        if not isinstance(value, int) or isinstance(value, bool) or value < 2 or attribute.endswith(_NO_SIZE):
             continue
         is_head_count = "head" in attribute and "dim" not in attribute
         if is_head_count and value in heads:

@@ -164,10 +164,7 @@ class Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
             axis = canonical(axis)
             dims = varying_dims(axis)
             if len(dims) > 1:
-                heads = self._head_counts()
-                named = [dim for dim in dims if axis.size(dim) in heads]
-                if len(dims) > 2 and dims[1] in named:  # (3, heads, head size), also where heads are 3
-                    named = [dims[1]]
+                named = self._head_dims(axis, dims)
                 if named and not self.whole_heads:
                     dims_of_heads = [dim for dim in dims if dim != named[0]]
                     chosen, named = max(dims_of_heads, key=lambda dim: axis.size(dim)), []
@@ -287,15 +284,18 @@ class Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
         labels = along(axis, dim)
         book.setdefault(self.module, []).append((len(labels), labels))
 
-    def _head_counts(self) -> set[int]:
+    def _head_dims(self, axis: Tensor, dims: list[int]) -> list[int]:
+        """Return which of an axis' varying dimensions are heads, as the running module names their number or size."""
         module = self._modules.get(self.module)
-        if module is None:
-            return set()
-        return {
-            value
-            for key, value in vars(module).items()
-            if "head" in key and "dim" not in key and isinstance(value, int) and value > 0
-        }
+        known = vars(module) if module is not None else {}
+        numbers = {key: value for key, value in known.items() if "head" in key and isinstance(value, int) and value > 0}
+        counts = {value for key, value in numbers.items() if "dim" not in key}
+        named = [dim for dim in dims if axis.size(dim) in counts]
+        if len(dims) > 2 and dims[1] in named:  # (3, heads, head size), also where heads are 3
+            return [dims[1]]
+        if not named and len(dims) == 2 and axis.size(dims[1]) == numbers.get("head_dim"):
+            return [dims[0]]  # transformers' modules know the heads' size alone
+        return named
 
     def _enter(self, name: str) -> Callable[..., None]:
         def hook(module: nn.Module, args: Any, kwargs: Any) -> None:

@@ -148,6 +148,12 @@ def _convolution(tracer: Tracer, args: Any, kwargs: Any, out: Tensor) -> Axes:
     return tuple(result)
 
 
+def _heads(tracer: Tracer, operand: Tensor, dim: int, number: int) -> Tensor | None:
+    """Return labels of `number` heads; keys and values of grouped queries have fewer, each for several queries."""
+    labels = axis_along(tracer, operand, dim)
+    return None if labels is None else labels.repeat_interleave(number // len(labels))
+
+
 @rule(
     *("_scaled_dot_product_flash_attention_for_cpu", "_scaled_dot_product_flash_attention"),
     *("_scaled_dot_product_efficient_attention", "_scaled_dot_product_cudnn_attention"),
@@ -170,7 +176,7 @@ def _attention(tracer: Tracer, args: Any, kwargs: Any, out: Any) -> Axes:
                 tracer.labels.freeze(labels, "tokens inside an attention bias")
     result = []
     for dim in range(out.dim() - 2):
-        heads = [axis_along(tracer, operand, dim) for operand in (query, key, value)]
+        heads = [_heads(tracer, operand, dim, out.size(dim)) for operand in (query, key, value)]
         for labels in heads[1:]:
             unite_or_freeze(tracer, heads[0], labels, "attention heads of fixed number")
         for bias in biases:
