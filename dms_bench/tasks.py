@@ -102,8 +102,23 @@ class Task(Protocol):
     def initialise(self, model: nn.Module) -> None:
         """Draw fresh weights for a network that was cut, from the seed, as if built at its present size."""
 
-    def fit(self, model: nn.Module, recipe: Recipe, loop: Loop, structure: StructureHook | None = None) -> nn.Module:
+    def fit(
+        self,
+        model: nn.Module,
+        recipe: Recipe,
+        loop: Loop,
+        structure: StructureHook | None = None,
+        teacher: nn.Module | None = None,
+    ) -> nn.Module:
         """Train `model` and return it (with its averaged weights, where the recipe averages).
+
+        Args:
+            model: the network, in a search within a wrapper that masks it.
+            recipe: how.
+            loop: the runtime's side.
+            structure: what a search adds.
+            teacher: the pretrained supernet, for recipes that ask for it (`Recipe.needs_teacher`) and no others. It is
+                not to be trained; where a search trains no weights, it is the searched network itself without masks.
 
         Raises:
             TrialFailure: the loss is not finite.

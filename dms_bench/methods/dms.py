@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+from functools import partial
 from typing import Any
 
 import torch
@@ -36,9 +38,14 @@ class DmsSearch:
         """Search for the budget of `context`."""
         trial, spec = context.trial, self.spec
         assert trial.search is not None  # the trial's validation saw to it
+        frozen = trial.pipeline == "DMSp-"
+        fit = context.task.fit
+        if trial.search.needs_teacher():
+            # Masks act inside the supernet alone: weights that are frozen are the original's, and serve both.
+            fit = partial(fit, teacher=context.model if frozen else copy.deepcopy(context.model))
         supernet = Supernet(context.model, context.space, self.relaxation(context)).to(context.loop.device)
-        structure = DmsStructure(supernet, spec, context.budget, trains_weights=trial.pipeline != "DMSp-")
-        context.task.fit(supernet, trial.search, context.loop, structure)
+        structure = DmsStructure(supernet, spec, context.budget, trains_weights=not frozen)
+        fit(supernet, trial.search, context.loop, structure)
         return supernet.architecture(context.budget)
 
 

@@ -31,7 +31,7 @@ def latencies(models: Sequence[nn.Module], example: Tensor, device: torch.device
     try:
         with torch.inference_mode():
             for model in models:
-                model.to(device).eval()
+                _moved(model, device).eval()
                 for _ in range(_WARM_UP):
                     model(example)
             started = time.perf_counter()
@@ -44,6 +44,12 @@ def latencies(models: Sequence[nn.Module], example: Tensor, device: torch.device
         for model, training in zip(models, trained, strict=True):
             model.train(training)
     return [1e3 * median(times) for times in spent]
+
+
+def _moved(model: nn.Module, device: torch.device) -> nn.Module:
+    """Move a model to a device; of an outline on the meta device the weights are whatever is in memory."""
+    outline = any(parameter.is_meta for parameter in model.parameters())
+    return model.to_empty(device=device) if outline else model.to(device)
 
 
 def _seconds(model: nn.Module, example: Tensor) -> float:

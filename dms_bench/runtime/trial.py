@@ -16,7 +16,7 @@ skips it, and continues an unfinished one from its last checkpoint.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 
 from torch import nn
@@ -174,7 +174,10 @@ class _Run:
             loop, task = self._loop(stage.name), self._task()
             if retrains:
                 assert self.trial.retrain is not None
-                network = task.fit(network, self.trial.retrain, loop)
+                fit = task.fit
+                if self.trial.retrain.needs_teacher():
+                    fit = partial(fit, teacher=self._supernet(task))
+                network = fit(network, self.trial.retrain, loop)
             elif self.group.leads:
                 task.recalibrate(network, self.group.device)
                 measured = task.evaluate(network, "val", self.group.device)

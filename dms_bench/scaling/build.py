@@ -51,12 +51,15 @@ def find_space(
 
     Returns:
         The space, in which every group and stage was proven: networks with random elements masked
-        equal the networks with those elements cut out. What failed stands in `excluded`.
+        equal the networks with those elements cut out. What failed stands in `excluded`. Of a network on the meta
+        device, which has no numbers to prove it with, the space is as traced (`proof_error` is not a number).
 
     Raises:
         CoarseError: a coarse rule fits nothing, or its runs do not fit.
     """
     begin = time.perf_counter()
+    outline = any(parameter.is_meta for parameter in model.parameters())
+    example = example.to("meta") if outline else example
     with modes_kept(model):
         model.train()  # lets modules drop what they keep in eval mode, such as biases looked up once
         # Two different samples, so that what depends on the batch cannot be taken for something fixed.
@@ -66,7 +69,7 @@ def find_space(
             if space.macs == count(model, example[:1]).macs:
                 break  # else samples depend on each other, and cost more together
         blocks = [block for stage in space.stages for block in stage.blocks]
-        tails = find_tails(model, inputs, blocks)
+        tails = {} if outline else find_tails(model, inputs, blocks)
         linear = {block: own for block, own in tails.items() if not trace.standardised & set(own)}
         # The output of a response norm holds its input as it is: no vector of its own can carry a mask.
         norms = [norm.module for norm in space.norms if norm.kind != "response"]
@@ -75,7 +78,7 @@ def find_space(
         chosen = {name for name in space.names for pattern in exclude if fnmatch.fnmatch(name, pattern)}
         if chosen:
             space = space.without(chosen, "excluded by the specification")
-        space = replace(prove(model, inputs, space), round_to=round_to)
+        space = replace(space if outline else prove(model, inputs, space), round_to=round_to)
     object.__setattr__(space, "seconds", time.perf_counter() - begin)
     return space
 

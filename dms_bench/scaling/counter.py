@@ -37,6 +37,7 @@ def count(model: nn.Module, example: Tensor) -> Count:
         model: any network; left in the modes it was in.
         example: its input, [batch, ...]; MACs are per sample.
     """
+    example = example.to(next(model.parameters()).device)
     # The counter follows modules by gradient hooks, which fail on parameters that are handed to a module.
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     try:

@@ -99,7 +99,9 @@ class ScaleWeight(MaskHook):
         weight = self.holder._parameters[self.leaf]
         assert weight is not None
         vector = self.state.vectors[self.place]
-        if self.input_dim is not None and args and args[0].numel() < weight.numel():
+        # A frozen weight stays the only copy of itself, and no gradient of its size is computed for the mask's sake.
+        scales_input = args and (args[0].numel() < weight.numel() or not weight.requires_grad)
+        if self.input_dim is not None and scales_input:
             return (_scaled(args[0], vector, self.input_dim), *args[1:])
         self.original = weight
         self.holder._parameters[self.leaf] = self.scaled(weight, vector)  # type: ignore[assignment]

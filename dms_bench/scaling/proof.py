@@ -140,13 +140,13 @@ class _Proof:
             if name in chosen:
                 mask[start + order[keeps:]] = 0
         architecture = self.space.architecture(mask)
-        with torch.no_grad(), self.forward.using(mask.to(self.dtype)), _InDouble():
+        with torch.no_grad(), self.forward.using(mask.to(self.dtype)), _InDouble():  # type: ignore[no-untyped-call]
             expected = self.masked(self.example)
         small = cut(self.model, self.space, architecture)
         try:
             with torch.no_grad(), countable(small), FlopCounterMode(display=False) as counter:
                 small(self.example[:1])
-            with torch.no_grad(), _InDouble():
+            with torch.no_grad(), _InDouble():  # type: ignore[no-untyped-call]
                 found = small(self.example)
         except (RuntimeError, ValueError, TypeError, AssertionError, IndexError, ZeroDivisionError) as error:
             # Integers in the model's code that the cut did not mend.

@@ -57,6 +57,8 @@ _NAMES = {"weight", "bias"}
 
 def _computes(module: nn.Module, weight: Tensor, kind: Kind, dim: int) -> bool:
     generator = torch.Generator().manual_seed(0)
+    if weight.is_meta or weight.dtype.itemsize < 4:  # tried where numbers are, and exact enough to tell
+        weight = torch.empty_like(weight, device="cpu", dtype=torch.float32)
     scale, shift = (torch.rand(len(weight), generator=generator).to(weight) + 0.5 for _ in range(2))
     shape = (
         (2, len(weight), 3, 3) if dim == 1 else (2, 3, 3, len(weight)) if kind == "response" else (2, 3, len(weight))

@@ -20,7 +20,6 @@ from dms_bench.scaling.mends import Mend, attach, mend
 from dms_bench.scaling.modes import modes_kept
 from dms_bench.scaling.space import RowSite, SearchSpace
 
-
 #: Integers of modules that are no sizes, whatever they are equal to: positions, and ratios of two numbers of heads.
 _NO_SIZE = ("idx", "index", "ndims", "num_key_value_groups")
 

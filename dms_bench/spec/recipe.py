@@ -14,3 +14,11 @@ class Recipe(Spec):
 
     epochs: Annotated[int, Field(ge=1)]
     batch_size: Annotated[int, Field(ge=1)] = 64
+
+    def samples_per_epoch(self, available: int) -> int:
+        """Return how many of the training samples an epoch takes."""
+        return available
+
+    def needs_teacher(self) -> bool:
+        """Whether the stage learns from the pretrained supernet, too; recipes that can distil say when."""
+        return False

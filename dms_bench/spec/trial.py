@@ -74,6 +74,11 @@ class Trial(Spec):
                 f"method {self.method.label()!r} is asked to measure the supernet's weights, "
                 "which pipeline 'DMSnp' leaves untrained: take DMSp or DMSp-"
             )
+        distils = any(recipe.needs_teacher() for recipe in (self.search, self.retrain) if recipe is not None)
+        if self.pipeline == "DMSnp" and distils:
+            raise ValueError("pipeline 'DMSnp' has no trained supernet to distil from: use DMSp or DMSp-")
+        if self.pretrain is not None and self.pretrain.needs_teacher():
+            raise ValueError("the 'pretrain' recipe distils, but the supernet is the teacher")
         ready = self.network.pretrained or self.network.checkpoint
         if self.pipeline != "DMSnp" and self.pretrain is None and not ready:
             raise ValueError(

@@ -1,0 +1,1 @@
+"""Causal language models with Hugging Face transformers: data, networks, training and measures."""
