@@ -1,0 +1,107 @@
+"""What a network does on a few batches of training data: inputs of masked layers, gradients, blocks.
+
+Shape legend:
+    N: rows (samples and positions) of a layer's input
+    C: features of a layer's input
+    E: elements of the search space
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from dms_bench.methods.base import SearchContext
+from dms_bench.scaling import SearchSpace
+from dms_bench.scaling.modes import modes_kept
+from dms_bench.scaling.space import Site
+
+
+@dataclass
+class Moments:
+    """Sums over the rows of a layer's input, in double precision."""
+
+    count: int
+    total: Tensor
+    square: Tensor
+
+    @property
+    def variance(self) -> Tensor:
+        """Variance of each feature (over N, not N - 1), [C]."""
+        return (self.square / self.count - (self.total / self.count).square()).clamp_min(0)
+
+
+@contextmanager
+def hooked(modules: dict[str, nn.Module], hook: Callable[[str, Any, Any], None]) -> Iterator[None]:
+    """Call `hook(name, first argument, output)` after every forward pass of some modules inside."""
+
+    def watching(name: str) -> Callable[..., None]:
+        return lambda module, args, output: hook(name, args[0], output)
+
+    handles = [module.register_forward_hook(watching(name)) for name, module in modules.items()]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def look(context: SearchContext, batches: int) -> float:
+    """Run the supernet on calibration batches, in eval mode without gradients, and return its mean loss."""
+    model, device = context.model.to(context.loop.device), context.loop.device
+    with modes_kept(model), torch.no_grad():
+        model.eval()
+        losses = []
+        for loss in context.task.losses(model, batches, device):
+            losses.append(float(loss))
+            context.loop.tick()
+    return sum(losses) / len(losses)
+
+
+def plain_sites(model: nn.Module, space: SearchSpace) -> list[Site]:
+    """Return the sites whose layer applies a weight of its own to features of its input: linear, convolution."""
+    found = []
+    for site in space.sites:
+        module = model.get_submodule(site.module)
+        usual = isinstance(module, nn.Linear) or (isinstance(module, nn.modules.conv._ConvNd) and module.groups == 1)
+        if usual and site.dim == 1 and not getattr(module, "transposed", False):
+            found.append(site)
+    return found
+
+
+def input_moments(context: SearchContext, sites: list[Site], batches: int) -> dict[str, Moments]:
+    """Return the moments of the inputs of some sites' layers, by layer."""
+    found: dict[str, Moments] = {}
+
+    def note(name: str, x: Tensor, output: Any) -> None:
+        linear = isinstance(modules[name], nn.Linear)
+        rows = (x if linear else x.movedim(1, -1)).detach().flatten(0, -2).double()
+        own = Moments(len(rows), rows.sum(0).cpu(), rows.square().sum(0).cpu())
+        if name in found:
+            own.count += found[name].count
+            own.total += found[name].total
+            own.square += found[name].square
+        found[name] = own
+
+    modules = {site.module: context.model.get_submodule(site.module) for site in sites}
+    with hooked(modules, note):
+        look(context, batches)
+    return found
+
+
+def weight_of(model: nn.Module, site: Site) -> Tensor:
+    """Return a site's weight on the CPU in double precision, everything but its inputs flattened, [outputs, C]."""
+    weight = model.get_parameter(site.parameter).detach().double().cpu()
+    return weight.movedim(site.dim, -1).flatten(0, -2)
+
+
+def per_element(space: SearchSpace, site: Site, scores: Tensor) -> Tensor:
+    """Sum scores of a site's inputs [C] over the elements that they belong to, [E]."""
+    elements = space.slices[site.parameter, site.dim]
+    result = torch.zeros(space.units.total + 1, dtype=scores.dtype)
+    return result.index_add_(0, torch.where(elements >= 0, elements, space.units.total), scores)[:-1]
