@@ -41,7 +41,11 @@ class LogitsOnly(nn.Module):
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Run the model without a cache; every position sees itself and what is before it."""
-        logits: Tensor = self.lm(input_ids=tokens, use_cache=False).logits
+        mask = None
+        if tokens.is_meta:  # without a mask transformers would look for packed sequences, in values that are not there
+            length = tokens.size(1)
+            mask = torch.ones(1, 1, length, length, dtype=torch.bool, device="meta")
+        logits: Tensor = self.lm(input_ids=tokens, attention_mask=mask, use_cache=False).logits
         return logits
 
 
