@@ -63,8 +63,16 @@ class Classification:
         """Return the number of training images."""
         return self._data.train_samples()
 
-    def fit(self, model: nn.Module, recipe: Recipe, loop: Loop, structure: StructureHook | None = None) -> nn.Module:
+    def fit(
+        self,
+        model: nn.Module,
+        recipe: Recipe,
+        loop: Loop,
+        structure: StructureHook | None = None,
+        teacher: nn.Module | None = None,
+    ) -> nn.Module:
         """Train `model` in place and return it. Raises TrialFailure where the loss is not finite."""
+        assert teacher is None  # no recipe of this task asks for one
         self.check_recipe(recipe)
         classes = self.spec.data.classes
         return train.fit(model, self._data, classes, _classification(recipe), loop, structure, self.seed)

@@ -95,12 +95,10 @@ def _nearest_config(lm: Any) -> Any:
             wanted[field] = found if field == "intermediate_size" else found // size
     if hasattr(config, "head_dim"):
         wanted["head_dim"] = size
-    trial = copy.deepcopy(config)
-    for field, value in wanted.items():
-        setattr(trial, field, value)
     try:
+        trial = type(config)(**(config.to_dict() | wanted))
         return config if _differences(lm, trial)["shapes"] else trial
-    except (ValueError, RuntimeError, ZeroDivisionError):  # sizes that the type does not allow together
+    except Exception:  # sizes that the type does not allow together, each in its own words
         return config
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 #: Lines of context, choices of an item, items of a document at most.
-_CONTEXT, _CHOICES, _PER_DOCUMENT = 6, 4, 5
+_CONTEXT, _CHOICES, _PER_DOCUMENT = 6, 4, 50
 _LENGTHS = range(12, 60)
 
 

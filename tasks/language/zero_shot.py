@@ -68,6 +68,8 @@ def _run(model: nn.Module, task: LanguageTask, device: torch.device, folder: str
     from lm_eval.models.huggingface import HFLM
     from lm_eval.tasks import TaskManager
 
+    # Reading the descriptions of all of the harness's own tasks takes seconds.
+    manager = TaskManager(include_path=folder, include_defaults=set(task.zero_shot) != {NEXT_LINE})
     lm = plain(model).eval()
     wrapped = HFLM(
         pretrained=lm, backend="causal", tokenizer=tokenizer_of(task), batch_size=_BATCH, device=str(device),
@@ -75,7 +77,7 @@ def _run(model: nn.Module, task: LanguageTask, device: torch.device, folder: str
     )  # fmt: skip
     found = simple_evaluate(
         model=wrapped, tasks=list(task.zero_shot), num_fewshot=0, limit=task.zero_shot_limit, bootstrap_iters=0,
-        log_samples=False, task_manager=TaskManager(include_path=folder),
+        log_samples=False, task_manager=manager,
     )  # fmt: skip
     assert found is not None
     return found

@@ -29,6 +29,8 @@ ALLOWED = {
     "cli": ("errors scaling spec tasks/ report runtime catalogue __init__", "typer rich yaml"),
     "__main__": ("cli", ""),
 }
+#: Libraries that come with an extra of dms_bench: the task that needs them may import them, and nothing else.
+TASK_LIBRARIES = {"language": "transformers tokenizers peft datasets lm_eval safetensors"}
 #: Parts, and modules of others, that are imported before anything is known to run.
 LIGHT = (
     "spec",
@@ -39,8 +41,9 @@ LIGHT = (
     "__main__",
     "methods/specs/",
     "tasks/classification/spec.py",
+    "tasks/language/spec.py",
 )
-HEAVY = {"torch", "ray", "mlflow", "timm", "matplotlib", "scipy", "sklearn", "numpy", "rich"}
+HEAVY = {"torch", "ray", "mlflow", "timm", "matplotlib", "scipy", "sklearn", "numpy", "rich", "transformers", "datasets", "lm_eval"}
 
 MODULES = sorted(path for folder in ("dms_bench", "tasks") for path in (ROOT / folder).rglob("*.py"))
 
@@ -91,6 +94,12 @@ def imported_parts(names: set[str]) -> set[str]:
     return parts
 
 
+def of_task(path: Path) -> set[str]:
+    """Return the libraries that a module may import for the task that it belongs to."""
+    first, second, *_ = path.relative_to(ROOT).parts
+    return set(TASK_LIBRARIES.get(second, "").split()) if first == "tasks" else set()
+
+
 def libraries(names: set[str]) -> set[str]:
     return {name.partition(".")[0] for name in names} - set(sys.stdlib_module_names) - {"dms_bench", "tasks"}
 
@@ -112,7 +121,7 @@ def test_a_part_imports_what_it_may(part):
     for path in (path for path in MODULES if part_of(path) == part):
         names = imported(statements(ast.parse(path.read_text())))
         assert imported_parts(names) <= parts | {part}, path
-        assert libraries(names) <= allowed_libraries, path
+        assert libraries(names) <= allowed_libraries | of_task(path), path
 
 
 @pytest.mark.parametrize("path", [path for path in MODULES if part_of(path) == "tasks/"], ids=str)

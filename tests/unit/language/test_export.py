@@ -1,0 +1,132 @@
+"""What transformers opens in a process that has no dms_bench."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from dms_bench.errors import UserError
+from dms_bench.scaling import cut
+from dms_bench.scaling.fit import fit_to_budget
+from dms_bench.scaling.budget import budget_of
+from tasks.language.plain import plain
+from tests.unit.language.language_helpers import TINY, lively, network, random_mask, space, task
+
+STRANGER = """
+import json, sys
+class Blocked:
+    def find_spec(self, name, *_):
+        if name.partition(".")[0] in ("dms_bench", "tasks"):
+            raise ImportError(name)
+sys.meta_path.insert(0, Blocked())
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+folder, remote = sys.argv[1], sys.argv[2] == "True"
+model = AutoModelForCausalLM.from_pretrained(folder, trust_remote_code=remote).eval()
+tokenizer = AutoTokenizer.from_pretrained(folder)
+tokens = torch.tensor([json.loads(sys.argv[3])])
+with torch.no_grad():
+    logits = model(tokens).logits[0, -1].tolist()
+    written = model.generate(tokens, max_new_tokens=8, do_sample=False)[0].tolist()
+print(json.dumps([logits, written, tokenizer.decode(tokenizer("def f():")["input_ids"]), type(model).__name__]))
+"""
+
+
+def opened(folder: Path, tokens: list[int], remote: bool = True) -> list:
+    done = subprocess.run(
+        [sys.executable, "-c", STRANGER, str(folder), str(remote), json.dumps(tokens)],
+        capture_output=True, text=True, cwd=folder.parent, env={"HF_HOME": str(folder.parent / "hf"), "HF_HUB_OFFLINE": "1"},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-2000:]
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def greedy(model, tokens: list[int], count: int) -> list[int]:
+    """Write token by token without any cache: the reference."""
+    tokens = list(tokens)
+    with torch.no_grad():
+        for _ in range(count):
+            tokens.append(int(model(torch.tensor([tokens]))[0, -1].argmax()))
+            if tokens[-1] == 2:  # the end
+                break
+    return tokens
+
+
+@pytest.mark.parametrize("kind", ["llama, grouped queries", "qwen2, tied"])
+def test_layers_of_different_width_load_without_dms_bench_and_write_the_same(kind: str, tmp_path: Path) -> None:
+    model = lively(network(kind))
+    own = space(model)
+    mask = random_mask(own, seed=3)
+    mask[own.width_elements] = 0  # the first block goes: numbers of layers shift
+    mask[own.width_elements + 1 :] = 1
+    small = cut(model, own, own.architecture(mask)).eval()
+    (folder,) = task().export(small, tmp_path)
+    config = json.loads((folder / "config.json").read_text())
+    assert config["num_hidden_layers"] == 2
+    assert (folder / "modeling_cut.py").exists()
+    prompt = list(range(40, 60))
+    logits, written, text, kind_of_model = opened(folder, prompt)
+    with torch.no_grad():
+        torch.testing.assert_close(torch.tensor(logits), small(torch.tensor([prompt]))[0, -1], rtol=1e-4, atol=1e-5)
+    assert written == greedy(small, prompt, 8)
+    assert text == "def f():"
+    assert kind_of_model.startswith("Cut")
+
+
+def test_equal_widths_need_no_code(tmp_path: Path) -> None:
+    model = lively(network())
+    own = space(model, exclude=("lm.model.stream",))
+    kept = {name: tuple(range(2 if size == 4 else 20)) for name, size in zip(own.names, own.units.sizes, strict=True)}
+    kept["lm.model.layers"] = (1, 2)
+    mask = torch.zeros(own.units.total)
+    for name, start in zip(own.names, own.units.starts, strict=True):
+        mask[[start + index for index in kept[name]]] = 1
+    small = cut(model, own, own.architecture(mask)).eval()
+    (folder,) = task().export(small, tmp_path)
+    assert not (folder / "modeling_cut.py").exists()
+    config = json.loads((folder / "config.json").read_text())
+    assert (config["num_attention_heads"], config["intermediate_size"], config["head_dim"]) == (2, 20, 12)
+    prompt = list(range(40, 60))
+    logits, written, _, kind_of_model = opened(folder, prompt, remote=False)
+    with torch.no_grad():
+        torch.testing.assert_close(torch.tensor(logits), small(torch.tensor([prompt]))[0, -1], rtol=1e-4, atol=1e-5)
+    assert written == greedy(small, prompt, 8)
+    assert kind_of_model == "LlamaForCausalLM"
+
+
+def test_the_whole_network_is_a_plain_model(tmp_path: Path) -> None:
+    model = task().build(TINY)
+    (folder,) = task().export(model, tmp_path)
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "config.json", "generation_config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json",
+    ]  # fmt: skip
+    assert model.lm.config.use_cache is False  # the network itself stays as it was
+
+
+def test_code_that_reads_sizes_from_the_configuration_is_refused(tmp_path: Path) -> None:
+    model = lively(network("phi3"))
+    own = space(model)
+    small = cut(model, own, own.architecture(random_mask(own)))
+    with pytest.raises(UserError, match="it can be loaded by dms_bench.load alone"):
+        task().export(small, tmp_path)
+
+
+def test_the_plain_model_shares_weights_and_leaves_the_network_alone() -> None:
+    model = lively(network())
+    own = space(model)
+    budget = budget_of(own, params=0.5)
+    mask = fit_to_budget(own, torch.tensor([s / 2 for s in own.units.sizes]), torch.rand(own.units.total), budget)
+    mask[own.width_elements] = 0
+    small = cut(model, own, own.architecture(mask)).eval()
+    before = small(torch.arange(40, 60)[None])
+    found = plain(small)
+    assert {p.data_ptr() for p in found.parameters()} <= {p.data_ptr() for p in small.parameters()}
+    assert [layer.self_attn.layer_idx for layer in found.model.layers] == list(range(len(found.model.layers)))
+    assert small.lm.config.num_hidden_layers == 3
+    torch.testing.assert_close(small(torch.arange(40, 60)[None]), before)
+    torch.testing.assert_close(found(torch.arange(40, 60)[None]).logits, before)
