@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 import warnings
 from importlib.util import find_spec
 
@@ -35,6 +36,9 @@ def prepare() -> None:
         raise UserError(f"task 'language' needs {', '.join(missing)}: pip install 'dms-bench[language]'")
     for name, value in _ENVIRONMENT.items():
         os.environ.setdefault(name, value)
+    hub = sys.modules.get("huggingface_hub.constants")
+    if hub is not None:  # timm has imported it, which has read the environment as it was then
+        hub.HF_HUB_OFFLINE = os.environ["HF_HUB_OFFLINE"].upper() in ("1", "ON", "YES", "TRUE")  # type: ignore[attr-defined]
     warnings.filterwarnings("ignore", module=r"(transformers|peft|datasets|lm_eval)\b")
     for name in ("transformers", "datasets", "lm_eval", "lm-eval"):
         logging.getLogger(name).setLevel(logging.ERROR)

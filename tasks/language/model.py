@@ -161,7 +161,7 @@ def _config(supernet: SupernetSpec, tokenizer: Any, context: int) -> tuple[Any, 
     except Exception as error:  # of fields that do not fit together, a folder that holds no model, a silent hub
         raise UserError(f"supernet {name!r}: {one_line(error)}") from error
     if strange:
-        choices = [key for key in vars(config) if not key.startswith("_")]
+        choices = [key for key in vars(config) if not key.startswith("_") and key not in strange]
         raise UserError(f"supernet.args: {name!r} has no field {strange[0]!r}; {nearest(strange[0], choices)}")
     config.use_cache = False
     return config, options

@@ -29,7 +29,7 @@ class PystdlibData(Spec):
     """The source text of Python's own standard library, split by file; what is read depends on Python's version."""
 
     name: Literal["pystdlib"] = "pystdlib"
-    #: Characters of each split, whole files until they are reached (3.11 has about 8.8M, 1.1M and 1.1M).
+    #: Characters of each split, from at most 40,000 of each file (see the README for what there is).
     train: WholeCount = 4_000_000
     val: WholeCount = 200_000
     test: WholeCount = 400_000

@@ -21,6 +21,8 @@ _NOT_LIBRARY = {
     *("test", "tests", "idle_test", "idlelib", "lib2to3", "turtledemo", "ensurepip", "site-packages"),
     *("dist-packages", "__pycache__"),
 }
+#: Characters of a file that are used, so that no single one makes up a split (one has 700k).
+_MOST_OF_A_FILE = 40_000
 #: Of twenty files, this many go to each split.
 _SHARES = {"train": 16, "val": 2, "test": 2}
 
@@ -109,6 +111,7 @@ def _standard_library(part: Part, characters: int) -> Iterator[str]:
             return
         if _part_of(name) == part:
             text = path.read_text(encoding="utf-8", errors="ignore")
+            text = text[: min(left, _MOST_OF_A_FILE)]
             if text.strip():
                 left -= len(text)
                 yield text

@@ -38,10 +38,10 @@ def check(task: LanguageTask) -> None:
                 raise UserError("zero_shot 'next_line': the test text yields no items")
             continue
         with _quiet():
-            from lm_eval.tasks import TaskManager, get_task_dict
+            from lm_eval.tasks import TaskManager
 
             try:
-                get_task_dict([name], TaskManager())
+                TaskManager().load([name])
             except Exception as error:  # of data sets that cannot be had
                 raise UserError(f"zero_shot {name!r}: {one_line(error)}") from error
 

@@ -43,7 +43,20 @@ LIGHT = (
     "tasks/classification/spec.py",
     "tasks/language/spec.py",
 )
-HEAVY = {"torch", "ray", "mlflow", "timm", "matplotlib", "scipy", "sklearn", "numpy", "rich", "transformers", "datasets", "lm_eval"}
+HEAVY = {
+    "torch",
+    "ray",
+    "mlflow",
+    "timm",
+    "matplotlib",
+    "scipy",
+    "sklearn",
+    "numpy",
+    "rich",
+    "transformers",
+    "datasets",
+    "lm_eval",
+}
 
 MODULES = sorted(path for folder in ("dms_bench", "tasks") for path in (ROOT / folder).rglob("*.py"))
 

@@ -12,8 +12,8 @@ import torch
 
 from dms_bench.errors import UserError
 from dms_bench.scaling import cut
-from dms_bench.scaling.fit import fit_to_budget
 from dms_bench.scaling.budget import budget_of
+from dms_bench.scaling.fit import fit_to_budget
 from tasks.language.plain import plain
 from tests.unit.language.language_helpers import TINY, lively, network, random_mask, space, task
 

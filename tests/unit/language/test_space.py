@@ -122,7 +122,9 @@ def test_frozen_weights_have_no_second_copy_and_no_gradient_of_their_size() -> N
 
     model = lively(network())
     own = space(model, exclude=("lm.model.stream",))
-    matrices = {tuple(p.shape) for n, p in model.named_parameters() if n.endswith(("o_proj.weight", "down_proj.weight"))}
+    matrices = {
+        tuple(p.shape) for n, p in model.named_parameters() if n.endswith(("o_proj.weight", "down_proj.weight"))
+    }
     matrices |= {shape[::-1] for shape in matrices}
     kept_before = {p.data_ptr() for p in model.parameters()}
 

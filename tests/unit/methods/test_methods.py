@@ -49,7 +49,9 @@ def context(seed: int = 0, pipeline: str = "DMSnp", share: float = 0.3) -> Searc
     torch.manual_seed(seed)
     model = nn.Sequential(nn.Linear(16, 96), nn.ReLU(), nn.Linear(96, 96), nn.ReLU(), nn.Linear(96, 4))
     space = find_space(model, torch.randn(1, 16))
-    trial: Any = SimpleNamespace(seed=seed, pipeline=pipeline, search=Recipe(epochs=1), budget=SimpleNamespace(kind="macs"))
+    trial: Any = SimpleNamespace(
+        seed=seed, pipeline=pipeline, search=Recipe(epochs=1), budget=SimpleNamespace(kind="macs")
+    )
     loop: Any = SimpleNamespace(device=torch.device("cpu"))
     task: Any = Separable()
     return SearchContext(trial, task, model, space, budget_of(space, macs=share), loop)
