@@ -23,6 +23,8 @@ from tasks.language.tokenizer import tokenizer_of
 
 #: The target of a token that is not to be predicted; what cross entropy ignores.
 IGNORED = -100
+#: Records of instruction sets of the hub, so that a suite can be planned where they are not.
+KNOWN_RECORDS = {"yahma/alpaca-cleaned": 51_760}
 #: Prompts of alpaca, with and without an input.
 _PROMPT = (
     "Below is an instruction that describes a task{with_input}. Write a response that appropriately completes the "
@@ -65,6 +67,13 @@ class Text:
             self.sequences(part)
         if not isinstance(self.task.data, AlpacaData):
             documents(self.task.data, "test")
+
+    def train_samples(self) -> int:
+        """Return the number of training sequences; of well-known instructions without reading them."""
+        data = self.task.data
+        if isinstance(data, AlpacaData) and data.path in KNOWN_RECORDS:
+            return KNOWN_RECORDS[data.path] - data.val - data.test
+        return len(self.sequences("train"))
 
     def sequences(self, part: Part, offset: int = 0) -> Sequences:
         """Return a split in windows that begin at a token between 0 and T, or its instructions.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -49,13 +50,14 @@ class LogitsOnly(nn.Module):
         return logits
 
 
-def build(supernet: SupernetSpec, tokenizer: Any, context: int, seed: int) -> LogitsOnly:
+def build(supernet: SupernetSpec, tokenizer: Callable[[], Any], context: int, seed: int) -> LogitsOnly:
     """Build a network on the CPU, its random weights decided by `seed` alone; a very large random one as an outline.
 
     Args:
         supernet: `model` is a type of transformers (`llama`, with the configuration's fields in `args`), a folder
             or a name on the hub.
-        tokenizer: decides the vocabulary's size and special tokens of types.
+        tokenizer: returns the task's tokenizer, which decides the vocabulary's size and special tokens of types; not
+            asked for outlines of models that are known by name.
         context: tokens that the network must take.
         seed: of the weights.
 
@@ -83,9 +85,10 @@ def build(supernet: SupernetSpec, tokenizer: Any, context: int, seed: int) -> Lo
     model = LogitsOnly(lm)
     if supernet.checkpoint is not None:
         load_weights(model, supernet.checkpoint)
-    _check_vocabulary(model, name, tokenizer)
     if next(lm.parameters()).is_meta:
         _prove_sibling(config, options)
+    else:
+        _check_vocabulary(model, name, tokenizer())
     return model
 
 
@@ -133,7 +136,7 @@ def _is_named(name: str) -> bool:
     return "/" in name or Path(name).is_dir()
 
 
-def _config(supernet: SupernetSpec, tokenizer: Any, context: int) -> tuple[Any, dict[str, Any]]:
+def _config(supernet: SupernetSpec, tokenizer: Callable[[], Any], context: int) -> tuple[Any, dict[str, Any]]:
     """Return transformers' configuration and how to build it."""
     from transformers import AutoConfig
     from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
@@ -150,7 +153,7 @@ def _config(supernet: SupernetSpec, tokenizer: Any, context: int) -> tuple[Any, 
             kind = known.pop("model_type", name)
             if kind not in CONFIG_MAPPING_NAMES:
                 raise UserError(f"transformers has no model type {name!r}; {nearest(name, CONFIG_MAPPING_NAMES)}")
-            own = {} if known else _of_tokenizer(tokenizer, context)
+            own = {} if known else _of_tokenizer(tokenizer(), context)
             config = AutoConfig.for_model(kind, **(own | known | args))
             strange = [key for key in args if key not in vars(type(config)()) and key not in config.attribute_map]
         else:

@@ -41,7 +41,7 @@ class Language:
 
     def build(self, supernet: SupernetSpec) -> nn.Module:
         """Build the supernet on the CPU. Raises UserError for what transformers cannot build."""
-        return model.build(supernet, tokenizer_of(self.spec), self.spec.context, self.seed)
+        return model.build(supernet, lambda: tokenizer_of(self.spec), self.spec.context, self.seed)
 
     def example_input(self, batch: int = 2) -> Tensor:
         """Return random tokens, always the same, [batch, context]."""
@@ -64,7 +64,7 @@ class Language:
 
     def train_samples(self) -> int:
         """Return the number of training sequences."""
-        return len(self._text.sequences("train"))
+        return self._text.train_samples()
 
     def fit(
         self,
