@@ -16,8 +16,9 @@ from torch import Tensor
 from dms_bench.errors import UserError
 from dms_bench.methods.base import SearchContext
 from dms_bench.methods.calibration import input_moments, per_element, plain_sites, weight_of
+from dms_bench.methods.rankings import threshold_counts
 from dms_bench.methods.specs.language import CalibratedSpec
-from dms_bench.scaling import Architecture, Budget, SearchSpace
+from dms_bench.scaling import Architecture, SearchSpace
 from dms_bench.scaling.fit import fit_to_budget
 
 
@@ -43,7 +44,8 @@ class WandaSpSearch:
 class FlapSearch:
     """Score: variance of x_j times the sum of W_ij squared, standardised in each group; one threshold for all.
 
-    As in the authors' code, scores are squared before they are averaged over a head.
+    As in the authors' code, scores are squared before they are averaged over a head. No group loses more than four
+    fifths of its elements where the budget can be met otherwise.
     """
 
     def __init__(self, spec: CalibratedSpec) -> None:
@@ -64,36 +66,10 @@ class FlapSearch:
             times += per_element(space, site, torch.ones_like(raw))
         _check(space, times)
         scores = _standardised(space, sums / times.clamp_min(1))
-        counts = counts_above_threshold(space, scores, context.budget)
+        everyone = torch.zeros(len(space.groups), dtype=torch.long)
+        counts = torch.tensor(space.units.sizes, dtype=torch.float32)
+        counts[: len(space.groups)] = threshold_counts(space, scores.float(), everyone, context.budget)
         return space.architecture(fit_to_budget(space, counts, scores.float(), context.budget))
-
-
-def counts_above_threshold(space: SearchSpace, scores: Tensor, budget: Budget) -> Tensor:
-    """Return how many elements of each unit score above the lowest threshold that meets the budget, [U].
-
-    Args:
-        space: the search space; blocks all stay.
-        scores: comparable between groups, [E].
-        budget: what is to be met; every group keeps an element.
-    """
-    width, groups = space.width_elements, len(space.groups)
-    owner = space.units.owner[:width]
-    blocks = torch.ones(space.units.total - width)
-    order = scores[:width].sort().values
-
-    def kept(removed: int) -> Tensor:
-        stays = (scores[:width] > order[removed - 1]).float() if removed else torch.ones(width)
-        return torch.zeros(groups).index_add_(0, owner, stays).clamp_min(1)
-
-    low, high = 0, width  # removing more costs less
-    while low < high:
-        middle = (low + high) // 2
-        if float(budget.load(kept(middle)[None], blocks)) <= 1:
-            high = middle
-        else:
-            low = middle + 1
-    stages = torch.tensor([float(stage.size) for stage in space.stages])
-    return torch.cat([kept(low), stages])
 
 
 def _standardised(space: SearchSpace, scores: Tensor) -> Tensor:

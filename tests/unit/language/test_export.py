@@ -40,8 +40,11 @@ print(json.dumps([logits, written, tokenizer.decode(tokenizer("def f():")["input
 def opened(folder: Path, tokens: list[int], remote: bool = True) -> list:
     done = subprocess.run(
         [sys.executable, "-c", STRANGER, str(folder), str(remote), json.dumps(tokens)],
-        capture_output=True, text=True, cwd=folder.parent, env={"HF_HOME": str(folder.parent / "hf"), "HF_HUB_OFFLINE": "1"},
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+        cwd=folder.parent,
+        env={"HF_HOME": str(folder.parent / "hf"), "HF_HUB_OFFLINE": "1"},
+    )
     assert done.returncode == 0, done.stderr[-2000:]
     return json.loads(done.stdout.splitlines()[-1])
 
@@ -112,7 +115,7 @@ def test_code_that_reads_sizes_from_the_configuration_is_refused(tmp_path: Path)
     model = lively(network("phi3"))
     own = space(model)
     small = cut(model, own, own.architecture(random_mask(own)))
-    with pytest.raises(UserError, match="it can be loaded by dms_bench.load alone"):
+    with pytest.raises(UserError, match=r"it can be loaded by dms_bench\.load alone"):
         task().export(small, tmp_path)
 
 

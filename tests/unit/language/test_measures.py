@@ -74,7 +74,7 @@ def test_given_texts_are_measured_at_the_end_and_the_first_one_leads(tmp_path: P
     assert {"wikitext2-test/64", "ptb-valid/32", "ptb-valid/64", "ptb-valid/32/word", "weights_mb"} <= set(found)
     assert "pystdlib-val/32" in own.evaluate(model, "val", CPU)
     assert not any("wikitext" in name for name in own.evaluate(model, "val", CPU))
-    with pytest.raises(UserError, match="ptb-valid: 5.. tokens are less than a window of 700"):
+    with pytest.raises(UserError, match=r"ptb-valid: 5.. tokens are less than a window of 700"):
         task(corpora=corpora[1:], windows=(700,)).prepare()
 
 
