@@ -3,8 +3,8 @@
 Every operator of one training step is watched, and the bytes of all tensors that are alive are added up: weights,
 gradients, what the backward pass needs, and what is short-lived. On the meta device tensors have sizes but no
 contents, so that the same step of the same code runs for Llama-7B on any machine. The optimiser's own state is added by
-arithmetic (AdamW: two tensors like each trained one). Not counted: the allocator's losses, the driver, DDP's buckets
-(another copy of the gradients, where several GPUs train).
+arithmetic (AdamW: two tensors like each trained one). Not counted: the allocator's losses and the driver. With several
+GPUs gradients and DDP's buckets share their memory.
 
     python benchmarks/language/memory.py [--small]
 """

@@ -96,7 +96,8 @@ class Training:
         self.replica: nn.Module = model
         if loop.world_size > 1:
             devices = [loop.device] if loop.device.type == "cuda" else None
-            self.replica = DistributedDataParallel(model, device_ids=devices)
+            # Gradients and what is sent of them share their memory: of a large network a copy is too much.
+            self.replica = DistributedDataParallel(model, device_ids=devices, gradient_as_bucket_view=True)
 
     def run_epoch(self) -> dict[str, float]:
         """Train for one epoch, validate, and return what is worth a curve."""
