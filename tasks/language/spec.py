@@ -219,10 +219,8 @@ class LanguageTask(TaskSpec):
         """Return the task as the leaderboard prints it: data, tokenizer, protocol and harness."""
         text = self.corpora[0].name if self.corpora else f"{self.data.label()}-test"
         tokenizer = f"bpe-{self.vocab_size}" if self.tokenizer == "bpe" else self.tokenizer.rpartition("/")[2]
-        parts = [f"{text}/{self.windows[0]}", tokenizer]
-        if self.zero_shot:
-            parts.append(f"lm-eval {_harness_version()}")
-        return ", ".join(parts)
+        harness = f" (lm-eval {_harness_version()})" if self.zero_shot else ""
+        return f"{text}/{self.windows[0]} {tokenizer}{harness}"
 
 
 def _harness_version() -> str:

@@ -33,7 +33,9 @@ tokens = torch.tensor([json.loads(sys.argv[3])])
 with torch.no_grad():
     logits = model(tokens).logits[0, -1].tolist()
     written = model.generate(tokens, max_new_tokens=8, do_sample=False)[0].tolist()
-print(json.dumps([logits, written, tokenizer.decode(tokenizer("def f():")["input_ids"]), type(model).__name__]))
+empty = AutoModelForCausalLM.from_config(model.config, trust_remote_code=remote)
+sizes = [sum(p.numel() for p in one.parameters()) for one in (model, empty)]
+print(json.dumps([logits, written, tokenizer.decode(tokenizer("def f():")["input_ids"]), type(model).__name__, sizes]))
 """
 
 
@@ -73,7 +75,8 @@ def test_layers_of_different_width_load_without_dms_bench_and_write_the_same(kin
     assert config["num_hidden_layers"] == 2
     assert (folder / "modeling_cut.py").exists()
     prompt = list(range(40, 60))
-    logits, written, text, kind_of_model = opened(folder, prompt)
+    logits, written, text, kind_of_model, sizes = opened(folder, prompt)
+    assert sizes == [sum(p.numel() for p in small.parameters())] * 2
     with torch.no_grad():
         torch.testing.assert_close(torch.tensor(logits), small(torch.tensor([prompt]))[0, -1], rtol=1e-4, atol=1e-5)
     assert written == greedy(small, prompt, 8)
@@ -95,7 +98,7 @@ def test_equal_widths_need_no_code(tmp_path: Path) -> None:
     config = json.loads((folder / "config.json").read_text())
     assert (config["num_attention_heads"], config["intermediate_size"], config["head_dim"]) == (2, 20, 12)
     prompt = list(range(40, 60))
-    logits, written, _, kind_of_model = opened(folder, prompt, remote=False)
+    logits, written, _, kind_of_model, _ = opened(folder, prompt, remote=False)
     with torch.no_grad():
         torch.testing.assert_close(torch.tensor(logits), small(torch.tensor([prompt]))[0, -1], rtol=1e-4, atol=1e-5)
     assert written == greedy(small, prompt, 8)

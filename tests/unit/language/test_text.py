@@ -192,8 +192,8 @@ def test_too_little_text_is_refused() -> None:
 
 
 def test_the_label_names_text_protocol_and_tokenizer() -> None:
-    assert LanguageTask().label() == "pystdlib-test/128, bytes"
+    assert LanguageTask().label() == "pystdlib-test/128 bytes"
     label = LanguageTask(
         tokenizer="bpe", corpora=[Corpus(name="wikitext2-test", path="x")], windows=(2048,), zero_shot=["boolq"]
     ).label()
-    assert label.startswith("wikitext2-test/2048, bpe-1024, lm-eval 0.4.")
+    assert label.startswith("wikitext2-test/2048 bpe-1024 (lm-eval 0.4.")

@@ -14,7 +14,9 @@ from dms_bench.methods.activations import FlapSearch, WandaSpSearch
 from dms_bench.methods.base import SearchContext
 from dms_bench.methods.blocks import ShortGptSearch, SlebSearch
 from dms_bench.methods.llm_pruner import LlmPrunerSearch
+from dms_bench.methods.sampling import SamplingSearch
 from dms_bench.methods.specs.language import Flap, LlmPruner, ShortGpt, Sleb, WandaSp
+from dms_bench.methods.specs.sampling import RandomSearch
 from dms_bench.scaling import Architecture, budget_of, count, cut
 from dms_bench.scaling.fit import fit_to_budget
 from dms_bench.spec.supernet import SupernetSpec
@@ -209,6 +211,16 @@ def test_dropping_blocks_needs_blocks() -> None:
     given = context(exclude=("lm.model.layers",))
     with pytest.raises(UserError, match="drops blocks, and the space has none: search its depth"):
         SEARCHES["shortgpt"].search(given)
+
+
+def test_scores_that_need_numbers_are_refused_for_tokens() -> None:
+    given = context()
+    for score in ("synflow", "zen"):
+        search = SamplingSearch(RandomSearch(score=score, candidates=1))  # type: ignore[arg-type]
+        with pytest.raises(UserError, match=f"method.score '{score}' feeds a network with numbers"):
+            search.search(given)
+    found = SamplingSearch(RandomSearch(score="zico", candidates=2)).search(given)
+    assert abs(found.params / given.budget.constraints[0].target - 1) < 0.01
 
 
 @pytest.mark.slow
