@@ -5,8 +5,6 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from dms_bench.errors import UserError
-from dms_bench.methods import proxies
 from dms_bench.methods.base import SearchContext
 from dms_bench.methods.fitness import SCORES
 from dms_bench.methods.specs.sampling import Evolution, Sampling
@@ -81,20 +79,3 @@ def importance(context: SearchContext) -> Tensor:
     if trial.pipeline == "DMSnp" or trial.supernet.weight_sharing:
         return -torch.arange(space.units.total, dtype=torch.float32)
     return weight_norms(context.model, space)
-    def _proxy(self, context: SearchContext, network: nn.Module) -> float:
-        task, device, name = context.task, context.loop.device, self.spec.score
-        if name == "params":
-            return proxies.parameters(network)
-        if name in ("synflow", "zen") and not task.example_input(1).is_floating_point():
-            raise UserError(f"method.score {name!r} feeds a network with numbers, and this task's inputs are tokens")
-        if name == "synflow":
-            return proxies.synflow(network, task.example_input(1).to(device))
-        if name == "zen":
-            return proxies.zen(network, task.example_input(1).to(device), context.generator())
-        score = {
-            "grad_norm": proxies.grad_norm,
-            "snip": proxies.snip,
-            "naswot": proxies.naswot,
-            "zico": proxies.zico,
-        }[name]
-        return score(network, lambda model: task.losses(model, _BATCHES, device))

@@ -86,7 +86,7 @@ class Language:
         for rows in order.split(PROBE_BATCH):  # type: ignore[no-untyped-call]
             yield cross_entropy(model(whole.tokens[rows].to(device)), whole.targets[rows].to(device))
 
-    def recalibrate(self, model: nn.Module, device: torch.device) -> None:
+    def recalibrate(self, model: nn.Module, device: torch.device, samples: int | None = None) -> None:
         """Do nothing: these networks keep no statistics of their data."""
 
     def evaluate(self, model: nn.Module, split: Split, device: torch.device) -> dict[str, float]:

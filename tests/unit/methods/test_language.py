@@ -37,7 +37,8 @@ def context(layers: int = 4, share: float = 0.7, exclude: tuple[str, ...] = ("lm
     own = task()
     model = lively(own.build(SupernetSpec(model="llama", args=SIZES | {"num_hidden_layers": layers}))).eval()
     found = space(model, exclude=exclude)
-    trial: Any = SimpleNamespace(seed=0, pipeline="DMSp", method=SimpleNamespace(kind="shortgpt"))
+    kept: Any = SimpleNamespace(weight_sharing=False)
+    trial: Any = SimpleNamespace(seed=0, pipeline="DMSp", method=SimpleNamespace(kind="shortgpt"), supernet=kept)
     return SearchContext(trial, own, model, found, budget_of(found, params=share), MemoryLoop())
 
 
