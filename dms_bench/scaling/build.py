@@ -5,7 +5,7 @@ from __future__ import annotations
 import fnmatch
 import time
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import torch
@@ -21,8 +21,9 @@ from dms_bench.scaling.labels import FIXED, along, varying_dims
 from dms_bench.scaling.modes import modes_kept
 from dms_bench.scaling.proof import prove
 from dms_bench.scaling.rules import RULES
+from dms_bench.scaling.slots import slots_of
 from dms_bench.scaling.space import Group, NormSite, SearchSpace, Site, block_of
-from dms_bench.scaling.trace import Trace, Tracer
+from dms_bench.scaling.trace import Contraction, Trace, Tracer
 
 
 def find_space(
@@ -125,12 +126,15 @@ class _Builder:
             if bool((own >= 0).any()):
                 slices[name, dim] = own
         blocks = tuple(block for stage in stages for block in stage.blocks)
-        cost = _Costs(elements, owner, len(groups), blocks)
+        slots = self._slots(sites, blocks)
+        cost = _Costs(elements, owner, len(groups), blocks, slots)
         return SearchSpace(
             groups=tuple(groups),
             stages=stages,
             slices=slices,
-            sites=tuple(site for site in sites if (site.parameter, site.dim) in slices),
+            sites=tuple(
+                site for site in sites if (site.parameter, site.dim) in slices or (site.parameter, site.dim) in slots
+            ),
             norms=tuple(
                 NormSite(norm.module, norm.dim, elements[norm.labels])
                 for norm in self.trace.norms
@@ -138,11 +142,29 @@ class _Builder:
             ),
             sizes=_seen(self.trace.sizes, elements),
             heads=_seen(self.trace.heads, elements),
-            macs_model=cost.of_operators(self.trace),
+            macs_model=cost.of_operators(self.trace, self._contracted),
             params_model=cost.of_parameters(self.parameters, slices),
             excluded=(self._frozen(roots, slices) if width else {}) | no_choice,
             views={name: [view.relabelled(elements) for view in views] for name, views in self.trace.views.items()},
+            slots={key: torch.where(owners >= 0, owners + next_element, owners) for key, owners in slots.items()},
         )
+
+    def _contracted(self, contraction: Contraction) -> tuple[str, int] | None:
+        """Return the weight, and the dimension of it, that a contraction sums over."""
+        if contraction.contracted is None:
+            return None
+        _, name, dim = self._birth(int(contraction.contracted[0]))
+        return name, dim
+
+    def _slots(self, sites: list[Site], blocks: tuple[str, ...]) -> dict[tuple[str, int], Tensor]:
+        """Return the block that each index along (weight, dimension) belongs to, or -1."""
+        masked = {(site.parameter, site.dim) for site in sites}
+        slots = {}
+        for contraction in self.trace.contractions:
+            place, owners = self._contracted(contraction), slots_of(contraction, self.trace, blocks)
+            if place in masked and owners is not None:
+                slots[place] = owners
+        return slots
 
     def _tensor(self, name: str) -> Tensor:
         return self.parameters[name] if name in self.parameters else self.model.get_buffer(name)
@@ -245,8 +267,15 @@ def _common_path(names: Sequence[str]) -> list[str]:
 class _Costs:
     """Turns labelled sizes into the terms of cost models."""
 
-    def __init__(self, elements: Tensor, owner: Tensor, groups: int, blocks: tuple[str, ...]) -> None:
-        self.elements, self.owner, self.groups, self.blocks = elements, owner, groups, blocks
+    def __init__(
+        self,
+        elements: Tensor,
+        owner: Tensor,
+        groups: int,
+        blocks: tuple[str, ...],
+        slots: dict[tuple[str, int], Tensor],
+    ) -> None:
+        self.elements, self.owner, self.groups, self.blocks, self.slots = elements, owner, groups, blocks, slots
 
     def factor(self, own: Tensor) -> tuple[float, dict[int, float]] | None:
         """Kept size of a dimension with elements `own`; None where it is fixed."""
@@ -259,7 +288,26 @@ class _Costs:
             multiples[int(group)] = float(times) / size  # e.g. 49 for channels flattened over 7 x 7
         return float(len(own) - len(searched)), multiples
 
-    def term(self, constant: float, dims: Sequence[Tensor], module: str) -> Term:
+    def terms(
+        self, constant: float, dims: Sequence[Tensor], module: str, place: int = 0, owners: Tensor | None = None
+    ) -> list[Term]:
+        """Return the cost of an operator or parameter; by block where the indices of dimension `place` belong to blocks.
+
+        Args:
+            constant: what the sizes of `dims` are multiplied with.
+            dims: elements along each dimension.
+            module: where it is.
+            place: which of the dimensions has slots.
+            owners: the block that each of its indices belongs to, or -1.
+        """
+        if owners is None:
+            return [self.term(constant, dims, block_of(module, self.blocks))]
+        return [
+            self.term(constant, [*dims[:place], dims[place][owners == block], *dims[place + 1 :]], block)
+            for block in torch.unique(owners).tolist()
+        ]
+
+    def term(self, constant: float, dims: Sequence[Tensor], block: int) -> Term:
         factors: list[tuple[float, dict[int, float]]] = []
         for own in dims:
             factor = self.factor(own)
@@ -267,22 +315,26 @@ class _Costs:
                 constant *= len(own)
             else:
                 factors.append(factor)
-        return Term(constant, tuple(factors), block_of(module, self.blocks))
+        return Term(constant, tuple(factors), block)
 
-    def of_operators(self, trace: Trace) -> CostModel:
-        terms = [
-            self.term(
-                contraction.constant, [self.elements[labels] for labels in contraction.factors], contraction.module
-            )
-            for contraction in trace.contractions
-        ]
+    def of_operators(
+        self, trace: Trace, contracted: Callable[[Contraction], tuple[str, int] | None]
+    ) -> CostModel:
+        terms = []
+        for contraction in trace.contractions:
+            dims = [self.elements[labels] for labels in contraction.factors]
+            place = next((at for at, own in enumerate(contraction.factors) if own is contraction.contracted), -1)
+            key = contracted(contraction)
+            owners = self.slots.get(key) if key is not None and place >= 0 else None
+            terms += self.terms(contraction.constant, dims, contraction.module, place, owners)
         return CostModel(terms, self.groups)
 
     def of_parameters(self, parameters: dict[str, nn.Parameter], slices: dict[tuple[str, int], Tensor]) -> CostModel:
         terms = []
         for name, parameter in parameters.items():
             dims = [slices.get((name, dim), torch.full((size,), -1)) for dim, size in enumerate(parameter.shape)]
-            terms.append(self.term(1.0, dims, name))
+            place = next((dim for dim in range(parameter.dim()) if (name, dim) in self.slots), 0)
+            terms += self.terms(1.0, dims, name, place, self.slots.get((name, place)))
         return CostModel(terms, self.groups)
 
 
