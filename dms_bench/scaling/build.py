@@ -317,9 +317,7 @@ class _Costs:
                 factors.append(factor)
         return Term(constant, tuple(factors), block)
 
-    def of_operators(
-        self, trace: Trace, contracted: Callable[[Contraction], tuple[str, int] | None]
-    ) -> CostModel:
+    def of_operators(self, trace: Trace, contracted: Callable[[Contraction], tuple[str, int] | None]) -> CostModel:
         terms = []
         for contraction in trace.contractions:
             dims = [self.elements[labels] for labels in contraction.factors]

@@ -38,7 +38,6 @@ class Detector(DetectionModel):  # type: ignore[misc]
         super().__init__(config, ch=3, nc=classes, verbose=False)
         split_blocks(self.model)
         self.args = get_cfg()  # gains of the losses
-        self.end2end_head = getattr(self.model[-1], "one2one_cv2", None) is not None
 
     def forward(self, x: Any, *args: Any, **kwargs: Any) -> Any:
         """Return the losses of a batch (a dict), or predictions for images [batch, 3, height, width]."""
@@ -53,6 +52,11 @@ class Detector(DetectionModel):  # type: ignore[misc]
         """Return Ultralytics' losses [parts], summed over the batch, and the parts by name."""
         with library_form(self):
             return super().loss(batch, preds)
+
+
+def detector_of(model: nn.Module) -> Detector:
+    """Return the network of Ultralytics in a search's wrapper, or the model itself."""
+    return next(module for module in model.modules() if isinstance(module, Detector))
 
 
 @contextmanager
