@@ -127,6 +127,11 @@ class _Builder:
                 slices[name, dim] = own
         blocks = tuple(block for stage in stages for block in stage.blocks)
         slots = self._slots(sites, blocks)
+        filling = {index for owners in slots.values() for index in owners.tolist()}
+        stages = tuple(  # where slots go as well, what else is concatenated remains
+            replace(stage, minimum=0) if all(blocks.index(block) in filling for block in stage.blocks) else stage
+            for stage in stages
+        )
         cost = _Costs(elements, owner, len(groups), blocks, slots)
         return SearchSpace(
             groups=tuple(groups),
@@ -291,7 +296,7 @@ class _Costs:
     def terms(
         self, constant: float, dims: Sequence[Tensor], module: str, place: int = 0, owners: Tensor | None = None
     ) -> list[Term]:
-        """Return the cost of an operator or parameter; by block where the indices of dimension `place` belong to blocks.
+        """Return the cost of an operator or parameter, by block where indices of dimension `place` belong to blocks.
 
         Args:
             constant: what the sizes of `dims` are multiplied with.

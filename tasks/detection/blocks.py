@@ -54,8 +54,8 @@ def split_blocks(layers: nn.Sequential) -> None:
     Attention keeps its sizes: its own code takes the width of its input for that of its values.
     """
     for module in layers.modules():
-        if isinstance(module, Attention):
-            module.keeps_sizes = True  # type: ignore[assignment]
+        if isinstance(module, Attention):  # not a parameter, buffer or module: past `nn.Module`'s own code
+            module.__dict__["keeps_sizes"] = True
     for index, layer in enumerate(layers):
         if not isinstance(layer, COLLECTING | CHAINING):
             continue

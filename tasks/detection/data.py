@@ -21,7 +21,7 @@ from ultralytics.data.utils import IMG_FORMATS, check_det_dataset
 
 from dms_bench.errors import UserError
 from tasks.detection import scenes
-from tasks.detection.offline import cache_folder
+from tasks.detection.offline import cache_folder, quiet
 from tasks.detection.spec import DetectionTask, GlyphScenes, YoloData
 
 SPLITS = ("train", "val", "test")
@@ -90,7 +90,8 @@ class Source:
     def plain(self, split: str) -> Any:
         """Return a split without augmentation, as Ultralytics' data set."""
         config = get_cfg(overrides={"imgsz": self.task.image_size, "cache": False})
-        return build_yolo_dataset(config, self.description[split], 1, self.description, mode="val")
+        with quiet():
+            return build_yolo_dataset(config, self.description[split], 1, self.description, mode="val")
 
     def probe(self, images: int, batch: int, device: torch.device) -> Iterator[dict[str, Tensor]]:
         """Yield batches of some training images, always the same, without augmentation.

@@ -17,6 +17,7 @@ from ultralytics.models.yolo.detect import DetectionValidator
 from dms_bench.scaling import count
 from dms_bench.scaling.modes import modes_kept
 from tasks.detection.model import Detector, example_input, fused
+from tasks.detection.offline import quiet
 from tasks.detection.portable import portable
 
 #: Images that are evaluated at once.
@@ -43,7 +44,8 @@ def evaluate(detector: Detector, data: Path, split: str, size: int, device: torc
             **{"data": str(data), "split": split, "imgsz": size, "batch": BATCH, "device": str(device)},
             **{"mode": "val", "task": "detect", "rect": True, "plots": False, "verbose": False},
         }
-        found = DetectionValidator(save_dir=Path(folder), args=options)(model=model)
+        with quiet():
+            found = DetectionValidator(save_dir=Path(folder), args=options)(model=model)
     cost = count(fused(detector), example_input(1, size))
     return {**percent(found), "macs_fused": float(cost.macs), "params_fused": float(cost.params)}
 

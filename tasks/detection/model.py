@@ -82,7 +82,11 @@ def build(supernet: SupernetSpec, classes: int, seed: int) -> Detector:
     config = configuration(supernet)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = Detector(config, classes)
+        try:
+            model = Detector(config, classes)
+        except (TypeError, ValueError, IndexError, RuntimeError) as error:
+            reason = " ".join(str(error).split())[:200]
+            raise UserError(f"supernet {supernet.model!r} with {supernet.args}: {reason}") from error
     if supernet.checkpoint is not None:
         load_weights(model, supernet.checkpoint)
     return model
@@ -165,7 +169,7 @@ def initialise(model: Detector, seed: int) -> None:
 
 def fused(model: Detector) -> Detector:
     """Return a copy with batch norms folded into convolutions and without the head that is used in training only."""
-    copy = deepcopy(model).eval()
+    copy: Detector = deepcopy(model).eval()
     copy.fuse(verbose=False)
     return copy
 

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stdout
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -39,6 +41,13 @@ def set_up() -> None:
     os.environ.setdefault("YOLO_CONFIG_DIR", str(folder))
     if os.environ["YOLO_CONFIG_DIR"] == str(folder):
         _prepare(folder / "Ultralytics")
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Swallow the progress bars that Ultralytics draws whatever its settings say."""
+    with Path(os.devnull).open("w") as nowhere, redirect_stdout(nowhere):
+        yield
 
 
 def cache_folder() -> Path:

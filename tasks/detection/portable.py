@@ -72,9 +72,9 @@ def portable(detector: Detector) -> DetectionModel:
     copy.model = nn.Sequential(*layers)
     copy.save = sorted({number for layer in layers for number in _sources(layer) if number != -1})
     for module in copy.modules():
-        vars(module).pop("keeps_sizes", None)
+        module.__dict__.pop("keeps_sizes", None)
     for name in ("raw", "criterion"):
-        vars(copy).pop(name, None)
+        copy.__dict__.pop(name, None)
     copy.__class__ = DetectionModel
     return copy.eval()
 

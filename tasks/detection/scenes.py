@@ -76,7 +76,8 @@ def draw(data: GlyphScenes, split: str, index: int, size: int) -> Scene:
         _paint(canvas, half, rng.integers(-half.shape[0] // 2, size, 2), _ink(rng, canvas, 0.5))
     for _ in range(round(3 * hard)):
         _stroke(rng, canvas)
-    scene, masks = Scene(np.empty(0, np.uint8), [], []), []
+    scene = Scene(np.empty(0, np.uint8), [], [])
+    masks: list[tuple[NDArray[np.bool_], int]] = []
     for _ in range(int(rng.integers(1, data.objects + 1))):
         kind = int(rng.integers(data.classes))
         mask = _object(rng, KINDS[kind], _extent(rng, size, hard), 5 + 25 * hard)
@@ -137,7 +138,7 @@ def _write(scene: Scene, folder: Path, split: str, index: int) -> None:
 def _extent(rng: np.random.Generator, size: int, hard: float) -> int:
     """Draw an object's size in pixels; every octave is equally likely."""
     low, high = 0.24 - 0.14 * hard, 0.5
-    return max(8, round(size * low * (high / low) ** rng.uniform()))
+    return max(8, round(size * low * float((high / low) ** rng.uniform())))
 
 
 def _background(rng: np.random.Generator, size: int) -> NDArray[np.float64]:
@@ -148,7 +149,7 @@ def _background(rng: np.random.Generator, size: int) -> NDArray[np.float64]:
     rows, columns = np.mgrid[:size, :size] / size
     angle, waves = rng.uniform(0, np.pi), rng.uniform(3, 16)
     stripes = np.sin(2 * np.pi * waves * (rows * np.cos(angle) + columns * np.sin(angle)) + rng.uniform(0, 6))
-    return (canvas + rng.uniform(0, 0.1) * stripes[:, :, None]).clip(0, 1)
+    return np.asarray((canvas + rng.uniform(0, 0.1) * stripes[:, :, None]).clip(0, 1))
 
 
 def _object(rng: np.random.Generator, kind: str, extent: int, degrees: float) -> NDArray[np.float64]:

@@ -25,7 +25,8 @@ from dms_bench.errors import TrialFailure
 from dms_bench.tasks import Loop, StructureHook
 from tasks.detection.data import Source
 from tasks.detection.measure import percent
-from tasks.detection.model import Detector, detector_of, library_form
+from tasks.detection.model import detector_of, library_form
+from tasks.detection.offline import quiet
 from tasks.detection.spec import DetectionRecipe
 
 #: Largest norm of the gradients, as in Ultralytics.
@@ -145,6 +146,11 @@ class Training(DetectionTrainer):  # type: ignore[misc]
         """Return the description of the data; nothing is downloaded."""
         return dict(self.source.description)
 
+    def build_dataset(self, *args: Any, **kwargs: Any) -> Any:
+        """Return a split as Ultralytics' data set, without its progress bar."""
+        with quiet():
+            return super().build_dataset(*args, **kwargs)
+
     def set_model_attributes(self) -> None:
         """Tell the network its classes and the weights of its losses."""
         self.detector.nc, self.detector.names = self.data["nc"], self.data["names"]
@@ -239,7 +245,7 @@ class Training(DetectionTrainer):  # type: ignore[misc]
         self._batch += 1
 
     def _progress(self) -> float:
-        return (self.epoch + self._batch / len(self.train_loader)) / self.epochs
+        return float((self.epoch + self._batch / len(self.train_loader)) / self.epochs)
 
     def _end_batch(self) -> None:
         if not bool(torch.isfinite(self.loss)):
