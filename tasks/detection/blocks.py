@@ -67,7 +67,7 @@ def split_blocks(layers: nn.Sequential) -> None:
             collects=isinstance(layer, COLLECTING),
         )
         # Ultralytics runs its layers by these numbers.
-        block.i, block.f, block.type, block.np = layer.i, layer.f, layer.type, layer.np
+        vars(block).update({name: getattr(layer, name) for name in ("i", "f", "type", "np")})
         layers[index] = block
 
 
