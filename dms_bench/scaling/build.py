@@ -5,7 +5,7 @@ from __future__ import annotations
 import fnmatch
 import time
 from bisect import bisect_right
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
@@ -14,15 +14,15 @@ from torch import Tensor, nn
 from dms_bench.scaling.branches import find_tails
 from dms_bench.scaling.carriers import find_carriers
 from dms_bench.scaling.coarse import NO_CHOICE, Coarse, bounded, check_rules, coarsened
-from dms_bench.scaling.cost import FACTORS, CostModel, Term
 from dms_bench.scaling.counter import count
-from dms_bench.scaling.depth import find_stages
+from dms_bench.scaling.depth import Stage, find_stages
 from dms_bench.scaling.labels import FIXED, along, varying_dims
 from dms_bench.scaling.modes import modes_kept
 from dms_bench.scaling.proof import prove
 from dms_bench.scaling.rules import RULES
 from dms_bench.scaling.slots import slots_of
-from dms_bench.scaling.space import Group, NormSite, SearchSpace, Site, block_of
+from dms_bench.scaling.space import Group, NormSite, SearchSpace, Site
+from dms_bench.scaling.terms import Terms
 from dms_bench.scaling.trace import Contraction, Trace, Tracer
 
 
@@ -91,7 +91,7 @@ class _Builder:
 
     def build(self, width: bool, depth: bool, coarse: Sequence[Coarse]) -> SearchSpace:
         sites = self._sites()
-        stages = find_stages(self.model, self.trace) if depth else ()
+        stages = self._stages(sites) if depth else ()
         labels = self.trace.labels
         if not width:
             for axes in self.trace.state.values():
@@ -127,12 +127,7 @@ class _Builder:
                 slices[name, dim] = own
         blocks = tuple(block for stage in stages for block in stage.blocks)
         slots = self._slots(sites, blocks)
-        filling = {index for owners in slots.values() for index in owners.tolist()}
-        stages = tuple(  # where slots go as well, what else is concatenated remains
-            replace(stage, minimum=0) if all(blocks.index(block) in filling for block in stage.blocks) else stage
-            for stage in stages
-        )
-        cost = _Costs(elements, owner, len(groups), blocks, slots)
+        cost = Terms(elements, owner, len(groups), blocks, slots)
         return SearchSpace(
             groups=tuple(groups),
             stages=stages,
@@ -160,6 +155,16 @@ class _Builder:
             return None
         _, name, dim = self._birth(int(contraction.contracted[0]))
         return name, dim
+
+    def _stages(self, sites: list[Site]) -> tuple[Stage, ...]:
+        """Return the runs of removable blocks; all of a run may go where what they fill is not all that is joined."""
+        stages = find_stages(self.model, self.trace)
+        blocks = tuple(block for stage in stages for block in stage.blocks)
+        filling = {index for owners in self._slots(sites, blocks).values() for index in owners.tolist()}
+        return tuple(
+            replace(stage, minimum=0) if {blocks.index(block) for block in stage.blocks} <= filling else stage
+            for stage in stages
+        )
 
     def _slots(self, sites: list[Site], blocks: tuple[str, ...]) -> dict[tuple[str, int], Tensor]:
         """Return the block that each index along (weight, dimension) belongs to, or -1."""
@@ -267,78 +272,6 @@ def _common_path(names: Sequence[str]) -> list[str]:
             break
         shared.append(parts[0])
     return shared
-
-
-class _Costs:
-    """Turns labelled sizes into the terms of cost models."""
-
-    def __init__(
-        self,
-        elements: Tensor,
-        owner: Tensor,
-        groups: int,
-        blocks: tuple[str, ...],
-        slots: dict[tuple[str, int], Tensor],
-    ) -> None:
-        self.elements, self.owner, self.groups, self.blocks, self.slots = elements, owner, groups, blocks, slots
-
-    def factor(self, own: Tensor) -> tuple[float, dict[int, float]] | None:
-        """Kept size of a dimension with elements `own`; None where it is fixed."""
-        searched = own[own >= 0]
-        if not len(searched):
-            return None
-        multiples: dict[int, float] = {}
-        for group, times in zip(*torch.unique(self.owner[searched], return_counts=True), strict=True):
-            size = int((self.owner == group).sum())
-            multiples[int(group)] = float(times) / size  # e.g. 49 for channels flattened over 7 x 7
-        return float(len(own) - len(searched)), multiples
-
-    def terms(
-        self, constant: float, dims: Sequence[Tensor], module: str, place: int = 0, owners: Tensor | None = None
-    ) -> list[Term]:
-        """Return the cost of an operator or parameter, by block where indices of dimension `place` belong to blocks.
-
-        Args:
-            constant: what the sizes of `dims` are multiplied with.
-            dims: elements along each dimension.
-            module: where it is.
-            place: which of the dimensions has slots.
-            owners: the block that each of its indices belongs to, or -1.
-        """
-        if owners is None:
-            return [self.term(constant, dims, block_of(module, self.blocks))]
-        return [
-            self.term(constant, [*dims[:place], dims[place][owners == block], *dims[place + 1 :]], block)
-            for block in torch.unique(owners).tolist()
-        ]
-
-    def term(self, constant: float, dims: Sequence[Tensor], block: int) -> Term:
-        factors: list[tuple[float, dict[int, float]]] = []
-        for own in dims:
-            factor = self.factor(own)
-            if factor is None or len(factors) == FACTORS:
-                constant *= len(own)
-            else:
-                factors.append(factor)
-        return Term(constant, tuple(factors), block)
-
-    def of_operators(self, trace: Trace, contracted: Callable[[Contraction], tuple[str, int] | None]) -> CostModel:
-        terms = []
-        for contraction in trace.contractions:
-            dims = [self.elements[labels] for labels in contraction.factors]
-            place = next((at for at, own in enumerate(contraction.factors) if own is contraction.contracted), -1)
-            key = contracted(contraction)
-            owners = self.slots.get(key) if key is not None and place >= 0 else None
-            terms += self.terms(contraction.constant, dims, contraction.module, place, owners)
-        return CostModel(terms, self.groups)
-
-    def of_parameters(self, parameters: dict[str, nn.Parameter], slices: dict[tuple[str, int], Tensor]) -> CostModel:
-        terms = []
-        for name, parameter in parameters.items():
-            dims = [slices.get((name, dim), torch.full((size,), -1)) for dim, size in enumerate(parameter.shape)]
-            place = next((dim for dim in range(parameter.dim()) if (name, dim) in self.slots), 0)
-            terms += self.terms(1.0, dims, name, place, self.slots.get((name, place)))
-        return CostModel(terms, self.groups)
 
 
 def _seen(book: dict[str, list[tuple[int, Tensor]]], elements: Tensor) -> dict[str, list[tuple[int, Tensor]]]:

@@ -250,7 +250,8 @@ class Training(DetectionTrainer):  # type: ignore[misc]
     def _end_batch(self) -> None:
         if not bool(torch.isfinite(self.loss)):
             stage = "search" if self.structure else "training"
-            raise TrialFailure(f"{stage}: the loss is {float(self.loss.detach())} in epoch {self.epoch + 1}: try a lower lr0")
+            value = float(self.loss.detach())
+            raise TrialFailure(f"{stage}: the loss is {value} in epoch {self.epoch + 1}: try a lower lr0")
         self.loop.tick()
 
     def _end_epoch(self) -> None:

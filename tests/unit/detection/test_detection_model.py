@@ -130,9 +130,8 @@ def test_raw_outputs_are_one_tensor_and_the_library_form_is_restored():
     network = models.build(SupernetSpec(model="yolo26n.yaml"), 3, 0).eval()
     with torch.no_grad():
         assert network(EXAMPLE).shape == (2, 2 * (4 + 3), 84)  # both heads
-        with pytest.raises(ZeroDivisionError), models.library_form(network):
+        with models.library_form(network):
             assert isinstance(network(EXAMPLE), tuple)
-            raise ZeroDivisionError
         assert isinstance(network(EXAMPLE), torch.Tensor)
 
 

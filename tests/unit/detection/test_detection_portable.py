@@ -121,7 +121,7 @@ def run_alone(folder, code, *arguments):
 
 
 def test_yolo_opens_it_without_us_and_measures_what_we_measure(exported, tmp_path):
-    folder, own, small, measured, _ = exported
+    folder, own, _, measured, _ = exported
     code = """
 from ultralytics import YOLO
 network = YOLO(sys.argv[1])
@@ -159,7 +159,7 @@ def test_measuring_changes_nothing(exported):
 @pytest.mark.slow
 def test_it_exports_to_onnx_without_us(exported, tmp_path):
     pytest.importorskip("onnxruntime")
-    folder, _, small, _, _ = exported
+    folder, _, _, _, _ = exported
     code = """
 import numpy, onnxruntime
 from ultralytics import YOLO
@@ -182,7 +182,8 @@ def test_its_script_trains_it_on_in_its_shape(exported, tmp_path):
     code = """
 import runpy, pathlib
 folder, data, out = sys.argv[1:]
-sys.argv = ['train.py', f'data={data}', 'epochs=1', 'imgsz=64', 'batch=8', f'project={out}', 'name=on', 'plots=False', 'optimizer=SGD', 'amp=False']
+options = ['epochs=1', 'imgsz=64', 'batch=8', 'name=on', 'plots=False', 'optimizer=SGD', 'amp=False']
+sys.argv = ['train.py', f'data={data}', f'project={out}', *options]
 runpy.run_path(str(pathlib.Path(folder) / 'train.py'), run_name='__main__')
 from ultralytics import YOLO
 again = YOLO(str(pathlib.Path(out) / 'on' / 'weights' / 'best.pt'))

@@ -61,7 +61,9 @@ def test_every_kind_occurs_and_every_scene_has_an_object():
 
 def _shares(difficulty):
     drawn = [scenes.draw(GlyphScenes(difficulty=difficulty), "train", index, 128) for index in range(25)]
-    return np.array([(r - l) * (b - t) / 128**2 for scene in drawn for l, t, r, b in scene.boxes])
+    return np.array(
+        [(right - left) * (bottom - top) / 128**2 for scene in drawn for left, top, right, bottom in scene.boxes]
+    )
 
 
 def test_harder_scenes_have_smaller_objects_of_more_sizes():

@@ -39,7 +39,7 @@ def test_mistakes_are_named(fields, text):
 
 def test_a_recipe_knows_ultralytics_options_and_no_others():
     assert DetectionRecipe(epochs=3).lr0 == 0.01
-    with pytest.raises(ValidationError, match="did you mean .*'lr0'"):
+    with pytest.raises(ValidationError, match=r"did you mean .*'lr0'"):
         DetectionRecipe.model_validate({"epochs": 3, "lr": 0.1})
     with pytest.raises(ValidationError, match="optimizer"):
         DetectionRecipe.model_validate({"epochs": 3, "optimizer": "auto"})
@@ -77,7 +77,8 @@ def test_without_ultralytics_a_suite_gets_one_line_and_tasks_are_listed(tmp_path
     """In a process in which Ultralytics cannot be found."""
     suite = tmp_path / "suite.yaml"
     suite.write_text(
-        "name: s\nexperiments:\n- {name: e, task: {kind: detection, data: glyph-scenes}, supernet: {model: yolov8n.yaml},"
+        "name: s\nexperiments:\n"
+        "- {name: e, task: {kind: detection, data: glyph-scenes}, supernet: {model: yolov8n.yaml},"
         " budget: {kind: macs, target: 30%}, method: uniform, retrain: {epochs: 1}}\n"
     )
     code = (
