@@ -11,14 +11,17 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from ultralytics.models.yolo.detect import DetectionTrainer
+from ultralytics.utils import RANK
 from ultralytics.utils.torch_utils import unwrap_model
 
 from dms_bench.errors import TrialFailure
@@ -134,6 +137,10 @@ class Training(DetectionTrainer):  # type: ignore[misc]
         self._in_step, self._batch, self._epoch_began = False, 0, 0.0
         super().__init__(overrides=_options(recipe, source, loop, seed))
         self.model = Searched(model, Term(structure.loss)) if structure is not None else model
+        if loop.world_size > 1:
+            if loop.rank != RANK:
+                raise TrialFailure("Ultralytics was imported before this worker had its rank")
+            self.world_size = loop.world_size
         self.add_callback("on_train_epoch_start", lambda _: self._begin_epoch())
         self.add_callback("on_train_batch_start", lambda _: self._begin_batch())
         self.add_callback("on_train_batch_end", lambda _: self._end_batch())
@@ -150,6 +157,36 @@ class Training(DetectionTrainer):  # type: ignore[misc]
         """Return a split as Ultralytics' data set, without its progress bar."""
         with quiet():
             return super().build_dataset(*args, **kwargs)
+
+    def _setup_ddp(self) -> None:
+        """Do nothing: the workers have met already."""
+
+    def _setup_train(self) -> None:
+        """Set up as for one worker; with more of them, let the network share its gradients."""
+        with self._as_one_worker():
+            super()._setup_train()
+        if self.world_size > 1:
+            devices = [self.device] if self.device.type == "cuda" else None
+            # Not all blocks have a gradient in every step; statistics of batch norm are each worker's own, as in
+            # Ultralytics, until `validate` shares those of the average.
+            self.model = nn.parallel.DistributedDataParallel(
+                self.model, device_ids=devices, find_unused_parameters=True, broadcast_buffers=False
+            )
+
+    @contextmanager
+    def _as_one_worker(self) -> Iterator[None]:
+        """Keep Ultralytics from wrapping the network, and from what works on GPUs only."""
+        workers, self.world_size = self.world_size, min(1, self.world_size)
+        try:
+            yield
+        finally:
+            self.world_size = workers
+
+    def _build_train_pipeline(self) -> None:
+        """Build the loaders of this worker's part of a batch."""
+        one, self.world_size = self.world_size, self.loop.world_size
+        super()._build_train_pipeline()
+        self.world_size = one
 
     def set_model_attributes(self) -> None:
         """Tell the network its classes and the weights of its losses."""
@@ -193,7 +230,11 @@ class Training(DetectionTrainer):  # type: ignore[misc]
         """Measure the averaged network, in a search under the present masks."""
         if self.structure is not None:
             share_structure(unwrap_model(self.model).supernet, self.ema.ema.supernet)
-        measured: tuple[Any, Any] = super().validate()
+        if self.world_size > 1:
+            for buffer in self.ema.ema.buffers():
+                dist.broadcast(buffer, src=0)
+        with self._as_one_worker():
+            measured: tuple[Any, Any] = super().validate()
         return measured
 
     def resume_training(self, ckpt: Any) -> None:
@@ -257,8 +298,11 @@ class Training(DetectionTrainer):  # type: ignore[misc]
     def _end_epoch(self) -> None:
         """Hand metrics and state to the runtime."""
         seconds = time.perf_counter() - self._epoch_began
+        found = [percent(self.metrics) if self.loop.rank == 0 else None]
+        if self.world_size > 1:  # the first worker has them
+            dist.broadcast_object_list(found, src=0)
         metrics = {f"train_{name}": float(value) for name, value in self.tloss.items()}
-        metrics |= {f"val_{name}": value for name, value in percent(self.metrics).items()}
+        metrics |= {f"val_{name}": value for name, value in (found[0] or {}).items()}
         metrics |= {"lr": max(group["lr"] for group in self.optimizer.param_groups), "seconds": seconds}
         if self.structure is not None:
             metrics |= self.structure.metrics()
