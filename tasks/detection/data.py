@@ -18,6 +18,8 @@ from torch import Tensor
 from ultralytics.cfg import get_cfg
 from ultralytics.data import build_yolo_dataset
 from ultralytics.data.utils import IMG_FORMATS, check_det_dataset
+from ultralytics.utils import YAML
+from ultralytics.utils.checks import check_yaml
 
 from dms_bench.errors import UserError
 from tasks.detection import scenes
@@ -58,10 +60,12 @@ class Source:
         """Ultralytics' own reading of the YAML: paths of the splits, names and number of classes."""
         return _read(str(self.path))
 
-    @property
-    def classes(self) -> int:
-        """Number of classes."""
-        return int(self.description["nc"])
+    @cached_property
+    def names(self) -> dict[int, str]:
+        """Names of the classes; the images need not be there."""
+        if isinstance(self.data, GlyphScenes):
+            return dict(enumerate(scenes.KINDS[: self.data.classes]))
+        return _names(self.data.path)
 
     @property
     def cache(self) -> str | bool:
@@ -77,15 +81,22 @@ class Source:
 
     def check(self) -> None:
         """Make or look at every split, once, so that workers find what Ultralytics keeps about it. Raises UserError."""
+        found = {}
         for split in SPLITS:
             try:
-                self.plain(split)
+                found[split] = len(self.plain(split))
             except (FileNotFoundError, RuntimeError, AssertionError) as error:
                 raise UserError(f"split {split!r} of {self.path}: {' '.join(str(error).split())[:300]}") from error
+        if found["train"] != self.train_samples():
+            raise UserError(f"data {self.data.label()!r}: {found['train']} training images, not as train_images says")
 
     def train_samples(self) -> int:
-        """Return the number of training images."""
-        return len(self.plain("train"))
+        """Return the number of training images; where the suite gives it, the data need not be there."""
+        if isinstance(self.data, GlyphScenes):
+            return self.data.train
+        if self.data.train_images is None:
+            return len(self.plain("train"))
+        return self.data.train_images - (_held(self.data, self.data.train_images) if self.data.test == "val" else 0)
 
     def plain(self, split: str) -> Any:
         """Return a split without augmentation, as Ultralytics' data set."""
@@ -111,7 +122,7 @@ class Source:
 
 
 def _read(path: str) -> dict[str, Any]:
-    """Let Ultralytics read a data YAML; nothing is downloaded.
+    """Let Ultralytics read a data YAML and look for its images; nothing is downloaded.
 
     Raises:
         UserError: it, or its images, are not there.
@@ -126,15 +137,19 @@ def _read(path: str) -> dict[str, Any]:
 
 def _with_three_splits(data: YoloData) -> Path:
     """Return a YAML in which the splits are those of `data`: its own, or with a part of `train` held out."""
-    description = _read(data.path)
+    place = cache_folder() / f"yolo-{data.content_hash()}"
+    path = data.path
+    if data.root is not None:
+        path = str(place / "source.yaml")
+        _write(place / "source.yaml", yaml.safe_dump(_content(data.path) | {"path": str(Path(data.root).absolute())}))
+    description = _read(path)
     splits: dict[str, Any] = {split: description.get(split) for split in SPLITS}
     if data.test == "test" and not splits["test"]:
         raise UserError(f"data {data.path!r} has no 'test' split; give test: val, which holds out a part of 'train'")
-    place = cache_folder() / f"yolo-{data.content_hash()}"
     if data.test == "val":
         images = np.array(_images(splits["train"]))
         order = np.random.default_rng(data.seed).permutation(len(images))
-        held = max(1, round(data.val_fraction * len(images)))
+        held = _held(data, len(images))
         if held >= len(images):
             raise UserError(f"data {data.path!r}: {len(images)} training images are too few to hold any out")
         parts = {"val": np.sort(images[order[:held]]), "train": np.sort(images[order[held:]])}
@@ -144,6 +159,30 @@ def _with_three_splits(data: YoloData) -> Path:
     content = {**splits, "names": description["names"], "channels": description["channels"]}
     _write(place / "data.yaml", yaml.safe_dump(content))
     return place / "data.yaml"
+
+
+def _held(data: YoloData, images: int) -> int:
+    """Return how many of the images are held out for selection."""
+    return max(1, round(data.val_fraction * images))
+
+
+def _content(path: str) -> dict[str, Any]:
+    """Return what a data YAML says. Raises UserError."""
+    try:
+        content: dict[str, Any] = YAML.load(check_yaml(path))
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        raise UserError(f"data {path!r}: {' '.join(str(error).split())[:300]}") from error
+    return content
+
+
+def _names(path: str) -> dict[int, str]:
+    """Return the names of a data YAML's classes. Raises UserError."""
+    content = _content(path)
+    names = content.get("names") or [f"class_{number}" for number in range(int(content.get("nc") or 0))]
+    if not isinstance(names, dict | list) or not names:
+        raise UserError(f"data {path!r} has neither 'names' nor 'nc'")
+    pairs = names.items() if isinstance(names, dict) else enumerate(names)
+    return {int(number): str(name) for number, name in pairs}
 
 
 def _images(places: str | list[str]) -> list[str]:

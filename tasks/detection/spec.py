@@ -47,9 +47,13 @@ class YoloData(Spec):
     name: Literal["yolo"] = "yolo"
     #: Path of the data YAML, or the name of one that comes with Ultralytics, such as coco.yaml.
     path: str
+    #: Folder of the data, in place of the YAML's own `path`.
+    root: str | None = None
     #: The YAML's split that is looked at once, at the end. With `val`, selection gets `val_fraction` of `train`.
     test: Literal["val", "test"] = "val"
     val_fraction: OpenShare = 0.02
+    #: Images of the YAML's `train`: with it a suite is planned where the data are not.
+    train_images: WholeCount | None = None
     #: Seed of what is held out.
     seed: Annotated[int, Field(ge=0)] = 0
     #: Where decoded images are kept.

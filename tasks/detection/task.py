@@ -54,7 +54,7 @@ class Detection:
         """Build the supernet on the CPU. Raises UserError for what Ultralytics cannot build."""
         from tasks.detection import model
 
-        return model.build(supernet, self._source.classes, self.seed)
+        return model.build(supernet, len(self._source.names), self.seed)
 
     def example_input(self, batch: int = 2) -> Tensor:
         """Return random images, [batch, 3, image_size, image_size], values in [0, 1]."""
@@ -115,8 +115,7 @@ class Detection:
         from tasks.detection.model import detector_of
         from tasks.detection.portable import save
 
-        names = self._source.description["names"]
-        return save(detector_of(model), names, self.spec.image_size, folder)
+        return save(detector_of(model), self._source.names, self.spec.image_size, folder)
 
 
 def _detection(recipe: Recipe) -> DetectionRecipe:

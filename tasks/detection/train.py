@@ -24,7 +24,7 @@ from ultralytics.models.yolo.detect import DetectionTrainer
 from ultralytics.utils import RANK
 from ultralytics.utils.torch_utils import unwrap_model
 
-from dms_bench.errors import TrialFailure
+from dms_bench.errors import TrialFailure, UserError
 from dms_bench.tasks import Loop, StructureHook
 from tasks.detection.data import Source
 from tasks.detection.measure import percent
@@ -45,7 +45,10 @@ def fit(
 
     Raises:
         TrialFailure: the loss is not finite, or the stage's checkpoint does not fit.
+        UserError: the batch cannot be split over the workers.
     """
+    if recipe.batch_size % loop.world_size:
+        raise UserError(f"batch_size {recipe.batch_size} cannot be split over {loop.world_size} workers evenly")
     model.to(loop.device)
     with library_form(model):
         training = Training(model, source, recipe, loop, structure, seed)

@@ -44,7 +44,7 @@ def test_scenes_have_three_splits_of_the_sizes_asked():
     own.prepare()
     assert own.train_samples() == 20
     assert [len(own._source.plain(split)) for split in ("train", "val", "test")] == [20, 5, 7]
-    assert own._source.classes == 3
+    assert len(own._source.names) == 3
 
 
 def test_a_part_of_train_is_held_out_where_val_is_the_test(foreign):
@@ -54,7 +54,7 @@ def test_a_part_of_train_is_held_out_where_val_is_the_test(foreign):
     assert (len(train), len(val)) == (16, 4)
     assert not train & val
     assert test == {path.name for path in (foreign.parent / "images" / "val").iterdir()}
-    assert held.classes == 3
+    assert held.names == {0: "a", 1: "b", 2: "c"}
     other = source(path=str(foreign), val_fraction=0.2, seed=1)
     assert files(other, "val") != val
     assert files(source(path=str(foreign), val_fraction=0.2), "val") == val
@@ -78,6 +78,28 @@ def test_its_own_test_split_is_used_where_asked(foreign):
     own = source(path=str(foreign), test="test")
     assert len(files(own, "train")) == 20
     assert files(own, "test") == {path.name for path in (foreign.parent / "images" / "val").iterdir()}
+
+
+def test_another_root_and_the_number_of_images(foreign, tmp_path):
+    content = yaml.safe_load(foreign.read_text()) | {"path": "/nowhere"}
+    foreign.write_text(yaml.safe_dump(content))
+    with pytest.raises(UserError, match="nowhere"):
+        source(path=str(foreign)).check()
+    moved = source(path=str(foreign), root=str(foreign.parent), val_fraction=0.2, train_images=20)
+    moved.check()
+    assert moved.train_samples() == 16
+    with pytest.raises(UserError, match="not as train_images says"):
+        source(path=str(foreign), root=str(foreign.parent), train_images=30).check()
+
+
+def test_a_suite_is_planned_where_its_data_are_not():
+    """Names come from the YAML, which is there; the number of images from the suite."""
+    away = source(path="coco.yaml", train_images=118287)
+    assert len(away.names) == 80
+    assert away.names[79] == "toothbrush"
+    assert away.train_samples() == 118287 - 2366
+    with pytest.raises(UserError, match="nothing"):
+        _ = source(path="nothing.yaml").names
 
 
 @pytest.mark.parametrize("path", ["coco.yaml", "/nowhere/at/all.yaml", "nothing.yaml"])

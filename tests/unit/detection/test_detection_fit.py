@@ -30,12 +30,12 @@ def weights(model):
     return torch.cat([tensor.detach().flatten().double() for tensor in model.state_dict().values()])
 
 
-def stage(tmp_path, name, *, epochs=3, state=None, stop=0, seed=0, **options):
+def stage(tmp_path, name, *, epochs=3, state=None, stop=0, seed=0, supernet=TINY, **options):
     """Train plainly; return the network and the loop."""
     own = task(seed)
     loop = MemoryLoop(tmp_path / name, state, stop)
     loop.folder.mkdir(exist_ok=True)
-    model = own.build(TINY)
+    model = own.build(supernet)
     try:
         model = own.fit(model, recipe(epochs, **options), loop)
     except KeyboardInterrupt:
@@ -75,6 +75,15 @@ def test_a_retraining_that_was_killed_ends_like_an_undisturbed_one(undisturbed, 
     drop = {"seconds"}
     expected = {epoch: {k: v for k, v in m.items() if k not in drop} for epoch, m in undisturbed[1].epochs}
     assert all({k: v for k, v in m.items() if k not in drop} == expected[epoch] for epoch, m in loop.epochs)
+
+
+def test_the_losses_of_two_heads_go_on_with_the_weights_that_they_had(tmp_path):
+    """YOLO26 shifts its weight from one head to the other with every epoch."""
+    two = TINY.model_copy(update={"model": "yolo26.yaml"})
+    whole, _ = stage(tmp_path, "whole", supernet=two)
+    _, killed = stage(tmp_path, "killed", supernet=two, stop=2)
+    resumed, _ = stage(tmp_path, "resumed", supernet=two, state=killed.state)
+    assert torch.equal(weights(whole), weights(resumed))
 
 
 @pytest.mark.parametrize("stop", [1, 2])
