@@ -163,3 +163,24 @@ def test_a_module_that_does_not_keep_its_promise_loses_its_depth():
     space = find_space(Network(Promising()).double().eval(), EXAMPLE.double())
     assert "body.blocks" in space.excluded
     assert not space.stages
+
+
+class Apart(Collecting):
+    """Joins the first block's output, but not next to its input."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        first = self.stem(x)
+        second = self.blocks[0](first)
+        third = self.blocks[1](second)
+        last = [third] if third is not second else []
+        return self.join(torch.cat([first, torch.relu(first), second, *last], 1))
+
+
+def test_only_what_follows_its_input_is_a_slot():
+    collecting = Apart(2)
+    collecting.join = nn.Conv2d(32, 10, 1)
+    space = find_space(Network(collecting).double().eval(), EXAMPLE.double())
+    owners = space.slots["body.join.weight", 1] - space.width_elements
+    assert owners[24:].eq(1).all()
+    assert owners[:24].lt(0).all()
+    assert space.stages[0].minimum == 1
