@@ -95,12 +95,12 @@ class Detection:
             losses, _ = model(batch)
             yield losses.sum() / len(batch["img"])
 
-    def recalibrate(self, model: nn.Module, device: torch.device) -> None:
-        """Estimate batch norm's statistics on training images, without augmentation."""
+    def recalibrate(self, model: nn.Module, device: torch.device, samples: int | None = None) -> None:
+        """Estimate batch norm's statistics on training images, without augmentation; on 1024 unless told."""
         from tasks.detection.measure import recalibrate
         from tasks.detection.model import detector_of
 
-        images = (batch["img"] for batch in self._source.probe(RECALIBRATION_IMAGES, PROBE_BATCH, device))
+        images = (batch["img"] for batch in self._source.probe(samples or RECALIBRATION_IMAGES, PROBE_BATCH, device))
         recalibrate(model.to(device), detector_of(model), images)
 
     def evaluate(self, model: nn.Module, split: Split, device: torch.device) -> dict[str, float]:

@@ -12,7 +12,9 @@ collect_ignore = []
 if find_spec("ultralytics"):
     set_up()  # before test modules import it
 else:
-    collect_ignore = [f"test_detection_{name}.py" for name in ("data", "fit", "model", "portable", "space", "workers")]
+    collect_ignore = [
+        f"test_detection_{name}.py" for name in ("data", "fit", "methods", "model", "portable", "space", "workers")
+    ]
 
 
 @pytest.fixture(autouse=True, scope="package")
