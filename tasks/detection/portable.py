@@ -105,9 +105,7 @@ def save(detector: Detector, names: dict[int, str], image_size: int, folder: Pat
 
 def _append_block(layers: list[nn.Module], block: CrossStage, source: int) -> None:
     first = _append(layers, block.first, source)
-    # The layer before is another one now.
-    before = source if source != -1 else first - 1
-    parts = [first, _append(layers, block.second, before)]
+    parts = [first, _append(layers, block.second, source)]
     for inner in block.m:
         if isinstance(inner, Skip):
             continue

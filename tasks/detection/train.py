@@ -19,7 +19,6 @@ import numpy as np
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 from ultralytics.models.yolo.detect import DetectionTrainer
 from ultralytics.utils import RANK
 from ultralytics.utils.torch_utils import unwrap_model
@@ -209,17 +208,11 @@ class Training(DetectionTrainer):  # type: ignore[misc]
     def final_eval(self) -> None:
         """Measure nothing: the runtime does, on data of its own."""
 
-    def _model_train(self) -> None:
-        """Train; where weights are frozen, only the statistics of batch norm follow the masks."""
-        super()._model_train()
-        if not self.trains_weights:
-            self.detector.eval()
-            for module in self.detector.modules():
-                if isinstance(module, _BatchNorm):
-                    module.train()
-
     def optimizer_step(self) -> None:
-        """Step weights and structure, then the average."""
+        """Step weights and structure, then the average.
+
+        Frozen weights (DMSp-) are not stepped; batch norm's statistics follow the masks, as the network trains.
+        """
         if self.trains_weights:
             nn.utils.clip_grad_norm_(self.detector.parameters(), CLIP)
             self.optimizer.step()

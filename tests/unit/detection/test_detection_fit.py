@@ -64,7 +64,7 @@ def test_a_seed_decides_everything(undisturbed, tmp_path):
     assert not torch.equal(weights(undisturbed[0]), weights(other))
 
 
-@pytest.mark.parametrize("stop", [1, 2, 3])
+@pytest.mark.parametrize("stop", [pytest.param(1, marks=pytest.mark.slow), 2, 3])
 def test_a_retraining_that_was_killed_ends_like_an_undisturbed_one(undisturbed, tmp_path, stop):
     """Also in the epochs without mosaic, and when only its end was lost."""
     _, killed = stage(tmp_path, "killed", stop=stop, close_mosaic=1)
@@ -77,6 +77,7 @@ def test_a_retraining_that_was_killed_ends_like_an_undisturbed_one(undisturbed, 
     assert all({k: v for k, v in m.items() if k not in drop} == expected[epoch] for epoch, m in loop.epochs)
 
 
+@pytest.mark.slow
 def test_the_losses_of_two_heads_go_on_with_the_weights_that_they_had(tmp_path):
     """YOLO26 shifts its weight from one head to the other with every epoch."""
     two = TINY.model_copy(update={"model": "yolo26.yaml"})
@@ -86,7 +87,7 @@ def test_the_losses_of_two_heads_go_on_with_the_weights_that_they_had(tmp_path):
     assert torch.equal(weights(whole), weights(resumed))
 
 
-@pytest.mark.parametrize("stop", [1, 2])
+@pytest.mark.parametrize("stop", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_a_search_that_was_killed_ends_like_an_undisturbed_one(space, tmp_path, stop):
     def search(name, state=None, stop=0):
         net, structure = supernet_of(space)
