@@ -156,7 +156,9 @@ def test_the_measures_count_the_fused_network(exported):
 def test_measuring_changes_nothing(exported):
     _, own, small, measured, _ = exported
     before = copy.deepcopy(small.state_dict())
+    small.train()
     assert evaluate(small, own._source.path, "test", 64, CPU) == measured
+    assert small.training
     assert all(torch.equal(tensor, before[name]) for name, tensor in small.state_dict().items())
 
 
