@@ -60,7 +60,7 @@ def steps(name: str, space: SearchSpace, batch: dict[str, torch.Tensor], device:
     from ultralytics.nn.tasks import DetectionModel
 
     from tasks.detection import model as models
-    from tasks.detection.train import Searched, Term
+    from tasks.detection.searched import Searched, Term
 
     own = DetectionModel(name, ch=3, nc=CLASSES, verbose=False)
     own.args = get_cfg()
