@@ -24,7 +24,8 @@ from dms_bench.runtime.record import ARCHITECTURE
 from tasks.detection.offline import quiet, set_up
 from tasks.detection.spec import DetectionTask
 
-SCENES = 8
+#: Scenes beside the depths, and in the row below.
+BESIDE, BELOW = 6, 8
 CONFIDENCE = 0.25
 
 
@@ -72,20 +73,20 @@ def main() -> None:
 
     task = DetectionTask.model_validate(description["task"])
     test = Path(Source(task).description["test"])
-    paths = sorted(test.glob("*.png"))[:SCENES]
+    paths = sorted(test.glob("*.png"))[: BESIDE + BELOW]
     with quiet():
         network = YOLO(asked.folder / "best.pt")
         found = network.predict([str(path) for path in paths], imgsz=task.image_size, conf=CONFIDENCE, save=False)
     stages = set(description["architecture"]["stages"])
     sizes = description["sizes"]
     figure = plt.figure(figsize=(12, 7.5), layout="constrained")
-    grid = figure.add_gridspec(3, SCENES, height_ratios=[2.2, 1.6, 1.6])
+    grid = figure.add_gridspec(3, BELOW, height_ratios=[2.2, 1.6, 1.6])
     widths = {name: size for name, size in sizes.items() if name not in stages}
     depths = {name: size for name, size in sizes.items() if name in stages}
     draw_sizes(figure.add_subplot(grid[0, :]), widths, "channels of every width group")
-    draw_sizes(figure.add_subplot(grid[1, : SCENES // 4]), depths, "removable bottlenecks of every stage")
+    draw_sizes(figure.add_subplot(grid[1, : BELOW - BESIDE]), depths, "removable bottlenecks of every stage")
     for place, (path, result) in enumerate(zip(paths, found, strict=True)):
-        row, column = (1, 2 + place) if place < SCENES - 2 else (2, place - SCENES + 2)
+        row, column = (1, BELOW - BESIDE + place) if place < BESIDE else (2, place - BESIDE)
         draw_scene(figure.add_subplot(grid[row, column]), path, result, network.names)
     figure.savefig(asked.output, dpi=130)
     print(asked.output)
