@@ -5,14 +5,16 @@ Import after `offline.set_up`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import torch
 from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
-from ultralytics.models.yolo.detect import DetectionValidator
+from ultralytics.engine import validator as engine
+from ultralytics.models.yolo.detect import DetectionValidator, val
 
 from dms_bench.scaling import count
 from dms_bench.scaling.modes import modes_kept
@@ -44,10 +46,27 @@ def evaluate(detector: Detector, data: Path, split: str, size: int, device: torc
             **{"data": str(data), "split": split, "imgsz": size, "batch": BATCH, "device": str(device)},
             **{"mode": "val", "task": "detect", "rect": True, "plots": False, "verbose": False},
         }
-        with quiet():
+        with quiet(), _alone():
             found = DetectionValidator(save_dir=Path(folder), args=options)(model=model)
     cost = count(fused(detector), example_input(1, size))
     return {**percent(found), "macs_fused": float(cost.macs), "params_fused": float(cost.params)}
+
+
+@contextmanager
+def _alone() -> Iterator[None]:
+    """Let the leader of several workers measure by itself.
+
+    Ultralytics reads a process's rank once, on import, and its validator waits for all others by it.
+    """
+    places = [(module, name) for module in (engine, val) for name in ("RANK", "LOCAL_RANK") if hasattr(module, name)]
+    before = [getattr(module, name) for module, name in places]
+    try:
+        for module, name in places:
+            setattr(module, name, -1)
+        yield
+    finally:
+        for (module, name), rank in zip(places, before, strict=True):
+            setattr(module, name, rank)
 
 
 def percent(found: dict[str, float]) -> dict[str, float]:
