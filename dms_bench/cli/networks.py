@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from dms_bench.cli.output import Output, write
 from dms_bench.errors import UserError
 from dms_bench.spec.supernet import SupernetSpec, parse_supernet
+
+if TYPE_CHECKING:
+    from dms_bench.scaling import SearchSpace
 
 #: Of ImageNet, for which most of timm's networks were made.
 _CLASSES = 1000
@@ -43,13 +46,19 @@ def space(
     supernet = _supernet(model, arg or [], exclude or [], set or [])
 
     from dms_bench.report.space import describe_space, render_space
-    from dms_bench.runtime.spaces import find_specified
+    from dms_bench.runtime.spaces import cached, find_specified
     from tasks.classification.model import build, example_input, own_size
+    from tasks.classification.spec import ClassificationTask
 
     size = image_size or own_size(model)
-    network = build(supernet, _CLASSES, channels, size, seed=0)
-    found = find_specified(network, example_input(1, channels, size), supernet.space)
-    description = describe_space(model, (channels, size, size), found)
+
+    def find() -> SearchSpace:
+        network = build(supernet, _CLASSES, channels, size, seed=0)
+        return find_specified(network, example_input(1, channels, size), supernet.space)
+
+    asked = {"supernet": supernet.model_dump(mode="json"), "input": [channels, size, size], "classes": _CLASSES}
+    found, known = (find(), False) if ":" in model else cached(asked, ClassificationTask, find)
+    description = {**describe_space(supernet.label(), (channels, size, size), found), "cached": known}
     write(json.dumps(description, indent=2) if format == "json" else render_space(description), output)
 
 

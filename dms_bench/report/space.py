@@ -49,12 +49,13 @@ def describe_space(model: str, input_shape: tuple[int, int, int], space: SearchS
             | ({} if stage.maximum is None else {"maximum": stage.maximum})
             for stage in space.stages
         ],
+        **({"round_to": space.round_to} if space.round_to > 1 else {}),
         "excluded": dict(space.excluded),
     }
 
 
 def _coarse(group: WidthGroup) -> dict[str, int]:
-    """Step and bounds of a coarse group."""
+    """Step and bounds of a coarse group, in channels or heads."""
     if group.maximum is None:
         return {}
     return {"step": group.step, "minimum": group.minimum * group.step, "maximum": group.maximum * group.step}
@@ -113,7 +114,9 @@ def _summary(description: Mapping[str, Any]) -> str:
             for what, (low, high) in reachable.items()
             if high
         ),
+        *([f"cuts keep multiples of {description['round_to']} channels"] if "round_to" in description else []),
         f"proven: cut and masked networks differ by {'an unknown amount' if error is None else f'{error:.1e}'} "
-        f"relatively (found and proven in {description['seconds']:.1f} s)",
+        f"relatively (found and proven in {description['seconds']:.1f} s"
+        f"{', read from the cache' if description.get('cached') else ''})",
     ]
     return "\n".join(lines)

@@ -66,7 +66,7 @@ def _check(trial: Trial, space: SearchSpace, bound: Constraint) -> None:
         unit = "ms latency" if bound.name == "latency" else bound.name
         raise UserError(
             f"experiment {trial.experiment!r}: budget {trial.budget.label()} is out of reach for "
-            f"{trial.supernet.model}: its architectures have {_short(low)} to {_short(high)} {unit} "
+            f"{trial.supernet.label()}: its architectures have {_short(low)} to {_short(high)} {unit} "
             f"({low / bound.whole:.1%} to {high / bound.whole:.0%} of the supernet)"
         )
 

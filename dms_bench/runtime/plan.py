@@ -115,7 +115,7 @@ def _share(trial: Trial, constraint: Constraint, supernet: Count) -> float:
     if share > 1:
         raise UserError(
             f"experiment {trial.experiment!r}: budget {trial.budget.label()} is more than the whole "
-            f"{trial.supernet.model}, which has {format_amount(whole)} {constraint.kind}"
+            f"{trial.supernet.label()}, which has {format_amount(whole)} {constraint.kind}"
         )
     return float(share)
 

@@ -7,6 +7,7 @@ import time
 from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -21,7 +22,7 @@ from dms_bench.scaling.modes import modes_kept
 from dms_bench.scaling.proof import prove
 from dms_bench.scaling.rules import RULES
 from dms_bench.scaling.slots import slots_of
-from dms_bench.scaling.space import Group, NormSite, SearchSpace, Site
+from dms_bench.scaling.space import Group, NormSite, RowSite, SearchSpace, Site
 from dms_bench.scaling.terms import Terms
 from dms_bench.scaling.trace import Contraction, Trace, Tracer
 
@@ -34,6 +35,8 @@ def find_space(
     depth: bool = True,
     exclude: Sequence[str] = (),
     coarse: Sequence[Coarse] = (),
+    round_to: int = 1,
+    attention: Literal["heads", "dims"] = "heads",
 ) -> SearchSpace:
     """Find and prove the search space of a network.
 
@@ -44,6 +47,8 @@ def find_space(
         depth: search the blocks of stages.
         exclude: shell-style patterns of names that are not searched.
         coarse: which groups and stages are searched coarsely.
+        round_to: cuts keep multiples of this number of channels.
+        attention: search the number of heads, or the size that the heads of a layer have in common.
 
     Returns:
         The space, in which every group and stage was proven: networks with random elements masked
@@ -57,19 +62,21 @@ def find_space(
         model.train()  # lets modules drop what they keep in eval mode, such as biases looked up once
         # Two different samples, so that what depends on the batch cannot be taken for something fixed.
         for inputs in (torch.cat([example[:1], example[:1].flip(-1)]), example[:1]):
-            trace = Tracer(model.eval(), RULES).run(inputs)
+            trace = Tracer(model.eval(), RULES, whole_heads=attention == "heads").run(inputs)
             space = _Builder(model, trace).build(width, depth, coarse)
             if space.macs == count(model, example[:1]).macs:
                 break  # else samples depend on each other, and cost more together
         blocks = [block for stage in space.stages for block in stage.blocks]
         tails = find_tails(model, inputs, blocks)
         linear = {block: own for block, own in tails.items() if not trace.standardised & set(own)}
-        norms, layers = [norm.module for norm in space.norms], [site.module for site in space.sites]
+        # The output of a response norm holds its input as it is: no vector of its own can carry a mask.
+        norms = [norm.module for norm in space.norms if norm.kind != "response"]
+        layers = [site.module for site in space.sites]
         space = replace(space, tails=linear, carriers=find_carriers(model, inputs, norms, list(dict.fromkeys(layers))))
         chosen = {name for name in space.names for pattern in exclude if fnmatch.fnmatch(name, pattern)}
         if chosen:
             space = space.without(chosen, "excluded by the specification")
-        space = prove(model, inputs, space)
+        space = replace(prove(model, inputs, space), round_to=round_to)
     object.__setattr__(space, "seconds", time.perf_counter() - begin)
     return space
 
@@ -90,7 +97,7 @@ class _Builder:
         self.first_labels = [first for first, _, _ in self.births]
 
     def build(self, width: bool, depth: bool, coarse: Sequence[Coarse]) -> SearchSpace:
-        sites = self._sites()
+        sites, rows = self._sites(), self._rows()
         stages = self._stages(sites) if depth else ()
         labels = self.trace.labels
         if not width:
@@ -98,7 +105,7 @@ class _Builder:
                 for axis in axes:
                     labels.freeze(axis, "width is not searched")
         roots, self.reasons = labels.resolve()
-        members = self._members(roots, {(site.parameter, site.dim) for site in sites})
+        members = self._members(roots, {(site.parameter, site.dim) for site in sites}, rows)
         element_of = torch.full((len(roots),), -1, dtype=torch.long)
         check_rules(coarse, [group.name for group, _ in members], [stage.name for stage in stages])
         stages = tuple(bounded(stage, coarse) for stage in stages)
@@ -136,7 +143,7 @@ class _Builder:
                 site for site in sites if (site.parameter, site.dim) in slices or (site.parameter, site.dim) in slots
             ),
             norms=tuple(
-                NormSite(norm.module, norm.dim, elements[norm.labels])
+                NormSite(norm.module, norm.dim, elements[norm.labels], norm.kind)
                 for norm in self.trace.norms
                 if bool((elements[norm.labels] >= 0).any())
             ),
@@ -145,6 +152,7 @@ class _Builder:
             macs_model=cost.of_operators(self.trace, self._contracted),
             params_model=cost.of_parameters(self.parameters, slices),
             excluded=(self._frozen(roots, slices) if width else {}) | no_choice,
+            rows=tuple(row for row in rows if (row.parameter, 0) in slices),
             views={name: [view.relabelled(elements) for view in views] for name, views in self.trace.views.items()},
             slots={key: torch.where(owners >= 0, owners + next_element, owners) for key, owners in slots.items()},
         )
@@ -201,8 +209,26 @@ class _Builder:
     def _site(self, module: str, name: str, dim: int) -> Site:
         return Site(module, name, dim, standardised=module in self.trace.standardised)
 
-    def _members(self, roots: Tensor, masked: set[tuple[str, int]]) -> list[tuple[Group, list[int]]]:
+    def _rows(self) -> list[RowSite]:
+        """Rows of layers that make queries; queries of another make are frozen."""
+        rows = []
+        for product in self.trace.products:
+            first, name, dim = self._birth(int(product.labels[0]))
+            module, _, leaf = name.rpartition(".")
+            start = int(product.labels[0]) - first
+            if dim != 0 or leaf != "weight" or start + product.rows > self._tensor(name).size(0):
+                self.trace.labels.freeze(product.labels, "queries that are no rows of a layer")
+                continue
+            for parameter in (name, f"{module}.bias"):
+                if parameter in self.parameters:
+                    rows.append(RowSite(module, parameter, start, start + product.rows, product.scaled))
+        return rows
+
+    def _members(
+        self, roots: Tensor, masked: set[tuple[str, int]], rows: Sequence[RowSite]
+    ) -> list[tuple[Group, list[int]]]:
         """Group the label classes that occur in the same dimensions of the same tensors."""
+        queries = {(row.parameter, 0) for row in rows}
         occurrences: dict[int, list[tuple[int, int]]] = {}
         for place, (first, name, dim) in enumerate(self.births):
             for root in roots[first : first + self._tensor(name).size(dim)].tolist():
@@ -213,7 +239,7 @@ class _Builder:
         for root, found in occurrences.items():
             signature = tuple(sorted({place for place, _ in found}))
             places = [(self.births[place][1], self.births[place][2]) for place in signature]
-            if not any(place in masked for place in places):
+            if not any(place in masked or place in queries for place in places):
                 self.reasons.setdefault(root, "no weight sums over it")
                 continue
             if not any(place not in masked and place[0] in self.parameters for place in places):
@@ -221,6 +247,8 @@ class _Builder:
                 continue
             by_signature.setdefault(signature, []).append(root)
             repeated[signature] = len(found) > len(signature)
+        variances = [norm.labels for norm in self.trace.norms if norm.kind == "simple"]
+        need_two = {root for labels in variances for root in roots[labels].tolist()}  # an unbiased variance
         head_roots = {root for seen in self.trace.heads.values() for _, ls in seen for root in roots[ls].tolist()}
         result = []
         names: set[str] = set()
@@ -229,14 +257,16 @@ class _Builder:
             if len(group_roots) < 2:
                 continue
             heads = group_roots[0] in head_roots
-            name = self._name(signature, masked, heads)
+            dims = any((self.births[place][1], self.births[place][2]) in queries for place in signature)
+            name = self._name(signature, masked, "heads" if heads else "dims" if dims else "")
             while name in names:
                 name += "'"
             names.add(name)
-            result.append((Group(name, len(group_roots), heads), group_roots))
+            minimum = 2 if group_roots[0] in need_two else 1
+            result.append((Group(name, len(group_roots), heads, minimum=minimum), group_roots))
         return result
 
-    def _name(self, signature: tuple[int, ...], masked: set[tuple[str, int]], heads: bool) -> str:
+    def _name(self, signature: tuple[int, ...], masked: set[tuple[str, int]], suffix: str) -> str:
         """Name a group after the layer that makes it, or after what its layers have in common."""
         makers = []
         for place in signature:
@@ -248,8 +278,8 @@ class _Builder:
         name = makers[0]
         if len(makers) > 1:
             prefix = _common_path(makers)
-            name = ".".join([*prefix, "stream"]) if not heads else ".".join(prefix)
-        return f"{name}.heads" if heads else name
+            name = ".".join(prefix if suffix else [*prefix, "stream"])
+        return f"{name}.{suffix}" if suffix else name
 
     def _frozen(self, roots: Tensor, slices: dict[tuple[str, int], Tensor]) -> dict[str, str]:
         """Name the output dimensions of weights that are not searched, with the reason."""

@@ -55,7 +55,7 @@ def coarsened(group: Group, rules: Sequence[Coarse]) -> Group:
         raise CoarseError(f"groups {rule.groups!r}: {size} elements of {group.name} in runs of {step}; try {choice}")
     runs = size // step
     most = runs if rule.max is None else max(1, min(runs, rule.max // step))
-    fewest = min(max(1, math.ceil(rule.min / step)), runs)
+    fewest = min(math.ceil(max(rule.min, group.minimum) / step), runs)
     return replace(group, size=runs, step=step, minimum=min(fewest, most), maximum=most)
 
 

@@ -9,6 +9,8 @@ Shape legend:
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import torch
 from torch import Tensor
 
@@ -18,6 +20,8 @@ from dms_bench.scaling.topk import ascending_positions
 
 #: A budget is met when the hard cost is this close to it, relatively.
 TOLERANCE = 0.01
+#: Pairs of steps that are tried at once where single ones do not do.
+PAIRS = 2000
 
 
 def fit_to_budget(space: SearchSpace, counts: Tensor, importance: Tensor, budget: Budget) -> Tensor:
@@ -25,7 +29,8 @@ def fit_to_budget(space: SearchSpace, counts: Tensor, importance: Tensor, budget
 
     All widths are scaled by one factor, found by bisection, and single elements are added or removed
     until the cost is as close to the target as the space allows. Blocks change only where widths
-    alone cannot meet the budget. Of each unit the most important elements stay.
+    alone cannot meet the budget. Of each unit the most important elements stay, in the multiples of the
+    space's `round_to`.
 
     Args:
         space: the search space.
@@ -36,22 +41,58 @@ def fit_to_budget(space: SearchSpace, counts: Tensor, importance: Tensor, budget
     return _Fit(space, budget, importance).mask(counts)
 
 
-class _Fit:
-    """Costs are shares of the budget here: 1 meets it exactly."""
+def nearest(space: SearchSpace, counts: Tensor, importance: Tensor) -> Tensor:
+    """Return the binary mask, [E], with the sizes of the space nearest to wished-for ones; arguments as above."""
+    sizes = _Sizes(space, importance)
+    return sizes.binary(sizes.rounded(counts))
 
-    def __init__(self, space: SearchSpace, budget: Budget, importance: Tensor) -> None:
-        self.space, self.budget = space, budget
+
+class _Sizes:
+    """The numbers of elements that may stay of each unit, and which elements they are."""
+
+    def __init__(self, space: SearchSpace, importance: Tensor) -> None:
         units = space.units
-        self.widths = len(space.groups)
-        self.sizes = torch.tensor(units.sizes)
+        self.sizes, self.multiple = torch.tensor(units.sizes), torch.tensor(units.multiple)
         self.minimum, self.maximum = torch.tensor(units.minimum), torch.tensor(units.maximum)
         self.owner = units.owner
         starts = torch.tensor(units.starts, dtype=torch.long)
         self.positions = ascending_positions(importance, units.owner, starts)
 
+    def rounded(self, counts: Tensor) -> Tensor:
+        """Nearest numbers: multiples, or the maximum, which need not be one."""
+        kept = (counts / self.multiple).round().long() * self.multiple
+        kept = torch.minimum(torch.maximum(kept, self.minimum), self.maximum)
+        return torch.where((self.maximum - counts).abs() < (kept - counts).abs(), self.maximum, kept)
+
+    def more(self, kept: Tensor) -> Tensor:
+        """Next numbers above."""
+        return torch.minimum((kept // self.multiple + 1) * self.multiple, self.maximum)
+
+    def less(self, kept: Tensor) -> Tensor:
+        """Next numbers below."""
+        return torch.maximum((kept - 1) // self.multiple * self.multiple, self.minimum)
+
+    def binary(self, kept: Tensor) -> Tensor:
+        """The mask of the most important elements, [E]."""
+        return (self.positions >= (self.sizes - kept)[self.owner]).float()
+
+
+class _Fit(_Sizes):
+    """Costs are shares of the budget here: 1 meets it exactly."""
+
+    def __init__(self, space: SearchSpace, budget: Budget, importance: Tensor) -> None:
+        super().__init__(space, importance)
+        self.space, self.budget, self.widths = space, budget, len(space.groups)
+
     def mask(self, counts: Tensor) -> Tensor:
-        kept = self.rounded(counts)
-        kept = self.reach_by_depth(kept, counts)
+        kept = self.at_depth(self.reach_by_depth(self.rounded(counts), counts), counts)
+        if self.miss(kept) > TOLERANCE:  # the widths are too coarse: another block more or less may do
+            others = (self.at_depth(other, counts) for other in self.other_depths(kept))
+            kept = min([kept, *others], key=self.miss)
+        return self.binary(kept)
+
+    def at_depth(self, kept: Tensor, counts: Tensor) -> Tensor:
+        """Scale the wished-for widths to the budget, at the depth of `kept`."""
         low, high = 0.0, float(self.sizes.max()) / max(float(counts[: self.widths].amin()), 1e-3)
         for _ in range(60):  # to the last bit of what rounding can tell apart
             middle = (low + high) / 2
@@ -59,19 +100,25 @@ class _Fit:
                 low = middle
             else:
                 high = middle
-        kept = self.polished(self.scaled(counts, low, kept))
-        return self.binary(kept)
+        return self.polished(self.scaled(counts, low, kept))
 
-    def rounded(self, counts: Tensor) -> Tensor:
-        return torch.minimum(torch.maximum(counts.round().long(), self.minimum), self.maximum)
+    def miss(self, kept: Tensor) -> float:
+        """How far the cost is from the budget; far above it is no answer."""
+        cost = self.cost(kept)
+        return abs(cost - 1) if cost <= 1 + TOLERANCE else float("inf")
+
+    def other_depths(self, kept: Tensor) -> Iterator[Tensor]:
+        """Yield the same with a block more or less."""
+        for numbers in (self.more(kept), self.less(kept)):
+            for unit in range(self.widths, len(kept)):
+                if numbers[unit] != kept[unit]:
+                    other = kept.clone()
+                    other[unit] = numbers[unit]
+                    yield other
 
     def scaled(self, counts: Tensor, factor: float, kept: Tensor) -> Tensor:
         """Scale widths, keep the depth."""
         return torch.cat([self.rounded(counts * factor)[: self.widths], kept[self.widths :]])
-
-    def binary(self, kept: Tensor) -> Tensor:
-        """The mask of the most important elements, [E]."""
-        return (self.positions >= (self.sizes - kept)[self.owner]).float()
 
     def cost(self, kept: Tensor) -> float:
         return float(self.costs(kept[None, : self.widths], kept))
@@ -102,45 +149,50 @@ class _Fit:
             kept[unit] += step
 
     def polished(self, kept: Tensor) -> Tensor:
-        """Add the largest single steps that fit; if still far, make the one or two that come closest."""
+        """Add the largest single steps that fit; while still far, make the one or two that come closest."""
         kept, cost = kept.clone(), self.cost(kept)
         while cost < 1 - TOLERANCE / 10:
-            fitting = [(delta, unit) for delta, unit, way in self.steps(kept) if way > 0 and cost + delta <= 1]
+            fitting = [(delta, unit, to) for delta, unit, to in self.steps(kept) if delta > 0 and cost + delta <= 1]
             if not fitting:
                 break
-            delta, unit = max(fitting)
-            kept[unit] += 1
+            delta, unit, to = max(fitting)
+            kept[unit] = to
             cost += delta
-        if cost >= 1 - TOLERANCE:
-            return kept
+        while cost < 1 - TOLERANCE:
+            closer = self.closer(kept, cost)
+            if closer is None:
+                break
+            kept, cost = closer
+        return kept
+
+    def closer(self, kept: Tensor, cost: float) -> tuple[Tensor, float] | None:
+        """Make the one or two steps that come closest to the budget; None where none do."""
         steps = self.steps(kept)
         pairs = [(one, other) for one in steps for other in steps if one[1] < other[1]]
-        moves = [(step,) for step in steps] + sorted(pairs, key=lambda pair: abs(cost + pair[0][0] + pair[1][0] - 1))[
-            :50
-        ]
-        best = kept
-        for move in moves:
-            moved = kept.clone()
-            for _, unit, way in move:
-                moved[unit] += way
-            # Two steps together cost not quite the sum of both.
-            new = self.cost(moved)
-            if new <= 1 + TOLERANCE and abs(new - 1) < abs(cost - 1):
-                best, cost = moved, new
-        return best
+        pairs = sorted(pairs, key=lambda pair: abs(cost + pair[0][0] + pair[1][0] - 1))[:PAIRS]
+        moves = [*((step,) for step in steps), *pairs]
+        choices = kept.repeat(len(moves), 1)
+        for row, move in enumerate(moves):
+            for _, unit, to in move:
+                choices[row, unit] = to
+        # Two steps together cost not quite the sum of both.
+        costs = self.costs(choices[:, : self.widths], kept)
+        misses = torch.where(costs > 1 + TOLERANCE, torch.inf, (costs - 1).abs())
+        best = int(misses.argmin())
+        return (choices[best], float(costs[best])) if misses[best] < abs(cost - 1) else None
 
     def steps(self, kept: Tensor) -> list[tuple[float, int, int]]:
-        """Every single step: (change of the cost, group, +1 or -1)."""
+        """Every single step: (change of the cost, group, its new number of elements)."""
         moves = [
-            (unit, way)
-            for way, limit in ((+1, self.maximum), (-1, self.minimum))
+            (unit, int(numbers[unit]))
+            for numbers in (self.more(kept), self.less(kept))
             for unit in range(self.widths)
-            if kept[unit] != limit[unit]
+            if numbers[unit] != kept[unit]
         ]
         if not moves:
             return []
         choices = kept[: self.widths].repeat(len(moves), 1)
-        for row, (unit, way) in enumerate(moves):
-            choices[row, unit] += way
+        for row, (unit, to) in enumerate(moves):
+            choices[row, unit] = to
         changes = (self.costs(choices, kept) - self.cost(kept)).tolist()
-        return [(change, unit, way) for change, (unit, way) in zip(changes, moves, strict=True)]
+        return [(change, unit, to) for change, (unit, to) in zip(changes, moves, strict=True)]

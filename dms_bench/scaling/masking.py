@@ -21,8 +21,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from dms_bench.scaling.norms import masked_group_norm, masked_layer_norm, masked_rms_norm
-from dms_bench.scaling.rms import rms_eps
+from dms_bench.scaling.norms import (
+    masked_group_norm,
+    masked_layer_norm,
+    masked_response_norm,
+    masked_rms_norm,
+    masked_simple_norm,
+)
+from dms_bench.scaling.recognised import eps_of
 from dms_bench.scaling.space import SearchSpace
 from dms_bench.scaling.standardised import masked_standardised
 
@@ -127,19 +133,20 @@ class RestoreWeight(MaskHook):
 
 
 class MaskedNorm(MaskHook):
-    """Stands for the `forward` of a LayerNorm, RMS norm or group norm of one group: statistics of kept features.
+    """Stands for the `forward` of a norm whose statistics run over features: those of kept ones.
 
     Args:
         state: gives the masks.
         place: which of its vectors.
         module: the norm.
         dim: the normalised dimension of its input.
+        kind: what it computes, where it is one of `recognised`.
         carries: the result is masked as well, for the layers that read it.
     """
 
-    def __init__(self, state: MaskState, place: int, module: nn.Module, dim: int, carries: bool) -> None:
+    def __init__(self, state: MaskState, place: int, module: nn.Module, dim: int, kind: str, carries: bool) -> None:
         super().__init__(state, place)
-        self.module, self.dim, self.carries = module, dim, carries
+        self.module, self.dim, self.kind, self.carries = module, dim, kind, carries
 
     def __call__(self, x: Tensor) -> Tensor:
         """Normalise."""
@@ -157,8 +164,13 @@ class MaskedNorm(MaskHook):
             result = masked_layer_norm(x, mask, self.dim, scale, shift, norm.eps)
         elif isinstance(norm, nn.GroupNorm):
             result = masked_group_norm(x, mask, scale, shift, norm.eps)
+        elif self.kind == "response":
+            assert scale is not None
+            assert shift is not None
+            result = masked_response_norm(x, mask, self.dim, scale, shift, eps_of(norm, x))
         else:
-            result = masked_rms_norm(x, mask, self.dim, scale, rms_eps(norm, x))
+            masked = {"rms": masked_rms_norm, "simple": masked_simple_norm}[self.kind]
+            result = masked(x, mask, self.dim, scale, eps_of(norm, x))
         for name in ("drop", "act"):  # of norms that bring their activation along
             following = getattr(norm, name, None)
             result = following(result) if isinstance(following, nn.Module) else result
@@ -200,6 +212,10 @@ class MaskedForward:
             elements, owners = dims[site.parameter, site.dim]
             owners = torch.where(owners < 0, end, owners)
             self._scale(elements, owners, site.module, holder, leaf, site.dim, site.standardised)
+        for row in space.rows:
+            elements = row.elements(space.slices)
+            free = torch.full_like(elements, -1)
+            self._scale(elements, free, row.module, row.module, row.parameter.rpartition(".")[2], 0)
         for tail, end in ends.items():
             for leaf, parameter in self._named[tail]._parameters.items():
                 if parameter is not None and (tail, leaf) not in scaled:
@@ -208,7 +224,7 @@ class MaskedForward:
             module = self._named[norm.module]
             # Not a hook: a hook would have the library's own norm run first, for nothing.
             module.__dict__["forward"] = MaskedNorm(
-                self.state, len(self._vectors), module, norm.dim, bool(carriers.get(norm.module))
+                self.state, len(self._vectors), module, norm.dim, norm.kind, bool(carriers.get(norm.module))
             )
             self._vectors.append((norm.elements, torch.full_like(norm.elements, -1)))
         for place, block in enumerate(blocks):

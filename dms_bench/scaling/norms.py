@@ -49,6 +49,40 @@ def masked_rms_norm(x: Tensor, mask: Tensor, dim: int, weight: Tensor | None, ep
     return result.movedim(-1, dim).to(x.dtype)
 
 
+def masked_simple_norm(x: Tensor, mask: Tensor, dim: int, weight: Tensor | None, eps: float) -> Tensor:
+    """Simple norm, x / sqrt(var + eps), the variance unbiased and by mask; arguments as of `masked_layer_norm`."""
+    kind = torch.promote_types(x.dtype, mask.dtype)
+    with torch.autocast(x.device.type, enabled=False):
+        rows = x.to(kind).movedim(dim, -1)
+        own, total = mask.to(kind), mask.sum().to(kind)
+        centred = rows - (rows @ (own / total)).unsqueeze(-1)
+        # Soft masks may sum to less than the two features that always stay.
+        variance = centred.square() @ (own / (total - 1).clamp_min(0.5))
+        result = rows * torch.rsqrt(variance.unsqueeze(-1) + eps)
+        result = result if weight is None else result * weight.to(kind)
+    return result.movedim(-1, dim).to(x.dtype)
+
+
+def masked_response_norm(x: Tensor, mask: Tensor, dim: int, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
+    """Global response norm whose mean over channels weighs them by their mask.
+
+    Args:
+        x: input, [batch, height, width, C] or [batch, C, height, width].
+        mask: weight of each channel in the mean, [C].
+        dim: the dimension of the channels.
+        weight: scale of the response, [C].
+        bias: shift of the result, [C].
+        eps: added to the mean.
+    """
+    kind = torch.promote_types(x.dtype, mask.dtype)
+    with torch.autocast(x.device.type, enabled=False):
+        own = x.to(kind).movedim(dim, -1)  # [batch, height, width, C]
+        norms = torch.linalg.vector_norm(own, dim=(1, 2), keepdim=True)
+        mean = (norms @ (mask / mask.sum()).to(kind)).unsqueeze(-1)
+        result = own + torch.addcmul(bias.to(kind), weight.to(kind), own * (norms / (mean + eps)))
+    return result.movedim(-1, dim).to(x.dtype)
+
+
 def masked_group_norm(x: Tensor, mask: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float) -> Tensor:
     """Group norm of one group whose statistics, over channels and positions, weigh channels by their mask.
 

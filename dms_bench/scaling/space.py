@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Literal, Protocol
 
 import torch
@@ -72,12 +74,45 @@ class Site:
 
 
 @dataclass(frozen=True)
+class RowSite:
+    """Rows of a layer that makes queries; masks scale them, as no weight sums over the head size.
+
+    Attributes:
+        module: the layer.
+        parameter: its weight, or its bias.
+        start: first row of the queries.
+        stop: the row behind their last.
+        scaled: the attention divides by the square root of the head size that it sees.
+    """
+
+    module: str
+    parameter: str
+    start: int
+    stop: int
+    scaled: bool
+
+    def elements(self, slices: dict[tuple[str, int], Tensor]) -> Tensor:
+        """Return the element of every row; -1 for those of keys and values, [rows]."""
+        own = slices[self.parameter, 0].clone()
+        own[: self.start], own[self.stop :] = -1, -1
+        return own
+
+
+@dataclass(frozen=True)
 class NormSite:
-    """A LayerNorm whose statistics run over masked features, along `dim` of its input."""
+    """A norm whose statistics run over masked features.
+
+    Attributes:
+        module: the norm.
+        dim: the dimension of its input along which the features lie.
+        elements: of the features.
+        kind: what it computes, where it is one of `recognised`; a LayerNorm or GroupNorm otherwise.
+    """
 
     module: str
     dim: int
     elements: Tensor
+    kind: str = ""
 
 
 @dataclass(frozen=True)
@@ -92,6 +127,7 @@ class SearchSpace:
         stages: runs of removable blocks.
         slices: element of every index along (tensor name, dimension), [size].
         sites: where masks scale weights.
+        rows: where masks scale queries.
         norms: where masks enter statistics.
         sizes: labelled sizes that a module's own code saw: module -> [(size, elements [size])].
         heads: likewise, sizes that are numbers of heads.
@@ -103,6 +139,7 @@ class SearchSpace:
         tails: layers in which the branches of removable blocks end: block -> layers; they carry its mask.
         carriers: norms read by nothing but layers whose input is masked: norm -> layers.
         slots: element (of a block) that every index along (weight, dimension) goes with besides its own, [size].
+        round_to: cuts keep multiples of this number of channels, where a group has as many; heads are whole.
     """
 
     groups: tuple[Group, ...]
@@ -120,20 +157,42 @@ class SearchSpace:
     tails: dict[str, tuple[str, ...]] = field(default_factory=dict)
     carriers: dict[str, tuple[str, ...]] = field(default_factory=dict)
     slots: dict[tuple[str, int], Tensor] = field(default_factory=dict)
+    round_to: int = 1
+    rows: tuple[RowSite, ...] = ()
     #: Largest relative difference between masked and cut network seen in the proof.
     proof_error: float = float("nan")
     seconds: float = float("nan")
 
-    @property
+    @cached_property
     def units(self) -> Units:
         """Sizes of groups and stages as the top-k needs them."""
         every: tuple[Group | Stage, ...] = (*self.groups, *self.stages)
+        multiples = (*self._multiples(), *(1 for _ in self.stages))
+        bounds = [_bounds_of(one, multiple) for one, multiple in zip(every, multiples, strict=True)]
         return Units(
             sizes=tuple(one.size for one in every),
-            minimum=tuple(one.minimum for one in every),
-            maximum=tuple(one.size if one.maximum is None else one.maximum for one in every),
+            minimum=tuple(low for low, _ in bounds),
+            maximum=tuple(most for _, most in bounds),
+            multiple=multiples,
             # The runs of a coarse group are few.
             steep=(*(group.heads or group.step > 1 for group in self.groups), *(True for _ in self.stages)),
+        )
+
+    def _multiples(self) -> tuple[int, ...]:
+        """Elements in which each group's counts go, so that its channels are multiples of `round_to`."""
+        channels = [0] * len(self.groups)  # of an element, in all dimensions that it occurs in
+        if self.round_to == 1:
+            return (1,) * len(self.groups)
+        owner = torch.repeat_interleave(
+            torch.arange(len(self.groups)), torch.tensor([group.size for group in self.groups])
+        )
+        for elements in self.slices.values():
+            for unit, number in zip(*torch.unique(owner[elements[elements >= 0]], return_counts=True), strict=True):
+                channels[int(unit)] = math.gcd(channels[int(unit)], int(number) // self.groups[int(unit)].size)
+        multiples = [self.round_to // math.gcd(self.round_to, one) for one in channels]
+        return tuple(
+            1 if group.heads or multiple > (group.maximum or group.size) else multiple
+            for group, multiple in zip(self.groups, multiples, strict=True)
         )
 
     @property
@@ -260,6 +319,7 @@ class SearchSpace:
             slots=slots,
             sites=tuple(site for site in self.sites if {(site.parameter, site.dim)} & (slices.keys() | slots.keys())),
             norms=tuple(norm for norm in norms if bool((norm.elements >= 0).any())),
+            rows=tuple(row for row in self.rows if (row.parameter, 0) in slices),
             sizes=_renumber(self.sizes, renumber),
             heads=_renumber(self.heads, renumber),
             views={name: [view.relabelled(renumber) for view in seen] for name, seen in self.views.items()},
@@ -270,6 +330,14 @@ class SearchSpace:
 
     def _group_sizes(self) -> Tensor:
         return torch.tensor([float(group.size) for group in self.groups], dtype=torch.float64)
+
+
+def _bounds_of(unit: Group | Stage, multiple: int) -> tuple[int, int]:
+    """Return the fewest and most elements of a unit that may stay, in multiples; all of them are always allowed."""
+    most = unit.size if unit.maximum is None else unit.maximum
+    if most < unit.size:
+        most -= most % multiple
+    return min(-(-unit.minimum // multiple) * multiple, most), most
 
 
 def _renumber(book: dict[str, list[tuple[int, Tensor]]], renumber: Tensor) -> dict[str, list[tuple[int, Tensor]]]:

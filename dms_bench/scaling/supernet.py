@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from dms_bench.scaling.architecture import Architecture
 from dms_bench.scaling.budget import Budget
 from dms_bench.scaling.build import find_space
-from dms_bench.scaling.fit import fit_to_budget
+from dms_bench.scaling.fit import fit_to_budget, nearest
 from dms_bench.scaling.masking import MaskedForward
 from dms_bench.scaling.relaxation import Relaxation, TopK
 from dms_bench.scaling.space import SearchSpace
@@ -154,9 +154,11 @@ class Supernet(nn.Module):
         Args:
             budget: met within 1 % from below where the space is fine enough.
         """
-        if budget is None:
-            return self.space.architecture(self.hard_mask())
         counts, importance = self.relaxation.wish()
+        if budget is None:
+            units, mask = self.space.units, self.hard_mask().cpu()
+            kept = torch.zeros(len(units.sizes)).index_add_(0, units.owner, mask)
+            return self.space.architecture(mask if self.space.round_to == 1 else nearest(self.space, kept, importance))
         mask = fit_to_budget(self.space, counts, importance, budget.to(torch.device("cpu")))
         return self.space.architecture(mask)
 

@@ -18,7 +18,7 @@ from dms_bench.scaling.architecture import Architecture
 from dms_bench.scaling.masking import strip_hooks
 from dms_bench.scaling.mends import Mend, attach, mend
 from dms_bench.scaling.modes import modes_kept
-from dms_bench.scaling.space import SearchSpace
+from dms_bench.scaling.space import RowSite, SearchSpace
 
 
 class Skip(nn.Module):
@@ -64,9 +64,20 @@ def cut(model: nn.Module, space: SearchSpace, architecture: Architecture) -> nn.
                     stays = kept[elements] & kept[owners]
                     tensor = tensor.index_select(dim, stays.nonzero().flatten().to(tensor.device))
             _replace(small, name, tensor)
+        for row in space.rows:
+            _rescale(small, row, space, kept)
     apply_structure(small, plan_surgery(model, space, architecture))
     _forget(small)
     return small
+
+
+def _rescale(small: nn.Module, row: RowSite, space: SearchSpace, kept: Tensor) -> None:
+    """Scale queries so that an attention that divides by the square root of its head size divides by the old one."""
+    stays = kept[space.slices[row.parameter, 0]]
+    own = stays[row.start : row.stop]
+    before, after = int(stays[: row.start].sum()), int(stays[: row.stop].sum())
+    if row.scaled:
+        small.get_parameter(row.parameter)[before:after] *= (float(own.sum()) / len(own)) ** 0.5
 
 
 def _forget(model: nn.Module) -> None:

@@ -29,12 +29,14 @@ class Units:
         sizes: number of elements of each unit, [U].
         minimum: fewest elements that may stay, [U].
         maximum: most elements that may stay, [U].
+        multiple: a cut keeps a multiple of this number of elements, or the maximum, [U].
         steep: whether the unit uses the steeper mask of small units, [U].
     """
 
     sizes: tuple[int, ...]
     minimum: tuple[int, ...]
     maximum: tuple[int, ...]
+    multiple: tuple[int, ...]
     steep: tuple[bool, ...]
 
     @property

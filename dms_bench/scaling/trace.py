@@ -14,7 +14,7 @@ from torch.utils._pytree import tree_flatten
 from dms_bench.scaling.counter import countable
 from dms_bench.scaling.labels import Axes, Labels, along, canonical, lay, varying_dims
 from dms_bench.scaling.operators import CONTRACTIONS, RESIDUAL_OPERATORS, is_pointwise
-from dms_bench.scaling.rms import find_rms_norms
+from dms_bench.scaling.recognised import recognise_norms
 from dms_bench.scaling.views import RecordViews, View
 
 #: A rule gets the tracer, the operator's arguments and result, and returns the result's axes (of the
@@ -44,6 +44,20 @@ class NormCall:
     labels: Tensor
     #: The dimension of the module's input along which the labels vary.
     dim: int
+    #: What it computes, where it is one of `recognised`.
+    kind: str = ""
+
+
+@dataclass(frozen=True)
+class Product:
+    """Queries and keys, multiplied along their labelled head size; no weight sums over it."""
+
+    #: Labels along the head size, of the queries.
+    labels: Tensor
+    #: Rows of the layer that makes the queries: heads times head size.
+    rows: int
+    #: The attention divides by the square root of the size that it sees.
+    scaled: bool
 
 
 @dataclass
@@ -67,6 +81,7 @@ class Trace:
     #: Axes of every parameter and floating-point buffer by name: one per dimension, in order.
     state: dict[str, tuple[Tensor, ...]]
     contractions: list[Contraction] = field(default_factory=list)
+    products: list[Product] = field(default_factory=list)
     norms: list[NormCall] = field(default_factory=list)
     calls: list[ModuleCall] = field(default_factory=list)
     #: Sizes of labelled dimensions that a module's own operators saw: module -> [(size, labels)].
@@ -89,8 +104,9 @@ class Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
     An operator without a rule freezes what it touches: not searched, never wrong.
     """
 
-    def __init__(self, model: nn.Module, rules: dict[str, Rule]) -> None:
+    def __init__(self, model: nn.Module, rules: dict[str, Rule], *, whole_heads: bool = True) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
+        self.whole_heads = whole_heads
         self.labels = Labels()
         self.trace = Trace(self.labels, {})
         self._model = model
@@ -113,7 +129,7 @@ class Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 )
                 self._axes[id(tensor)] = axes
                 self.trace.state[name] = axes
-        self._rms = find_rms_norms(model)
+        self._recognised = recognise_norms(model)
         for module in self._modules.values():
             if isinstance(module, nn.RNNBase):  # keeps its weights in lists of its own
                 self.freeze(*module.parameters(), reason="inside a recurrent layer")
@@ -145,7 +161,7 @@ class Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
         A dimension that was split, say into (3, heads, head size), can only shrink along one of its
         parts, because the others' sizes stand in the model's code. Heads where the running module
-        names them, the largest part otherwise.
+        names them (where the space is one of head sizes: the largest other part), the largest part otherwise.
         """
         result = []
         for axis in axes:
@@ -156,7 +172,11 @@ class Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 named = [dim for dim in dims if axis.size(dim) in heads]
                 if len(dims) > 2 and dims[1] in named:  # (3, heads, head size), also where heads are 3
                     named = [dims[1]]
-                chosen = named[0] if named else max(dims, key=lambda dim: axis.size(dim))
+                if named and not self.whole_heads:
+                    dims_of_heads = [dim for dim in dims if dim != named[0]]
+                    chosen, named = max(dims_of_heads, key=lambda dim: axis.size(dim)), []
+                else:
+                    chosen = named[0] if named else max(dims, key=lambda dim: axis.size(dim))
                 reference = axis
                 for dim in dims:
                     if dim != chosen:
@@ -226,7 +246,7 @@ class Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
         name = func.overloadpacket.__name__
         self.operator = name.rstrip("_")
         out = func(*args, **kwargs)
-        if self._stack and self._is_rms(self._stack[-1]):
+        if self._stack and self._is_recognised(self._stack[-1]):
             self._alive.append((args, out))
             self._fed.update(id(value) for value in tree_flatten(out)[0] if isinstance(value, Tensor))
             return out
@@ -301,23 +321,30 @@ class Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def _leave(self, module: nn.Module, args: Any, output: Any) -> None:
         call = self._stack.pop()
         call.output = output
-        if self._is_rms(call):
-            self._rms_norm(call, output)
+        if self._is_recognised(call):
+            self._own_norm(call, output)
 
-    def _is_rms(self, call: ModuleCall) -> bool:
-        """Whether a call is an RMS norm of its one input; some take a residual as well and add it."""
-        return call.name in self._rms and len(call.inputs) == 1
+    def _is_recognised(self, call: ModuleCall) -> bool:
+        """Whether a call is a recognised norm of its one input; some take a residual as well and add it."""
+        return call.name in self._recognised and len(call.inputs) == 1
 
-    def _rms_norm(self, call: ModuleCall, output: Tensor) -> None:
-        """Label the output of an RMS norm like its input; its own operators were passed over."""
+    def _own_norm(self, call: ModuleCall, output: Tensor) -> None:
+        """Label the output of a recognised norm like its input; its own operators were passed over."""
         (tensor,) = call.inputs
-        dim = self._rms[call.name] % tensor.dim()
-        labels, own = self.along(tensor, dim), self.along(self._modules[call.name].weight, 0)  # type: ignore[arg-type]
-        if labels is not None and own is not None:
-            self.labels.unite(labels, own)
-            self.trace.norms.append(NormCall(call.name, labels, dim))
-        elif own is not None:
-            self.labels.freeze(own, "normalises features of fixed size")
+        kind, dim = self._recognised[call.name]
+        dim %= tensor.dim()
+        labels = self.along(tensor, dim)
+        for parameter in self._modules[call.name].parameters():
+            own = self.along(parameter, 0)
+            if labels is not None and own is not None:
+                self.labels.unite(labels, own)
+            elif own is not None:
+                self.labels.freeze(own, "normalises features of fixed size")
+        if labels is not None:
+            self.trace.norms.append(NormCall(call.name, labels, dim, kind))
+        for axis in self.axes(tensor):
+            if kind == "response" and varying_dims(axis) != [dim]:
+                self.labels.freeze(axis, "a response norm runs over it")
         self._set(output, self.axes(tensor))
 
     def _track_residual(self, name: str, operands: list[Tensor], out: Any) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, ValidationError, model_validator
 
@@ -44,6 +44,11 @@ class SpaceSpec(Spec):
     exclude: tuple[str, ...] = ()
     #: Coarse groups and stages; of several entries for one, the first counts.
     coarse: tuple[CoarseSpec, ...] = ()
+    #: Cuts keep multiples of this number of channels, where a group has as many; for all methods alike.
+    round_to: Annotated[int, Field(ge=1)] = 1
+    #: Of attention: the number of heads, or the size that the heads of a layer have in common (of queries and keys,
+    #: and of values, where they come from layers of their own).
+    attention: Literal["heads", "dims"] = "heads"
 
 
 class SupernetSpec(Spec):
@@ -51,6 +56,9 @@ class SupernetSpec(Spec):
 
     model: str
     args: dict[str, Any] = Field(default_factory=dict)
+    #: Channels, and blocks of every stage, as multiples of the model's own, in families that have such multipliers.
+    width: Annotated[float, Field(gt=0)] = 1.0
+    depth: Annotated[float, Field(gt=0)] = 1.0
     #: Load the library's pretrained weights (needs a network or a filled cache).
     pretrained: bool = False
     #: Path of a safetensors or weights-only checkpoint to start from.
@@ -59,6 +67,22 @@ class SupernetSpec(Spec):
     #: elements and blocks; random search and evolution cut out the same ones.
     weight_sharing: bool = False
     space: SpaceSpec = SpaceSpec()
+
+    @model_validator(mode="after")
+    def _no_weights_of_another_size(self) -> Self:
+        if self.multiplied and self.pretrained:
+            raise ValueError(f"there are no pretrained weights at width {self.width:g} and depth {self.depth:g}")
+        return self
+
+    @property
+    def multiplied(self) -> bool:
+        """Whether the network is wider or deeper than the model of that name."""
+        return (self.width, self.depth) != (1, 1)
+
+    def label(self) -> str:
+        """Return the supernet as the leaderboard prints it, for example `mobilenetv2_100 x1.5 wide x2 deep`."""
+        factors = ((self.width, "wide"), (self.depth, "deep"))
+        return " ".join([self.model, *(f"x{factor:g} {how}" for factor, how in factors if factor != 1)])
 
 
 def parse_supernet(content: dict[str, Any]) -> SupernetSpec:

@@ -16,6 +16,10 @@ class TaskSpec(PluginSpec):
     #: The measure that the leaderboard ranks by, and its direction.
     metric: ClassVar[str]
     higher_is_better: ClassVar[bool] = True
+    #: Distributions beside torch whose version decides what a network of some name is.
+    libraries: ClassVar[tuple[str, ...]] = ()
+    #: Whether the task can build a supernet with `width` and `depth` multiplied.
+    multiplies: ClassVar[bool] = False
 
     def label(self) -> str:
         """Return the task as the leaderboard prints it, for example `glyphs 32px`."""

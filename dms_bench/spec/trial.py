@@ -82,6 +82,12 @@ class Trial(Spec):
             )
         return self
 
+    @model_validator(mode="after")
+    def _the_task_multiplies(self) -> Self:
+        if self.supernet.multiplied and not self.task.multiplies:
+            raise ValueError(f"task {self.task.kind!r} has no supernets with 'width' or 'depth' multiplied")
+        return self
+
     def canonical(self) -> Self:
         """Return the trial without what cannot influence its result.
 

@@ -22,7 +22,7 @@ def trial_tags(trial: Trial) -> dict[str, str]:
         names.TRIAL: trial.hash,
         names.EXPERIMENT: trial.experiment,
         names.TASK: trial.task.label(),
-        names.MODEL: trial.supernet.model,
+        names.MODEL: trial.supernet.label(),
         names.BUDGET: trial.budget.label(),
         names.BUDGET_ORDER: repr(trial.budget.order()),
         names.METHOD: trial.method.kind,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
@@ -17,6 +17,7 @@ from torch.utils.hooks import RemovableHandle
 from dms_bench.errors import UserError, nearest
 from dms_bench.scaling import reinitialise
 from dms_bench.spec.supernet import SupernetSpec
+from tasks.classification.multiples import multiplied
 from tasks.classification.supernets import SUPERNETS
 
 #: Arguments of `timm.create_model` that other fields of the suite decide.
@@ -50,8 +51,12 @@ def build(supernet: SupernetSpec, classes: int, channels: int, image_size: int, 
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         try:
-            create = SUPERNETS.get(name) or partial(timm.create_model, name)
+            create: Callable[..., nn.Module] = SUPERNETS.get(name) or partial(timm.create_model, name)
+            if supernet.multiplied:
+                create = multiplied(name, supernet.width, supernet.depth)
             model: nn.Module = create(pretrained=supernet.pretrained, num_classes=classes, in_chans=channels, **args)
+        except UserError:
+            raise
         except Exception as error:  # timm hands on whatever the model's constructor raises
             raise UserError(f"supernet {name!r}: {_one_line(error)}") from error
     if supernet.checkpoint is not None:

@@ -202,6 +202,8 @@ class ClassificationTask(TaskSpec):
     implementation: ClassVar[str] = "tasks.classification.task:Classification"
     recipe_class: ClassVar[type[Recipe]] = ClassificationRecipe
     metric: ClassVar[str] = "top1"
+    libraries: ClassVar[tuple[str, ...]] = ("timm",)
+    multiplies: ClassVar[bool] = True
 
     kind: Literal["classification"] = "classification"
     data: Data

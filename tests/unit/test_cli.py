@@ -263,6 +263,19 @@ def test_space_takes_the_fields_of_a_suites_supernet(dms_bench):
     assert "12 groups with 60 elements" in out
 
 
+def test_space_of_a_wider_network_with_rounded_cuts(dms_bench):
+    fields = ("width=1.5", "space.round_to=8")
+    options = ("test_efficientnet", "--image-size", 32, *(word for field in fields for word in ("--set", field)))
+    code, out, err = dms_bench("space", *options)
+    assert (code, err) == (0, "")
+    assert "cuts keep multiples of 8 channels" in out
+    assert "test_efficientnet x1.5 wide at 3 x 32 x 32" in out
+    assert "cache" not in out
+    again = dms_bench("space", *options)[1]
+    assert again.replace(", read from the cache", "") == out != again
+    assert json.loads(dms_bench("space", *options, "--format", "json")[1])["cached"] is True
+
+
 @pytest.mark.parametrize(
     ("options", "line"),
     [

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from dms_bench.scaling.labels import Axes, along, lay, varying_dims
 from dms_bench.scaling.rules.registry import axis_along, rule, unite_or_freeze
-from dms_bench.scaling.trace import Contraction, Tracer
+from dms_bench.scaling.trace import Contraction, Product, Tracer
 
 #: Grouped convolutions with fewer groups keep their groups and are cut inside them.
 FEW_GROUPS = 8
@@ -83,10 +83,14 @@ def _linear(tracer: Tracer, args: Any, kwargs: Any, out: Tensor) -> Axes:
 @rule("convolution", "_convolution")
 def _convolution(tracer: Tracer, args: Any, kwargs: Any, out: Tensor) -> Axes:
     data, weight, bias = args[0], args[1], args[2]
-    transposed, groups = args[6], args[8]
+    strides, transposed, groups = args[3], args[6], args[8]
+    passing: list[tuple[int, Tensor]] = []
     for dim in range(2, data.dim()):
         labels = axis_along(tracer, data, dim)
-        if labels is not None:
+        pointwise = weight.size(dim) == 1 and strides[dim - 2] == 1 and out.size(dim) == data.size(dim)
+        if labels is not None and pointwise:
+            passing.append((dim, labels))
+        elif labels is not None:
             tracer.labels.freeze(labels, "convolved over")
     inputs = axis_along(tracer, data, 1)
     first, second = axis_along(tracer, weight, 0), axis_along(tracer, weight, 1)
@@ -136,6 +140,10 @@ def _convolution(tracer: Tracer, args: Any, kwargs: Any, out: Tensor) -> Axes:
         factors.append(merged)
         constant /= len(merged)
         result.append(lay(merged, 0, out.shape))
+    for dim, labels in passing:  # features in the place of positions, each by itself
+        factors.append(labels)
+        constant /= len(labels)
+        result.append(lay(labels, dim, out.shape))
     tracer.trace.contractions.append(Contraction(tracer.module, constant, tuple(factors), inner))
     return tuple(result)
 
@@ -146,11 +154,11 @@ def _convolution(tracer: Tracer, args: Any, kwargs: Any, out: Tensor) -> Axes:
     *("_scaled_dot_product_attention_math", "scaled_dot_product_attention"),
 )
 def _attention(tracer: Tracer, args: Any, kwargs: Any, out: Any) -> Axes:
-    """Attention of q, k, v [B, H, N, D]: heads are matched, head sizes and tokens stay."""
+    """Attention of q, k, v [B, H, N, D]: heads are matched, or head sizes; tokens stay."""
     query, key, value = args[:3]
     out = out if isinstance(out, Tensor) else out[0]
     for operand in (query, key, value):
-        for dim in (-2, -1):
+        for dim in (-2, -1) if tracer.whole_heads else (-2,):
             labels = axis_along(tracer, operand, dim)
             if labels is not None:
                 tracer.labels.freeze(labels, "tokens or head size inside attention")
@@ -173,7 +181,14 @@ def _attention(tracer: Tracer, args: Any, kwargs: Any, out: Any) -> Axes:
             result.append(lay(heads[0], dim, out.shape))
     factors = tuple(along(axis, varying_dims(axis)[0]) for axis in result)
     scale = math.prod(len(labels) for labels in factors)
-    for other in (query, value):  # scores = q k^T, then scores @ v
+    inner, outer = axis_along(tracer, query, -1), axis_along(tracer, value, -1)
+    unite_or_freeze(tracer, inner, axis_along(tracer, key, -1), "queries or keys of fixed size")
+    if inner is not None:
+        rows = query.size(-1) * query.size(-3)
+        tracer.trace.products.append(Product(inner, rows, scaled=kwargs.get("scale") is None))
+    for other, sizes in ((query, inner), (value, outer)):  # scores = q k^T, then scores @ v
         constant = query.numel() / query.size(-1) * key.size(-2) * other.size(-1) / scale
-        tracer.trace.contractions.append(Contraction(tracer.module, constant, factors, None))
-    return tuple(result)
+        own = factors if sizes is None else (*factors, sizes)
+        constant /= 1 if sizes is None else len(sizes)
+        tracer.trace.contractions.append(Contraction(tracer.module, constant, own, None))
+    return tuple(result) if outer is None else (*result, lay(outer, out.dim() - 1, out.shape))

@@ -10,7 +10,7 @@ from dms_bench.scaling import Coarse, Supernet, cut, find_space
 from dms_bench.scaling.paths import RandomPaths, leading, random_counts
 from dms_bench.scaling.topk import Units
 
-UNITS = Units(sizes=(4, 6, 3), minimum=(1, 3, 0), maximum=(4, 5, 3), steep=(False, False, True))
+UNITS = Units(sizes=(4, 6, 3), minimum=(1, 3, 0), maximum=(4, 5, 3), multiple=(1, 1, 1), steep=(False, False, True))
 
 
 class Block(nn.Module):

@@ -87,6 +87,31 @@ def test_few_groups_of_a_convolution_are_cut_inside_many_are_removed():
         assert count(small, torch.randn(1, 3, 9, 9)).macs == space.hard_cost("macs", mask)
 
 
+@pytest.mark.parametrize(
+    ("kernel", "stride", "padding", "expected"), [(1, 1, 0, {"stem": 13}), (3, 1, 1, {}), (1, 2, 6, {})]
+)
+def test_features_in_the_place_of_positions_pass_a_convolution_that_leaves_them_there(
+    kernel, stride, padding, expected
+):
+    class Aggregate(nn.Module):
+        """Sums three copies of all features by a convolution over the copies (CoaT), or over features (ECA)."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.stem, self.head = nn.Linear(6, 13), nn.Linear(13, 4)
+            self.mix = nn.Conv1d(3, 1, kernel, stride, padding)
+
+        def forward(self, x):
+            x = self.stem(x)
+            return self.head(self.mix(torch.stack([x, x.relu(), -x], 1)).squeeze(1))
+
+    model = Aggregate().eval()
+    space = find_space(model, torch.randn(2, 6))
+    assert sizes(space) == expected
+    assert space.macs == count(model, torch.randn(1, 6)).macs
+    assert expected or space.excluded["stem"] == "convolved over"
+
+
 def test_activations_without_the_pointwise_tag_pass_labels_on():
     model = nn.Sequential(
         nn.Linear(4, 12), nn.Hardswish(inplace=True), nn.Linear(12, 10), nn.PReLU(10), nn.Linear(10, 2)

@@ -14,7 +14,7 @@ distinct = st.lists(st.floats(-1e3, 1e3, allow_nan=False, width=32), min_size=1,
 
 def flat(groups: list[list[float]]) -> tuple[torch.Tensor, Units]:
     sizes = tuple(len(group) for group in groups)
-    units = Units(sizes, (1,) * len(sizes), sizes, (False,) * len(sizes))
+    units = Units(sizes, (1,) * len(sizes), sizes, (1,) * len(sizes), (False,) * len(sizes))
     return torch.tensor([value for group in groups for value in group], dtype=torch.float64), units
 
 
@@ -47,7 +47,7 @@ def test_gradient_equals_the_closed_form_and_finite_differences(group, ratio):
 
 
 def test_small_units_are_four_times_as_steep():
-    units = Units((64, 12), (1, 1), (64, 12), (False, True))
+    units = Units((64, 12), (1, 1), (64, 12), (1, 1), (False, True))
     assert units.slope(0.5).tolist() == [32.0, 24.0]
 
 

@@ -35,6 +35,10 @@ def test_a_suite_is_valid(validator, document, experiment):
         ("retrain", {"epoch": 1}),
         ("sweep", {"grid": {"sede": [1]}}),
         ("name", "../up"),
+        ("supernet", {"model": "net", "width": 0}),
+        ("supernet", {"model": "net", "space": {"round_to": 0}}),
+        ("supernet", {"model": "net", "space": {"attention": "both"}}),
+        ("supernet", {"model": "net", "space": {"coarse": [{"groups": "*", "step": 0}]}}),
     ],
 )
 def test_what_reading_refuses_an_editor_marks(validator, document, experiment, field, value):

@@ -45,3 +45,9 @@ def test_mistakes_in_its_fields_name_the_field():
     assert line(space={"coarse": [{"groups": "a", "minimum": 3}]}) == (
         "supernet.space.coarse[0].minimum: unknown field; did you mean 'min'?"
     )
+
+
+def test_what_is_searched_of_attention_is_a_choice():
+    assert line(space={"attention": "both"}) == (
+        "supernet.space.attention: 'both' is not a choice; choose from 'dims', 'heads'"
+    )

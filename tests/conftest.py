@@ -1,0 +1,10 @@
+"""What all tests share: caches of their own, so that nothing is read that an earlier run has left."""
+
+import pytest
+
+
+@pytest.fixture(autouse=True, scope="session")
+def own_caches(tmp_path_factory):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        yield

@@ -1,0 +1,165 @@
+"""Search spaces on disk: they come back as they were, and only for what they were found for."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+from pathlib import Path
+
+import pytest
+import timm
+import torch
+
+from dms_bench.runtime import spaces
+from dms_bench.runtime.space_file import DamagedError, from_bytes, to_bytes
+from dms_bench.scaling import Coarse, Supernet, cut, find_space
+from dms_bench.spec.plugins import TASKS, parse_plugin
+from dms_bench.spec.supernet import SupernetSpec
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path, monkeypatch) -> Path:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    spaces._find.cache_clear()
+    return tmp_path / "dms_bench" / "spaces"
+
+
+@pytest.fixture
+def found(monkeypatch) -> list[str]:
+    """Names of the supernets whose space was found, not read."""
+    names: list[str] = []
+    original = spaces.find_specified
+
+    def find(model, example, wanted):
+        names.append(type(model).__name__)
+        return original(model, example, wanted)
+
+    monkeypatch.setattr(spaces, "find_specified", find)
+    return names
+
+
+def ask(**supernet):
+    spaces._find.cache_clear()
+    task = parse_plugin(TASKS, {"kind": "toy", "width": 12})
+    return spaces.space_of(task, SupernetSpec(model="mlp", **supernet))
+
+
+@pytest.mark.parametrize(("name", "size"), [("test_vit", 32), ("levit_128s", 64)])
+def test_a_space_comes_back_as_it_was(name, size):
+    torch.manual_seed(0)
+    model, example = timm.create_model(name, num_classes=5, img_size=size).eval(), torch.randn(2, 3, size, size)
+    options = {"coarse": [Coarse(stages="blocks*", max=3)], "attention": "dims"} if name == "test_vit" else {}
+    space = find_space(model, example, **options)
+    again = from_bytes(to_bytes(space, "key"), "key")
+    assert (again.groups, again.stages, again.units, again.excluded) == (
+        *(space.groups, space.stages, space.units, space.excluded),
+    )
+    assert (again.seconds, again.proof_error, again.mended) == (space.seconds, space.proof_error, space.mended)
+    assert again.slices.keys() == space.slices.keys()
+    mask = space.full()
+    for start, size_ in zip(space.units.starts[: len(space.groups)], space.units.sizes, strict=False):
+        mask[start : start + size_ // 2] = 0
+    architecture = space.architecture(mask)
+    assert again.architecture(mask) == architecture
+    with torch.no_grad():
+        expected, small = cut(model, space, architecture).eval()(example), cut(model, again, architecture).eval()
+        assert torch.equal(small(example), expected)
+        net = Supernet(model, again).eval()
+        with net.fixed(mask):
+            torch.testing.assert_close(net(example), expected, rtol=1e-4, atol=1e-4)
+
+
+def test_a_space_is_found_once(cache, found):
+    first, again = ask(), ask()
+    assert len(found) == 1
+    assert again.units == first.units
+    assert again.seconds == first.seconds > 0
+    assert len(list(cache.iterdir())) == 1
+
+
+def test_what_a_space_depends_on_is_in_its_name(cache, found, monkeypatch):
+    ask()
+    ask(checkpoint="weights.safetensors")  # weights do not matter
+    assert len(found) == 1
+    ask(space={"round_to": 4})
+    ask(space={"coarse": [{"groups": "*", "step": 2}]})
+    ask(args={"anything": 1})
+    assert len(found) == 4
+    monkeypatch.setattr(spaces, "_digest", lambda files: "other code")
+    ask()
+    monkeypatch.setattr(spaces, "version", lambda name: "99")
+    ask()
+    assert len(found) == len(list(cache.iterdir())) == 6
+
+
+def test_a_network_behind_an_address_is_not_kept(cache, found, monkeypatch):
+    task = parse_plugin(TASKS, {"kind": "toy", "width": 12})
+    implementation = task.load_implementation()
+    original = implementation.build
+    named = SupernetSpec(model="mlp")
+    monkeypatch.setattr(implementation, "build", lambda self, supernet: original(self, named))
+    spaces.space_of(task, SupernetSpec(model="hub:mlp"))
+    assert len(found) == 1
+    assert not cache.exists()
+
+
+@pytest.mark.parametrize("damage", ["cut off", "a bit", "empty", "text", "another's"])
+def test_a_damaged_file_is_written_anew(cache, found, damage):
+    space = ask()
+    (file,) = cache.iterdir()
+    good = file.read_bytes()
+    file.write_bytes(
+        {
+            "cut off": good[:-7],
+            "a bit": good[:-1] + bytes([good[-1] ^ 1]),  # of a number, not of the form
+            "empty": b"",
+            "text": b"{}" * 100,
+            "another's": to_bytes(space, "another key"),
+        }[damage]
+    )
+    assert ask().units == space.units
+    assert len(found) == 2
+    assert file.read_bytes() == good or from_bytes(file.read_bytes(), _key(file)).units == space.units
+    ask()
+    assert len(found) == 2
+
+
+def _key(file: Path) -> str:
+    body = file.read_bytes()[32:]
+    header = json.loads(body[8 : 8 + int.from_bytes(body[:8], "little")])
+    return json.loads(header["__metadata__"]["content"])["key"]
+
+
+def test_other_content_of_the_same_form_is_refused():
+    model = torch.nn.Sequential(torch.nn.Linear(4, 6), torch.nn.Linear(6, 2)).eval()
+    data = to_bytes(find_space(model, torch.randn(1, 4)), "one")
+    with pytest.raises(DamagedError, match="something else"):
+        from_bytes(data, "other")
+
+
+def test_a_cache_that_cannot_be_written_is_none(tmp_path, found, monkeypatch):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    assert ask().units == ask().units
+    assert len(found) == 2
+
+
+def _write(number: int) -> None:
+    torch.set_num_threads(1)
+    for _ in range(20):
+        spaces._find.cache_clear()
+        for file in spaces._folder().glob("*.space"):
+            file.write_bytes(b"damaged") if number == 0 else None
+        ask()
+
+
+def test_two_processes_may_write_at_once(cache, found):
+    expected = ask()
+    context = multiprocessing.get_context("fork")
+    writers = [context.Process(target=_write, args=(number,)) for number in range(2)]
+    for writer in writers:
+        writer.start()
+    for writer in writers:
+        writer.join(60)
+    assert [writer.exitcode for writer in writers] == [0, 0]
+    assert ask().units == expected.units
