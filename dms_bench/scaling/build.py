@@ -15,15 +15,16 @@ from torch import Tensor, nn
 from dms_bench.scaling.branches import find_tails
 from dms_bench.scaling.carriers import find_carriers
 from dms_bench.scaling.coarse import NO_CHOICE, Coarse, bounded, check_rules, coarsened
-from dms_bench.scaling.cost import FACTORS, CostModel, Term
 from dms_bench.scaling.counter import count
-from dms_bench.scaling.depth import find_stages
+from dms_bench.scaling.depth import Stage, find_stages
 from dms_bench.scaling.labels import FIXED, along, varying_dims
 from dms_bench.scaling.modes import modes_kept
 from dms_bench.scaling.proof import prove
 from dms_bench.scaling.rules import RULES
-from dms_bench.scaling.space import Group, NormSite, RowSite, SearchSpace, Site, block_of
-from dms_bench.scaling.trace import Trace, Tracer
+from dms_bench.scaling.slots import slots_of
+from dms_bench.scaling.space import Group, NormSite, RowSite, SearchSpace, Site
+from dms_bench.scaling.terms import Terms
+from dms_bench.scaling.trace import Contraction, Trace, Tracer
 
 
 def find_space(
@@ -100,7 +101,7 @@ class _Builder:
 
     def build(self, width: bool, depth: bool, coarse: Sequence[Coarse]) -> SearchSpace:
         sites, rows = self._sites(), self._rows()
-        stages = find_stages(self.model, self.trace) if depth else ()
+        stages = self._stages(sites) if depth else ()
         labels = self.trace.labels
         if not width:
             for axes in self.trace.state.values():
@@ -135,12 +136,15 @@ class _Builder:
             if bool((own >= 0).any()):
                 slices[name, dim] = own
         blocks = tuple(block for stage in stages for block in stage.blocks)
-        cost = _Costs(elements, owner, len(groups), blocks)
+        slots = self._slots(sites, blocks)
+        cost = Terms(elements, owner, len(groups), blocks, slots)
         return SearchSpace(
             groups=tuple(groups),
             stages=stages,
             slices=slices,
-            sites=tuple(site for site in sites if (site.parameter, site.dim) in slices),
+            sites=tuple(
+                site for site in sites if (site.parameter, site.dim) in slices or (site.parameter, site.dim) in slots
+            ),
             norms=tuple(
                 NormSite(norm.module, norm.dim, elements[norm.labels], norm.kind)
                 for norm in self.trace.norms
@@ -148,12 +152,40 @@ class _Builder:
             ),
             sizes=_seen(self.trace.sizes, elements),
             heads=_seen(self.trace.heads, elements),
-            macs_model=cost.of_operators(self.trace),
+            macs_model=cost.of_operators(self.trace, self._contracted),
             params_model=cost.of_parameters(self.parameters, slices),
             excluded=(self._frozen(roots, slices) if width else {}) | no_choice,
             rows=tuple(row for row in rows if (row.parameter, 0) in slices),
             views={name: [view.relabelled(elements) for view in views] for name, views in self.trace.views.items()},
+            slots={key: torch.where(owners >= 0, owners + next_element, owners) for key, owners in slots.items()},
         )
+
+    def _contracted(self, contraction: Contraction) -> tuple[str, int] | None:
+        """Return the weight, and the dimension of it, that a contraction sums over."""
+        if contraction.contracted is None:
+            return None
+        _, name, dim = self._birth(int(contraction.contracted[0]))
+        return name, dim
+
+    def _stages(self, sites: list[Site]) -> tuple[Stage, ...]:
+        """Return the runs of removable blocks; all of a run may go where what they fill is not all that is joined."""
+        stages = find_stages(self.model, self.trace)
+        blocks = tuple(block for stage in stages for block in stage.blocks)
+        filling = {index for owners in self._slots(sites, blocks).values() for index in owners.tolist()}
+        return tuple(
+            replace(stage, minimum=0) if {blocks.index(block) for block in stage.blocks} <= filling else stage
+            for stage in stages
+        )
+
+    def _slots(self, sites: list[Site], blocks: tuple[str, ...]) -> dict[tuple[str, int], Tensor]:
+        """Return the block that each index along (weight, dimension) belongs to, or -1."""
+        masked = {(site.parameter, site.dim) for site in sites}
+        slots = {}
+        for contraction in self.trace.contractions:
+            place, owners = self._contracted(contraction), slots_of(contraction, self.trace, blocks)
+            if place in masked and owners is not None:
+                slots[place] = owners
+        return slots
 
     def _tensor(self, name: str) -> Tensor:
         return self.parameters[name] if name in self.parameters else self.model.get_buffer(name)
@@ -273,50 +305,6 @@ def _common_path(names: Sequence[str]) -> list[str]:
             break
         shared.append(parts[0])
     return shared
-
-
-class _Costs:
-    """Turns labelled sizes into the terms of cost models."""
-
-    def __init__(self, elements: Tensor, owner: Tensor, groups: int, blocks: tuple[str, ...]) -> None:
-        self.elements, self.owner, self.groups, self.blocks = elements, owner, groups, blocks
-
-    def factor(self, own: Tensor) -> tuple[float, dict[int, float]] | None:
-        """Kept size of a dimension with elements `own`; None where it is fixed."""
-        searched = own[own >= 0]
-        if not len(searched):
-            return None
-        multiples: dict[int, float] = {}
-        for group, times in zip(*torch.unique(self.owner[searched], return_counts=True), strict=True):
-            size = int((self.owner == group).sum())
-            multiples[int(group)] = float(times) / size  # e.g. 49 for channels flattened over 7 x 7
-        return float(len(own) - len(searched)), multiples
-
-    def term(self, constant: float, dims: Sequence[Tensor], module: str) -> Term:
-        factors: list[tuple[float, dict[int, float]]] = []
-        for own in dims:
-            factor = self.factor(own)
-            if factor is None or len(factors) == FACTORS:
-                constant *= len(own)
-            else:
-                factors.append(factor)
-        return Term(constant, tuple(factors), block_of(module, self.blocks))
-
-    def of_operators(self, trace: Trace) -> CostModel:
-        terms = [
-            self.term(
-                contraction.constant, [self.elements[labels] for labels in contraction.factors], contraction.module
-            )
-            for contraction in trace.contractions
-        ]
-        return CostModel(terms, self.groups)
-
-    def of_parameters(self, parameters: dict[str, nn.Parameter], slices: dict[tuple[str, int], Tensor]) -> CostModel:
-        terms = []
-        for name, parameter in parameters.items():
-            dims = [slices.get((name, dim), torch.full((size,), -1)) for dim, size in enumerate(parameter.shape)]
-            terms.append(self.term(1.0, dims, name))
-        return CostModel(terms, self.groups)
 
 
 def _seen(book: dict[str, list[tuple[int, Tensor]]], elements: Tensor) -> dict[str, list[tuple[int, Tensor]]]:

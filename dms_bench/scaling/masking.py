@@ -197,42 +197,45 @@ class MaskedForward:
     def __init__(self, model: nn.Module, space: SearchSpace) -> None:
         self.state = MaskState()
         self._named = dict(model.named_modules())
-        #: Of every vector: the elements it is made of, and the block whose branch it ends, or -1.
-        self._vectors: list[tuple[Tensor, int]] = []
+        #: Of every vector: the elements it is made of, and the blocks whose branch it ends or whose slot it is, or -1.
+        self._vectors: list[tuple[Tensor, Tensor]] = []
         self._first_block = space.width_elements
         blocks = [block for stage in space.stages for block in stage.blocks]
         ends = {tail: self._first_block + i for i, block in enumerate(blocks) for tail in space.tails.get(block, ())}
         carriers = {norm: self._carried(space, norm, ends) for norm in space.carriers}
         carried = {layer for layers in carriers.values() for layer in layers}
-        scaled = set()
+        scaled, dims = set(), space.cut_dims()
         for site in space.sites:
             if site.module in carried:
                 continue
             holder, leaf = self._holder(site)
             end = ends.get(site.module, -1) if site.module == holder else -1
             scaled.add((holder, leaf) if end >= 0 else None)
-            elements = space.slices[site.parameter, site.dim]
-            self._scale(elements, end, site.module, holder, leaf, site.dim, site.standardised)
+            elements, owners = dims[site.parameter, site.dim]
+            owners = torch.where(owners < 0, end, owners)
+            self._scale(elements, owners, site.module, holder, leaf, site.dim, site.standardised)
         for row in space.rows:
-            self._scale(row.elements(space.slices), -1, row.module, row.module, row.parameter.rpartition(".")[2], 0)
+            elements = row.elements(space.slices)
+            free = torch.full_like(elements, -1)
+            self._scale(elements, free, row.module, row.module, row.parameter.rpartition(".")[2], 0)
         for tail, end in ends.items():
             for leaf, parameter in self._named[tail]._parameters.items():
                 if parameter is not None and (tail, leaf) not in scaled:
-                    self._scale(torch.tensor([-1]), end, tail, tail, leaf, 0)
+                    self._scale(torch.tensor([-1]), torch.tensor([end]), tail, tail, leaf, 0)
         for norm in space.norms:
             module = self._named[norm.module]
             # Not a hook: a hook would have the library's own norm run first, for nothing.
             module.__dict__["forward"] = MaskedNorm(
                 self.state, len(self._vectors), module, norm.dim, norm.kind, bool(carriers.get(norm.module))
             )
-            self._vectors.append((norm.elements, -1))
+            self._vectors.append((norm.elements, torch.full_like(norm.elements, -1)))
         for place, block in enumerate(blocks):
             if block not in space.tails:
                 self._named[block].register_forward_hook(BlendBlock(self.state, place))
         # One gather makes all vectors of a step; they are views of its result.
         nothing = torch.empty(0, dtype=torch.long)
         self._indices = torch.cat([*(elements for elements, _ in self._vectors), nothing])
-        self._ends = torch.cat([*(torch.full_like(elements, end) for elements, end in self._vectors), nothing])
+        self._ends = torch.cat([*(owners for _, owners in self._vectors), nothing])
         self._lengths = [len(elements) for elements, _ in self._vectors]
 
     def _holder(self, site: Site) -> tuple[str, str]:
@@ -260,14 +263,21 @@ class MaskedForward:
         return layers if fit else ()
 
     def _scale(
-        self, elements: Tensor, end: int, module: str, holder: str, leaf: str, dim: int, standardised: bool = False
+        self,
+        elements: Tensor,
+        owners: Tensor,
+        module: str,
+        holder: str,
+        leaf: str,
+        dim: int,
+        standardised: bool = False,
     ) -> None:
         running = self._named[module]
         input_dim = _input_dim(running, dim) if module == holder and leaf == "weight" else None
         input_dim = None if len(elements) == 1 else input_dim
         kind = ScaleStandardised if standardised else ScaleWeight
         scale = kind(self.state, len(self._vectors), self._named[holder], leaf, dim, input_dim)
-        self._vectors.append((elements, end))
+        self._vectors.append((elements, owners))
         running.register_forward_pre_hook(scale)
         # Last scaled, first restored.
         running.register_forward_hook(RestoreWeight(scale), prepend=True, always_call=True)

@@ -138,6 +138,7 @@ class SearchSpace:
         excluded: what is not searched, and why.
         tails: layers in which the branches of removable blocks end: block -> layers; they carry its mask.
         carriers: norms read by nothing but layers whose input is masked: norm -> layers.
+        slots: element (of a block) that every index along (weight, dimension) goes with besides its own, [size].
         round_to: cuts keep multiples of this number of channels, where a group has as many; heads are whole.
     """
 
@@ -155,6 +156,7 @@ class SearchSpace:
     mended: frozenset[str] = frozenset()
     tails: dict[str, tuple[str, ...]] = field(default_factory=dict)
     carriers: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    slots: dict[tuple[str, int], Tensor] = field(default_factory=dict)
     round_to: int = 1
     rows: tuple[RowSite, ...] = ()
     #: Largest relative difference between masked and cut network seen in the proof.
@@ -282,6 +284,12 @@ class SearchSpace:
                 mask[start + index] = 1
         return mask
 
+    def cut_dims(self) -> dict[tuple[str, int], tuple[Tensor, Tensor]]:
+        """Return the dimensions that shrink: (tensor, dimension) -> element and block of every index, or -1."""
+        either = {**self.slots, **self.slices}
+        none = {key: torch.full_like(indices, -1) for key, indices in either.items()}
+        return {key: (self.slices.get(key, none[key]), self.slots.get(key, none[key])) for key in either}
+
     def sizes_of(self, architecture: Architecture) -> dict[str, tuple[int, int]]:
         """Kept and total number of channels, heads and blocks of every group and stage."""
         kept = {group.name: len(architecture.groups[group.name]) * group.step for group in self.groups}
@@ -300,13 +308,16 @@ class SearchSpace:
         blocks_kept = stays[self.width_elements :]
         slices = {key: renumber[elements] for key, elements in self.slices.items()}
         slices = {key: elements for key, elements in slices.items() if bool((elements >= 0).any())}
+        slots = {key: renumber[blocks] for key, blocks in self.slots.items()}
+        slots = {key: blocks for key, blocks in slots.items() if bool((blocks >= 0).any())}
         norms = tuple(replace(norm, elements=renumber[norm.elements]) for norm in self.norms)
         return replace(
             self,
             groups=tuple(group for group in self.groups if group.name not in gone),
             stages=tuple(stage for stage in self.stages if stage.name not in gone),
             slices=slices,
-            sites=tuple(site for site in self.sites if (site.parameter, site.dim) in slices),
+            slots=slots,
+            sites=tuple(site for site in self.sites if {(site.parameter, site.dim)} & (slices.keys() | slots.keys())),
             norms=tuple(norm for norm in norms if bool((norm.elements >= 0).any())),
             rows=tuple(row for row in self.rows if (row.parameter, 0) in slices),
             sizes=_renumber(self.sizes, renumber),

@@ -53,7 +53,8 @@ def cut(model: nn.Module, space: SearchSpace, architecture: Architecture) -> nn.
     """Return a cut copy of a network, with the weights of what stays."""
     mask = space.mask(architecture)
     tensors: dict[str, Tensor] = {**dict(model.named_parameters()), **dict(model.named_buffers())}
-    cut_names = {name for name, _ in space.slices}
+    dims = space.cut_dims()
+    cut_names = {name for name, _ in dims}
     small = copy.deepcopy(model, {id(tensors[name]): tensors[name] for name in cut_names})  # these are replaced
     strip_hooks(small)
     kept = torch.cat([mask.bool(), torch.tensor([True])])  # index -1: always stays
@@ -61,9 +62,10 @@ def cut(model: nn.Module, space: SearchSpace, architecture: Architecture) -> nn.
         for name in cut_names:
             tensor = tensors[name].detach()
             for dim in range(tensor.dim()):
-                elements = space.slices.get((name, dim))
-                if elements is not None:
-                    tensor = tensor.index_select(dim, kept[elements].nonzero().flatten().to(tensor.device))
+                if (name, dim) in dims:
+                    elements, owners = dims[name, dim]
+                    stays = kept[elements] & kept[owners]
+                    tensor = tensor.index_select(dim, stays.nonzero().flatten().to(tensor.device))
             _replace(small, name, tensor)
         for row in space.rows:
             _rescale(small, row, space, kept)
@@ -95,9 +97,9 @@ def plan_surgery(model: nn.Module, space: SearchSpace, architecture: Architectur
     skipped = tuple(block for block, stays in zip(blocks, mask[space.width_elements :], strict=True) if not stays)
     shapes: dict[str, tuple[int, ...]] = {}
     tensors: dict[str, Tensor] = {**dict(model.named_parameters()), **dict(model.named_buffers())}
-    for (name, dim), elements in space.slices.items():
+    for (name, dim), (elements, owners) in space.cut_dims().items():
         shape = list(shapes.get(name, tuple(tensors[name].shape)))
-        shape[dim] = int(kept[elements].sum())
+        shape[dim] = int((kept[elements] & kept[owners]).sum())
         shapes[name] = tuple(shape)
     attributes: dict[str, dict[str, int]] = {}
     for name, module in model.named_modules():
@@ -134,7 +136,19 @@ def apply_structure(model: nn.Module, surgery: Surgery) -> None:
         attach(model.get_submodule(name), mends)
     for name in surgery.skipped:
         parent, _, child = name.rpartition(".")
-        setattr(model.get_submodule(parent), child, Skip())
+        setattr(model.get_submodule(parent), child, _skip(model.get_submodule(name)))
+
+
+def _skip(block: nn.Module) -> Skip:
+    """Return what stands in the place of a block, with its plain attributes: some networks run their layers by them."""
+    skip = Skip()
+    plain = {
+        name: value
+        for name, value in vars(block).items()
+        if isinstance(value, int | str | list) and name not in vars(skip)
+    }
+    vars(skip).update(plain)
+    return skip
 
 
 def _replace(model: nn.Module, name: str, tensor: Tensor) -> None:

@@ -32,6 +32,8 @@ class Contraction:
     factors: tuple[Tensor, ...]
     #: Labels along the contracted dimension of the second operand, when they vary.
     contracted: Tensor | None
+    #: Id of the first operand, an activation as a rule.
+    data: int = 0
 
 
 @dataclass(frozen=True)
@@ -92,6 +94,8 @@ class Trace:
     standardised: set[str] = field(default_factory=set)
     #: Tensors that reach another unchanged but for additions: id -> ids of ancestors.
     residual_of: dict[int, frozenset[int]] = field(default_factory=dict)
+    #: Concatenations in modules that leave out what occurs twice in a row: id of the result -> result, operands.
+    joins: dict[int, tuple[Tensor, list[Tensor]]] = field(default_factory=dict)
 
 
 class Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
@@ -265,7 +269,11 @@ class Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
             return out
         if fed:
             seen = self.trace.contractions
-            seen[before:] = [replace(one, constant=one.constant / self._batch) for one in seen[before:]]
+            seen[before:] = [
+                replace(one, constant=one.constant / self._batch, data=id(args[0])) for one in seen[before:]
+            ]
+        if self.operator == "cat" and getattr(self._modules.get(self.module), "drops_repeats", False):
+            self.trace.joins[id(out)] = (out, list(args[0]))
         if isinstance(axes, list):
             for tensor, its_axes in zip(out, axes, strict=True):
                 self._set(tensor, its_axes)
@@ -305,6 +313,8 @@ class Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
             call = ModuleCall(name, tensors, order=len(self.trace.calls), entry=entry)
             self.trace.calls.append(call)
             self._stack.append(call)
+            if getattr(module, "keeps_sizes", False):
+                self.freeze(*tensors, *module.parameters(), reason="read by code that needs its present sizes")
 
         return hook
 

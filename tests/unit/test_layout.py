@@ -16,7 +16,10 @@ ALLOWED = {
     "scaling": ("", "torch scipy"),
     "spec": ("errors", "pydantic pydantic_core yaml"),
     "tasks.py": ("spec", "torch"),
-    "tasks/": ("errors scaling spec tasks.py", "torch numpy timm sklearn PIL matplotlib pydantic"),
+    "tasks/": (
+        "errors scaling spec tasks.py",
+        "torch numpy timm sklearn PIL matplotlib pydantic yaml safetensors ultralytics",
+    ),
     "methods": ("errors scaling spec tasks.py", "torch numpy pydantic scipy sklearn"),
     "tracking": ("errors spec", "mlflow pydantic torch"),
     "report": ("errors tracking", "matplotlib rich scipy"),
@@ -41,6 +44,8 @@ LIGHT = (
     "__main__",
     "methods/specs/",
     "tasks/classification/spec.py",
+    "tasks/detection/spec.py",
+    "tasks/detection/offline.py",
     "tasks/language/spec.py",
 )
 HEAVY = {
@@ -56,6 +61,7 @@ HEAVY = {
     "transformers",
     "datasets",
     "lm_eval",
+    "ultralytics",
 }
 
 MODULES = sorted(path for folder in ("dms_bench", "tasks") for path in (ROOT / folder).rglob("*.py"))
@@ -142,6 +148,15 @@ def test_tasks_do_not_know_each_other(path):
     task = path.relative_to(ROOT / "tasks").parts[0]
     for name in imported(statements(ast.parse(path.read_text()))):
         assert not name.startswith("tasks.") or name.split(".")[1] == task
+
+
+@pytest.mark.parametrize("path", MODULES, ids=str)
+def test_ultralytics_is_imported_by_the_detection_task_alone(path):
+    """It is AGPL-3.0 and an extra: nothing else may need it."""
+    tree = ast.parse(path.read_text())
+    if path.parent != ROOT / "tasks" / "detection":
+        assert "ultralytics" not in libraries(imported(statements(tree)))
+        assert "tasks.detection" not in " ".join(imported(statements(tree)))
 
 
 @pytest.mark.parametrize("light", LIGHT)

@@ -79,6 +79,12 @@ def _join(tracer: Tracer, args: Any, kwargs: Any, out: Tensor) -> Axes:
     return tuple(result)
 
 
+@rule("new_full", "new_zeros", "new_ones", "new_empty")
+def _fresh(tracer: Tracer, args: Any, kwargs: Any, out: Tensor) -> Axes:
+    """A tensor that takes nothing but the kind of its operand."""
+    return ()
+
+
 @rule("constant_pad_nd")
 def _pad(tracer: Tracer, args: Any, kwargs: Any, out: Tensor) -> Axes:
     result = []

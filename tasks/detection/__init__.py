@@ -1,0 +1,1 @@
+"""Object detection with Ultralytics: data, networks, training and measure."""

@@ -1,0 +1,74 @@
+"""Ultralytics without network and without its console.
+
+On import Ultralytics looks for a network, and while it works it reports usage, fetches a font, looks for
+updates, and prints banners and progress bars. What decides that is read from the environment and from a
+settings file when it is first imported, so `set_up` comes before every import of it.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stdout
+from importlib.util import find_spec
+from pathlib import Path
+
+from dms_bench.errors import UserError
+
+#: Read by Ultralytics on import.
+ENVIRONMENT = {"YOLO_OFFLINE": "true", "YOLO_AUTOINSTALL": "false", "YOLO_VERBOSE": "false"}
+#: Its settings: nothing is sent, no other tracker is called.
+SETTINGS = dict.fromkeys(
+    ("sync", "clearml", "comet", "dvc", "mlflow", "raytune", "tensorboard", "wandb", "vscode_msg", "openvino_msg"),
+    False,
+)
+#: The font that Ultralytics would fetch from its server.
+FONTS = ("Arial.ttf", "Arial.Unicode.ttf")
+
+
+def set_up() -> None:
+    """Make Ultralytics ready to be imported; call before every use.
+
+    Raises:
+        UserError: it is not installed.
+    """
+    if find_spec("ultralytics") is None:
+        raise UserError("the detection task needs Ultralytics (AGPL-3.0): pip install 'dms-bench[detection]'")
+    for name, value in ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+    folder = cache_folder() / "ultralytics"
+    os.environ.setdefault("YOLO_CONFIG_DIR", str(folder))
+    if os.environ["YOLO_CONFIG_DIR"] == str(folder):
+        _prepare(folder / "Ultralytics")
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Swallow the progress bars that Ultralytics draws whatever its settings say."""
+    with Path(os.devnull).open("w") as nowhere, redirect_stdout(nowhere):
+        yield
+
+
+def cache_folder() -> Path:
+    """Return the folder of generated data, in the user's cache (`XDG_CACHE_HOME`)."""
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(base) / "dms_bench"
+
+
+def _prepare(folder: Path) -> None:
+    """Give Ultralytics a configuration of its own; a user's own one is left alone."""
+    folder.mkdir(parents=True, exist_ok=True)
+    if not all((folder / name).exists() for name in FONTS):
+        import matplotlib
+
+        font = Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf"
+        for name in FONTS:
+            unfinished = folder / f".{name}.{os.getpid()}"
+            shutil.copyfile(font, unfinished)
+            unfinished.replace(folder / name)
+    from ultralytics.utils import SETTINGS as PRESENT
+
+    changed = {name: value for name, value in SETTINGS.items() if PRESENT.get(name) != value}
+    if changed:
+        PRESENT.update(changed)

@@ -1,0 +1,145 @@
+"""Networks: the same as Ultralytics' own, in a form that can be cut."""
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+from ultralytics.nn.modules.block import DFL
+from ultralytics.nn.tasks import DetectionModel
+
+from dms_bench.errors import UserError
+from dms_bench.scaling import count
+from dms_bench.spec.supernet import SupernetSpec
+from tasks.detection import model as models
+from tasks.detection.blocks import CrossStage
+from tests.unit.detection.detection_helpers import TINY, cut_at_random, lively
+
+#: One of every family; what a version of Ultralytics lacks is reported, not silently left out.
+NAMES = ("yolov8n.yaml", "yolo11n.yaml", "yolo26n.yaml")
+EXAMPLE = models.example_input(2, 64)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_network_computes_what_ultralytics_own_does(name):
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(3)
+        own = DetectionModel(name, ch=3, nc=5, verbose=False)
+    ours = models.build(SupernetSpec(model=name), 5, seed=3)
+    assert any(isinstance(module, CrossStage) for module in ours.modules())
+    assert sum(p.numel() for p in own.parameters()) == sum(p.numel() for p in ours.parameters())
+    own, ours = own.double().eval(), ours.double().eval()
+    with torch.no_grad(), models.library_form(ours):
+        expected, found = own(EXAMPLE.double())[0], ours(EXAMPLE.double())[0]
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-10)
+
+
+def test_halves_have_the_statistics_and_scales_of_their_rows():
+    """Batch norms are split as well as weights."""
+    from tasks.detection.blocks import split_blocks
+
+    own = lively(DetectionModel("yolov8n.yaml", ch=3, nc=5, verbose=False))
+    split = copy.deepcopy(own)
+    split_blocks(split.model)
+    own, split = own.double(), split.double().eval()
+    with torch.no_grad():
+        torch.testing.assert_close(split(EXAMPLE.double())[0], own(EXAMPLE.double())[0], rtol=0, atol=1e-9)
+
+
+def test_a_seed_decides_the_weights_and_nothing_else():
+    state = torch.get_rng_state()
+    first, again, other = (models.build(TINY, 3, seed) for seed in (0, 0, 1))
+    assert torch.equal(torch.get_rng_state(), state)
+    weights = [torch.cat([p.flatten() for p in network.parameters()]) for network in (first, again, other)]
+    assert torch.equal(weights[0], weights[1])
+    assert not torch.equal(weights[0], weights[2])
+
+
+def test_a_suites_own_multiples_count():
+    narrow, wide = (
+        models.build(SupernetSpec(model="yolov8.yaml", args={"depth_multiple": 0.5, "width_multiple": w}), 3, 0)
+        for w in (0.25, 0.5)
+    )
+    assert narrow.model[0].conv.out_channels == 16
+    assert wide.model[0].conv.out_channels == 32
+    # C2f with 3 or 6 repeats at depth 0.5.
+    assert [len(layer.m) for layer in wide.model if isinstance(layer, CrossStage)][:4] == [2, 3, 3, 2]
+    # The published supernet of table 9 is the default of 80 classes.
+    assert len(models.build(SupernetSpec(model="yolov8n.yaml"), 3, 0).model[2].m) == 1
+
+
+@pytest.mark.parametrize(
+    ("model", "args", "text"),
+    [
+        ("yolov8q.yaml", {}, "did you mean"),
+        ("yolov8n", {}, "yolov8n.yaml"),
+        ("yolov8.yaml", {}, "yolov8s.yaml"),
+        ("yolov8n.yaml", {"width": 0.5}, "did you mean 'width_multiple'"),
+        ("yolov8n-seg.yaml", {}, "no detection network"),
+        ("yolov8.yaml", {"width_multiple": "wide"}, "width_multiple"),
+    ],
+)
+def test_mistakes_get_one_line(model, args, text):
+    with pytest.raises(UserError) as failed:
+        models.build(SupernetSpec(model=model, args=args), 3, 0)
+    assert text in str(failed.value)
+    assert "\n" not in str(failed.value)
+
+
+def test_downloads_are_refused():
+    with pytest.raises(UserError, match="download"):
+        models.build(SupernetSpec(model="yolov8n.yaml", pretrained=True), 3, 0)
+
+
+def test_a_checkpoint_is_loaded_and_a_wrong_one_refused(tmp_path):
+    from safetensors.torch import save_model
+
+    first = models.build(TINY, 3, 0)
+    save_model(first, str(tmp_path / "weights.safetensors"))
+    second = models.build(TINY.model_copy(update={"checkpoint": str(tmp_path / "weights.safetensors")}), 3, 1)
+    assert torch.equal(first.model[0].conv.weight, second.model[0].conv.weight)
+    with pytest.raises(UserError, match="cannot be loaded"):
+        models.build(TINY.model_copy(update={"checkpoint": str(tmp_path / "weights.safetensors")}), 4, 1)
+    with pytest.raises(UserError, match="does not exist"):
+        models.build(TINY.model_copy(update={"checkpoint": str(tmp_path / "none")}), 3, 1)
+
+
+def test_fresh_weights_are_those_of_a_network_built_at_that_size():
+    """Distributions of the cut network's layers are the library's; bins and biases of the head are exact."""
+    network = models.build(TINY, 3, 0)
+    small = cut_at_random(network, EXAMPLE)
+    for parameter in small.parameters():
+        nn.init.constant_(parameter.data, 7.0)
+    models.initialise(small, 0)
+    bins = [module.conv for module in small.modules() if isinstance(module, DFL)]
+    assert len(bins) == 1
+    for module in small.modules():
+        if module in bins:
+            assert torch.equal(module.weight.flatten(), torch.arange(16.0))
+        elif isinstance(module, nn.BatchNorm2d):
+            assert module.weight.eq(1).all()
+            assert module.eps == 1e-3  # Ultralytics' own
+        elif isinstance(module, nn.Conv2d):
+            assert module.weight.abs().max() <= module.weight[0].numel() ** -0.5 + 1e-6
+    head, reference = small.model[-1], network.model[-1]
+    for found, expected in zip([*head.cv2, *head.cv3], [*reference.cv2, *reference.cv3], strict=True):
+        assert torch.equal(found[-1].bias, expected[-1].bias)
+
+
+def test_raw_outputs_are_one_tensor_and_the_library_form_is_restored():
+    network = models.build(SupernetSpec(model="yolo26n.yaml"), 3, 0).eval()
+    with torch.no_grad():
+        assert network(EXAMPLE).shape == (2, 2 * (4 + 3), 84)  # both heads
+        with models.library_form(network):
+            assert isinstance(network(EXAMPLE), tuple)
+        assert isinstance(network(EXAMPLE), torch.Tensor)
+
+
+def test_a_fused_network_is_smaller_and_the_same():
+    network = lively(models.build(TINY, 3, 0)).double()
+    folded = models.fused(network)
+    assert not any(isinstance(module, nn.BatchNorm2d) for module in folded.modules())
+    assert any(isinstance(module, nn.BatchNorm2d) for module in network.modules())
+    with torch.no_grad():
+        torch.testing.assert_close(folded(EXAMPLE.double()), network(EXAMPLE.double()), rtol=0, atol=1e-9)
+    assert count(folded, EXAMPLE.double()).params < count(network, EXAMPLE.double()).params
