@@ -154,7 +154,7 @@ class _Estimator:
             ("retrain", trial.retrain, whole * share, None),
         )
         return tuple(
-            StageEstimate(stage, macs, samples, recipe.epochs, shared)
+            StageEstimate(stage, macs, recipe.samples_per_epoch(samples), recipe.epochs, shared)
             for stage, recipe, macs, shared in stages
             if recipe is not None
         )

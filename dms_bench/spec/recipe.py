@@ -14,3 +14,7 @@ class Recipe(Spec):
 
     epochs: Annotated[int, Field(ge=1)]
     batch_size: Annotated[int, Field(ge=1)] = 64
+
+    def samples_per_epoch(self, available: int) -> int:
+        """Return how many of the training samples an epoch takes."""
+        return available
