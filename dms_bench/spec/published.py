@@ -1,4 +1,4 @@
-"""What a paper published, as data: figures, their sources, which of our trials answer them, and how the claim is judged."""
+"""What a paper published, as data: figures, sources, which of our trials answer them, how the claim is judged."""
 
 from __future__ import annotations
 
@@ -134,12 +134,12 @@ class Equal(Spec):
 
 
 class Cheaper(Spec):
-    """One row's whole search cost is less than another's, `factor` times over."""
+    """One row's search costs less than another's, counting the stages that the paper counts."""
 
     kind: Literal["cheaper"]
     row: str
     than: str
-    factor: Annotated[float, Field(ge=1)] = 1.0
+    stages: Annotated[tuple[str, ...], Field(min_length=1)] = ("pretrain", "predictor", "search")
 
 
 class Misses(Spec):

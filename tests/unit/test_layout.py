@@ -19,7 +19,7 @@ ALLOWED = {
     "tasks/": ("errors scaling spec tasks.py", "torch numpy timm sklearn PIL matplotlib pydantic"),
     "methods": ("errors scaling spec tasks.py", "torch numpy pydantic scipy sklearn"),
     "tracking": ("errors spec", "mlflow pydantic torch"),
-    "report": ("errors tracking", "matplotlib rich scipy"),
+    "report": ("errors spec tracking", "matplotlib rich scipy"),
     "runtime": (
         "errors scaling spec tasks.py methods tracking report",
         "torch ray optuna pydantic rich safetensors onnxruntime",
