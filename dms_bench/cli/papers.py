@@ -65,3 +65,27 @@ def _comparisons(
     suites = {suite_of(found, how) for found, how in zip(tables, chosen, strict=True)}
     records = read_suites(tracking, suites & set(known))
     return [compare(paper, found, how, records, str(folder)) for found, how in zip(tables, chosen, strict=True)]
+
+
+def figure(
+    number: Annotated[int, typer.Argument(metavar="NUMBER", help="Figure of the paper.", show_default=False)],
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output", "-o", help="Write OUTPUT.png and OUTPUT.svg; by default figureNUMBER.", show_default=False
+        ),
+    ] = None,
+    profile: Profile = None,
+    published: PublishedFile = _PUBLISHED,
+    tracking: Tracking = _TRACKING,
+) -> None:
+    """Draw one of the paper's figures from its published points and our trials, as PNG and SVG."""
+    from dms_bench.report.paper.figures import draw, save
+    from dms_bench.spec.published import ScatterFigure, load_published
+
+    paper = load_published(published)
+    wanted = paper.figure(number)
+    tables = list(wanted.tables) if isinstance(wanted, ScatterFigure) else [wanted.table]
+    comparisons = _comparisons(paper, tables, profile, tracking, published.parent)
+    for path in save(draw(wanted, comparisons, tracking), output or Path(f"figure{number}")):
+        typer.echo(f"wrote {path}")

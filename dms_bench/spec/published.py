@@ -216,12 +216,50 @@ class Paper(Spec):
     url: str
 
 
+class ScatterFigure(Spec):
+    """Accuracy against MACs and against search cost, of the rows of some tables."""
+
+    kind: Literal["scatter"]
+    number: Annotated[int, Field(ge=1)]
+    title: str
+    tables: Annotated[tuple[int, ...], Field(min_length=1)]
+
+
+class WidthsFigure(Spec):
+    """Widths of a searched network's layers above those of a designed one: two rows of a table."""
+
+    kind: Literal["widths"]
+    number: Annotated[int, Field(ge=1)]
+    title: str
+    table: int
+    searched: str
+    designed: str
+
+
+Figure = Annotated[ScatterFigure | WidthsFigure, Field(discriminator="kind")]
+
+
 class Published(Spec):
-    """All tables of a paper."""
+    """All tables of a paper, and what its figures draw."""
 
     paper: Paper
     tolerances: dict[str, Tolerance]
     tables: Annotated[tuple[PublishedTable, ...], Field(min_length=1)]
+    figures: tuple[Figure, ...] = ()
+
+    @model_validator(mode="after")
+    def _figures_are_of_the_tables(self) -> Self:
+        rows = {table.number: {row.id for row in table.rows if row.ours is not None} for table in self.tables}
+        for figure in self.figures:
+            for number in figure.tables if isinstance(figure, ScatterFigure) else (figure.table,):
+                if number not in rows:
+                    raise ValueError(f"figure {figure.number} draws table {number}, which is not there")
+            if isinstance(figure, WidthsFigure):
+                for name in (figure.searched, figure.designed):
+                    if name not in rows[figure.table]:
+                        advice = nearest(name, rows[figure.table])
+                        raise ValueError(f"figure {figure.number}: no row {name!r} with trials of ours; {advice}")
+        return self
 
     @model_validator(mode="after")
     def _tolerances_are_given(self) -> Self:
@@ -250,6 +288,18 @@ class Published(Spec):
                 return table
         known = ", ".join(str(table.number) for table in self.tables)
         raise UserError(f"there is no table {number}; choose from {known}")
+
+    def figure(self, number: int) -> Figure:
+        """Return a figure by its number.
+
+        Raises:
+            UserError: it is not among those that are drawn.
+        """
+        for figure in self.figures:
+            if figure.number == number:
+                return figure
+        known = ", ".join(str(figure.number) for figure in self.figures) or "none"
+        raise UserError(f"there is no figure {number}; choose from {known}")
 
 
 def load_published(path: str | Path) -> Published:
