@@ -136,10 +136,11 @@ def _panel(
     for (family, distilled), members in series.items():
         colour = colours.get(family, _GREY)
         members.sort(key=lambda point: (point[1], point[2]))
-        if len(members) > 1 and family in colours and not log:
+        joined = [point for point in members if not point[0].row.later]
+        if len(joined) > 1 and family in colours and not log:
             style = (0, (4, 3)) if distilled else "-"
             axes.plot(
-                [p[1] for p in members], [p[2] for p in members], color=colour, lw=1.4, ls=style, alpha=0.65, zorder=2
+                [p[1] for p in joined], [p[2] for p in joined], color=colour, lw=1.4, ls=style, alpha=0.65, zorder=2
             )
         for line, where, height in members:
             size = _LARGE if line.row.level == "high" else _SMALL
@@ -168,7 +169,7 @@ def _label(axes: Any, points: Sequence[Point]) -> None:
             for other in taken
         )
         name = line.row.name.replace("DMSnp-EN-", "").replace("DMSnp*-EN-", "*") if dms else line.row.name
-        offset = (-6, 7 + 10 * near) if dms else (9, -8 - 10 * near)
+        offset = (-6, 7 + 12 * near) if dms else (9, -8 - 13 * near)
         axes.annotate(
             name, (where, height), offset, textcoords="offset points", fontsize=8.5, va="center", zorder=4,
             color=PALETTE[0] if dms else "#4a5361", ha="right" if dms else "left",
