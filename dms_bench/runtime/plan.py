@@ -184,7 +184,7 @@ class _Estimator:
                 recipe.epochs,
                 shared,
                 # Of a narrower network MACs fall with the square of the widths, activations with the widths.
-                supernet.activations * (macs / whole) ** 0.5,
+                network.activations * (macs / whole) ** 0.5,
             )
             for stage, recipe, macs, shared in stages
             if recipe is not None

@@ -40,7 +40,8 @@ def draw(figure: Figure, comparisons: Sequence[Comparison], uri: str) -> Any:
         record = min(records, key=lambda found: found.seed)
         task = "" if comparison.profile == "full" else f", proxy on {comparison.task}"
         networks.append(read_network(uri, record, f"{row.name}{task}, seed {record.seed}"))
-    return draw_widths(*networks, f"Figure {figure.number}: {figure.title}")
+    searched, designed = networks
+    return draw_widths(searched, designed, f"Figure {figure.number}: {figure.title}")
 
 
 def save(figure: Any, path: Path) -> list[Path]:
