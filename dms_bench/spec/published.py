@@ -139,7 +139,7 @@ class Cheaper(Spec):
     kind: Literal["cheaper"]
     row: str
     than: str
-    stages: Annotated[tuple[str, ...], Field(min_length=1)] = ("pretrain", "predictor", "search")
+    stages: tuple[str, ...] = ("pretrain", "predictor", "search")
 
 
 class Misses(Spec):
@@ -177,8 +177,8 @@ class PublishedTable(Spec):
     suite: Name = ""
     setting: dict[str, str] = Field(default_factory=dict)
     #: The first is the one that is judged.
-    measures: Annotated[tuple[Measure, ...], Field(min_length=1)]
-    rows: Annotated[tuple[PublishedRow, ...], Field(min_length=1)]
+    measures: Annotated[list[Measure], Field(min_length=1)]
+    rows: Annotated[list[PublishedRow], Field(min_length=1)]
     rules: tuple[Rule, ...]
     remarks: tuple[str, ...] = ()
 
@@ -222,7 +222,7 @@ class ScatterFigure(Spec):
     kind: Literal["scatter"]
     number: Annotated[int, Field(ge=1)]
     title: str
-    tables: Annotated[tuple[int, ...], Field(min_length=1)]
+    tables: Annotated[list[int], Field(min_length=1)]
 
 
 class WidthsFigure(Spec):
@@ -244,7 +244,7 @@ class Published(Spec):
 
     paper: Paper
     tolerances: dict[str, Tolerance]
-    tables: Annotated[tuple[PublishedTable, ...], Field(min_length=1)]
+    tables: Annotated[list[PublishedTable], Field(min_length=1)]
     figures: tuple[Figure, ...] = ()
 
     @model_validator(mode="after")
