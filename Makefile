@@ -40,10 +40,10 @@ quickstart: install ## Search, retrain and compare on images, then show the lead
 
 paper-proxy: install ## Run the small versions of the paper's tables (an hour or two on 2 cores, resumable), then show them beside the paper's
 	@start=$$SECONDS; for suite in $(PAPER_SUITES); do \
-	  begun=$$SECONDS; $(BIN)/dms-bench run $$suite || exit; \
+	  begun=$$SECONDS; $(BIN)/dms-bench run $$suite || failed=$$?; \
 	  echo "$$suite: $$(( SECONDS - begun )) s, $$(( SECONDS - start )) s in all"; \
-	done
-	$(BIN)/dms-bench table --all
+	done; \
+	$(BIN)/dms-bench table --all; exit $${failed:-0}
 
 test: install ## Run the tests that take seconds
 	$(BIN)/python -m pytest -m "not slow"

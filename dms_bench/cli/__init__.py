@@ -29,7 +29,7 @@ for command in (
     *(suites.validate, suites.plan, suites.run, suites.submit, suites.ls, suites.schema),
     *(results.leaderboard, results.show, results.export),
     networks.space,
-    *(papers.table, papers.figure),
+    *(papers.table, papers.figure, papers.report),
 ):
     app.command()(command)
 

@@ -89,3 +89,29 @@ def figure(
     comparisons = _comparisons(paper, tables, profile, tracking, published.parent)
     for path in save(draw(wanted, comparisons, tracking), output or Path(f"figure{number}")):
         typer.echo(f"wrote {path}")
+
+
+def report(
+    suite: Annotated[str, typer.Option(help="The suite's name.", show_default=False)],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Write this HTML file.", show_default=False)],
+    published: PublishedFile = _PUBLISHED,
+    tracking: Tracking = _TRACKING,
+) -> None:
+    """Write one page on a suite: tables, figures, architectures, costs, and every trial with its run and commit."""
+    from dms_bench.report.paper.compare import compare, profile_of
+    from dms_bench.report.paper.figures import drawable
+    from dms_bench.report.records import read_records
+    from dms_bench.report.suite_page import suite_page
+    from dms_bench.spec.published import load_published
+
+    records = read_records(tracking, suite)
+    comparisons, figures = [], []
+    if published.exists():
+        paper = load_published(published)
+        comparisons = [
+            compare(paper, found, profile, records, str(published.parent))
+            for found in paper.tables
+            if (profile := profile_of(found, suite)) is not None
+        ]
+        figures = drawable(paper, comparisons, tracking)
+    write(suite_page(tracking, suite, records, comparisons, figures), output)

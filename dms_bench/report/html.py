@@ -18,13 +18,23 @@ def render_html(rows: Sequence[Row], title: str = "Leaderboard") -> str:
     found = blocks(rows)
     suites = ", ".join(sorted({row.suite for row in rows}))
     trials = sum(row.n for row in rows)
-    sections = [
+    lead = f"Suite {suites}: {trials} finished trials in {len(found)} comparisons"
+    return page(title, lead, [*board_sections(rows), environment_section(rows)])
+
+
+def board_sections(rows: Sequence[Row]) -> list[str]:
+    """Return a leaderboard as sections of a page: plots, a table for each comparison, notes."""
+    found = blocks(rows)
+    return [
         _plots(found, rows),
         *[f"<section><h2>{escape(block.title)}</h2>{_table(block)}</section>" for block in found],
         f"<section><h2>How to read it</h2>{_notes(rows)}</section>",
-        f"<section><h2>Where it was made</h2>{_environment(rows)}</section>",
     ]
-    return page(title, f"Suite {suites}: {trials} finished trials in {len(found)} comparisons", sections)
+
+
+def environment_section(rows: Sequence[Row]) -> str:
+    """Return where rows were made, as a section of a page."""
+    return f"<section><h2>Where it was made</h2>{_environment(rows)}</section>"
 
 
 def page(title: str, lead: str, sections: Sequence[str]) -> str:

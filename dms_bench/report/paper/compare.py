@@ -105,6 +105,12 @@ def suite_of(table: PublishedTable, profile: Profile) -> str:
     return table.suite if profile == "proxy" else f"{table.suite}-{profile}"
 
 
+def profile_of(table: PublishedTable, suite: str) -> Profile | None:
+    """Return in which profile a suite answers a table; None where it does not."""
+    profiles: tuple[Profile, ...] = ("proxy", "full")
+    return next((profile for profile in profiles if suite_of(table, profile) == suite), None)
+
+
 def compare(
     published: Published,
     table: PublishedTable,

@@ -10,7 +10,7 @@ from dms_bench.errors import UserError
 from dms_bench.report.paper.compare import Comparison
 from dms_bench.report.paper.scatter import draw_scatter
 from dms_bench.report.paper.widths import draw_widths, read_network
-from dms_bench.spec.published import Figure, WidthsFigure
+from dms_bench.spec.published import Figure, Published, WidthsFigure
 
 _FORMATS = ("png", "svg")
 
@@ -42,6 +42,22 @@ def draw(figure: Figure, comparisons: Sequence[Comparison], uri: str) -> Any:
         networks.append(read_network(uri, record, f"{row.name}{task}, seed {record.seed}"))
     searched, designed = networks
     return draw_widths(searched, designed, f"Figure {figure.number}: {figure.title}")
+
+
+def drawable(published: Published, comparisons: Sequence[Comparison], uri: str) -> list[tuple[str, Any]]:
+    """Return the figures that can be drawn from some tables, with their captions."""
+    known = {comparison.table.number: comparison for comparison in comparisons}
+    found = []
+    for figure in published.figures:
+        numbers = [figure.table] if isinstance(figure, WidthsFigure) else figure.tables
+        if not all(number in known for number in numbers):
+            continue
+        try:
+            drawn = draw(figure, [known[number] for number in numbers], uri)
+        except UserError:  # its trials have not finished; the tables say so
+            continue
+        found.append((f"Figure {figure.number}: {figure.title}", drawn))
+    return found
 
 
 def save(figure: Any, path: Path) -> list[Path]:

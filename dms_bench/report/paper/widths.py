@@ -54,8 +54,9 @@ def read_network(uri: str, record: Record, title: str) -> Network:
         with tempfile.TemporaryDirectory() as folder:
             path = client.download_artifacts(record.run_id, "architecture.json", folder)
             description = json.loads(Path(path).read_text())
-    except (OSError, ValueError) as error:
-        raise UserError(f"trial {record.name}: its architecture cannot be read: {error}") from error
+    except Exception as error:  # MLflow passes on what its store of artifacts raises
+        reason = " ".join(str(error).split())
+        raise UserError(f"trial {record.name}: its architecture cannot be read: {reason}") from error
     return network_of(description, title)
 
 
