@@ -51,13 +51,16 @@ def plan(suite: SuiteFile, profile: Profile = None, smoke: Smoke = False) -> Non
     for heading in ("experiment", "method", "budget", "pipeline", "seed", "hash", "stages (epochs x MACs x samples)"):
         table.add_column(heading, no_wrap=heading != "stages (epochs x MACs x samples)")
     table.add_column("training MACs", justify="right")
+    if loaded.resources.gpus:
+        table.add_column("A100 days", justify="right")
     for trial in planned:
         stages = ", ".join(
             f"{stage.stage} {stage.epochs} x {stage.macs:.3g} x {stage.samples}" for stage in trial.stages
         )
         name = trial.hash or f"{trial.count} samples"
         identity = (trial.experiment, trial.method, trial.budget, trial.pipeline, str(trial.seed), name)
-        table.add_row(*identity, stages, f"{trial.training_macs:.2e}")
+        days = ", ".join(f"{stage.stage} {stage.gpu_days:.3g}" for stage in trial.stages)
+        table.add_row(*identity, stages, f"{trial.training_macs:.2e}", *([days] if loaded.resources.gpus else []))
     write(table, None)
     trials = sum(trial.count for trial in planned)
     typer.echo(
