@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from dms_bench.errors import UserError
@@ -50,7 +50,8 @@ class Measured:
 
     def over_target(self) -> dict[int, float]:
         """Return by how much the search itself, before it was cut to the budget, was above its target (0.1: 10 %)."""
-        return self.by_seed(_over_target)
+        loads = self.by_seed(lambda record: record.search_load)
+        return {seed: load - 1 for seed, load in loads.items()}
 
     def texts(self, value: Callable[[Record], str | None]) -> list[str]:
         """Return the different texts that the trials have, in order."""
@@ -113,15 +114,6 @@ def _same(text: str | None, wanted: str | bool | float) -> bool:
     return type(value) is bool and value == wanted if isinstance(wanted, bool) else bool(value == wanted)
 
 
-def _over_target(record: Record) -> float | None:
-    ratios = [
-        record.metrics[hard] / record.metrics[target]
-        for kind in ("macs", "params", "latency")
-        if (hard := f"search/hard_{kind}") in record.metrics and (target := f"search/target_{kind}") in record.metrics
-    ]
-    return max(ratios) - 1 if ratios else None
-
-
 def _recipe(record: Record) -> str:
     parts: list[str] = []
     for stage in _STAGES:
@@ -139,8 +131,3 @@ def distilled(measured: Measured) -> bool:
         for record in measured.records
         for name, text in record.params.items()
     )
-
-
-def commonly(records: Sequence[Record], tag: str) -> str:
-    """Return the different values of a tag among records, as one text."""
-    return " / ".join(sorted({record.tags[tag] for record in records if record.tags.get(tag)}))
