@@ -17,7 +17,8 @@ _KEPT, _WHOLE, _INK = "#0072b2", "#d5dae1", "#1d2430"
 _SHADES = ("#f3f5f8", "#ffffff")
 #: Layers that are not of the trunk: they squeeze, and would hide the others' pattern.
 _LEFT_OUT = re.compile(r"\.se\.")
-_BLOCK = re.compile(r"^(.*?\d+\.\d+|[a-z]+\d*\.\d+)\.")
+#: Where blocks are found in the names of layers: stage and block of EfficientNets, else block of a stage or network.
+_BLOCKS = (re.compile(r"^(\w+\.\d+\.\d+)\."), re.compile(r"^(\w+\.\d+)\."))
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,8 @@ class Network:
     @property
     def blocks(self) -> int:
         """Number of blocks of its stages that are left."""
-        return len({match[1] for layer in self.layers if (match := _BLOCK.match(layer.name))})
+        found = ({match[1] for layer in self.layers if (match := form.match(layer.name))} for form in _BLOCKS)
+        return len(next(filter(None, found), ()))
 
 
 def read_network(uri: str, record: Record, title: str) -> Network:

@@ -167,15 +167,15 @@ def test_figure_4_leaves_removed_blocks_out():
         "sizes": {
             "stream": [16, 32], "blocks.1.0.conv_pw": [8, 64], "blocks.1.0.se.conv_reduce": [2, 4],
             "blocks.1.1.conv_pw": [60, 64], "blocks.1.2.conv_pw": [64, 64], "blocks.1.20.conv_pw": [5, 64],
-            "blocks.1": [1, 2],
+            "blocks.1.stream": [24, 24], "blocks.1": [1, 2],
         },
     }  # fmt: skip
     network = network_of(description, "searched")
     assert [(layer.name, layer.kept) for layer in network.layers] == [
-        ("stream", 16), ("blocks.1.0.conv_pw", 8), ("blocks.1.1.conv_pw", 60), ("blocks.1.20.conv_pw", 5),
+        ("stream", 16), ("blocks.1.0.conv_pw", 8), ("blocks.1.1.conv_pw", 60), ("blocks.1.20.conv_pw", 5), ("blocks.1.stream", 24),
     ]  # fmt: skip
     assert network.blocks == 3
-    assert [layer.stage for layer in network.layers] == ["stream", "blocks.1", "blocks.1", "blocks.1"]
+    assert [layer.stage for layer in network.layers] == ["stream", *["blocks.1"] * 4]
     figure = draw_widths(network, network, "title")
     heights = [bar.get_height() for bar in figure.axes[0].containers[1]]
-    assert heights == [16, 8, 60, 5]
+    assert heights == [16, 8, 60, 5, 24]
