@@ -172,7 +172,8 @@ def test_figure_4_leaves_removed_blocks_out():
     }  # fmt: skip
     network = network_of(description, "searched")
     assert [(layer.name, layer.kept) for layer in network.layers] == [
-        ("stream", 16), ("blocks.1.0.conv_pw", 8), ("blocks.1.1.conv_pw", 60), ("blocks.1.20.conv_pw", 5), ("blocks.1.stream", 24),
+        ("stream", 16), ("blocks.1.0.conv_pw", 8), ("blocks.1.1.conv_pw", 60), ("blocks.1.20.conv_pw", 5),
+        ("blocks.1.stream", 24),
     ]  # fmt: skip
     assert network.blocks == 3
     assert [layer.stage for layer in network.layers] == ["stream", *["blocks.1"] * 4]
