@@ -4,6 +4,7 @@ import pytest
 
 from dms_bench.errors import UserError
 from dms_bench.report.paper.compare import choose_profile
+from dms_bench.report.paper.judge import together
 from dms_bench.report.paper.measured import Measured, distilled, select
 from dms_bench.spec.published import Selector
 from tests.unit.report.paper_store import ROWS, compared, days, run_suite, small_paper
@@ -195,3 +196,11 @@ def test_the_profile_is_full_where_it_was_run():
 def test_distillation_is_read_from_the_recipe(store, make_trial, make_suite, filled):
     assert not distilled(lines(filled())["dms"].measured)
     assert distilled(Measured(())) is False
+
+
+def test_what_is_missing_or_fails_weighs_more_than_what_is_undecided():
+    assert together(["reproduced", "undecided", "not reproduced"]) == "not reproduced"
+    assert together(["undecided", "missing", "not reproduced"]) == "missing"
+    assert together(["reproduced", "undecided"]) == "undecided"
+    assert together(["reproduced", "reproduced"]) == "reproduced"
+    assert together([]) == "undecided"
