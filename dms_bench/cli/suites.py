@@ -59,8 +59,8 @@ def plan(suite: SuiteFile, profile: Profile = None, smoke: Smoke = False) -> Non
         )
         name = trial.hash or f"{trial.count} samples"
         identity = (trial.experiment, trial.method, trial.budget, trial.pipeline, str(trial.seed), name)
-        days = ", ".join(f"{stage.stage} {stage.gpu_days:.3g}" for stage in trial.stages)
-        table.add_row(*identity, stages, f"{trial.training_macs:.2e}", *([days] if loaded.resources.gpus else []))
+        estimates = ", ".join(f"{stage.stage} {stage.gpu_days:.3g}" for stage in trial.stages)
+        table.add_row(*identity, stages, f"{trial.training_macs:.2e}", *([estimates] if loaded.resources.gpus else []))
     write(table, None)
     trials = sum(trial.count for trial in planned)
     typer.echo(

@@ -45,6 +45,12 @@ def test_the_published_setting_has_differences_and_tolerances(filled):
     assert found["quoted"].measured is None
 
 
+def test_a_figure_below_its_tolerance_is_outside_too(filled):
+    found = lines(filled({**CLEAR, "uniform": {0: 68.0, 1: 69.0}}, profile="full"))
+    assert found["uniform"].difference == pytest.approx(-1.5)
+    assert found["uniform"].within is False
+
+
 def test_a_proxy_is_never_compared_with_published_figures(filled):
     for line in filled().lines:
         assert line.difference is None
