@@ -15,7 +15,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: help install quickstart test test-slow lint format ui lock clean
+PAPER_SUITES := $(sort $(wildcard benchmarks/paper/table*.yaml))
+
+.PHONY: help install quickstart paper-proxy test test-slow lint format ui lock clean
 
 help: ## List what there is
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "make %-12s %s\n", $$1, $$2 }'
@@ -35,6 +37,13 @@ $(INSTALLED): requirements.lock pyproject.toml
 quickstart: install ## Search, retrain and compare on images, then show the leaderboard (about 6 minutes on 2 cores)
 	$(BIN)/dms-bench run benchmarks/quick.yaml
 	$(BIN)/dms-bench leaderboard --suite quick
+
+paper-proxy: install ## Run the small versions of the paper's tables (an hour or two on 2 cores, resumable), then show them beside the paper's
+	@start=$$SECONDS; for suite in $(PAPER_SUITES); do \
+	  begun=$$SECONDS; $(BIN)/dms-bench run $$suite || failed=$$?; \
+	  echo "$$suite: $$(( SECONDS - begun )) s, $$(( SECONDS - start )) s in all"; \
+	done; \
+	$(BIN)/dms-bench table --all; exit $${failed:-0}
 
 test: install ## Run the tests that take seconds
 	$(BIN)/python -m pytest -m "not slow"

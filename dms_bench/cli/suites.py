@@ -42,26 +42,35 @@ def plan(suite: SuiteFile, profile: Profile = None, smoke: Smoke = False) -> Non
     from rich import box
     from rich.table import Table
 
-    from dms_bench.runtime.plan import plan, total_macs
+    from dms_bench.runtime.plan import plan, total_days, total_macs
     from dms_bench.spec import load_suite
 
-    planned = plan(load_suite(suite, profile=profile, smoke=smoke))
+    loaded = load_suite(suite, profile=profile, smoke=smoke)
+    planned = plan(loaded)
     table = Table(box=box.SIMPLE_HEAD)
     for heading in ("experiment", "method", "budget", "pipeline", "seed", "hash", "stages (epochs x MACs x samples)"):
         table.add_column(heading, no_wrap=heading != "stages (epochs x MACs x samples)")
     table.add_column("training MACs", justify="right")
+    if loaded.resources.gpus:
+        table.add_column("A100 days", justify="right")
     for trial in planned:
         stages = ", ".join(
             f"{stage.stage} {stage.epochs} x {stage.macs:.3g} x {stage.samples}" for stage in trial.stages
         )
         name = trial.hash or f"{trial.count} samples"
         identity = (trial.experiment, trial.method, trial.budget, trial.pipeline, str(trial.seed), name)
-        table.add_row(*identity, stages, f"{trial.training_macs:.2e}")
+        estimates = ", ".join(f"{stage.stage} {stage.gpu_days:.3g}" for stage in trial.stages)
+        table.add_row(*identity, stages, f"{trial.training_macs:.2e}", *([estimates] if loaded.resources.gpus else []))
     write(table, None)
     trials = sum(trial.count for trial in planned)
     typer.echo(
         f"{trials} trials, about {total_macs(planned):.2e} MACs of training (3 x forward MACs x samples x epochs)"
     )
+    if loaded.resources.gpus:
+        days = total_days(planned)
+        stages = ", ".join(f"{stage} {value:.3g}" for stage, value in days.items())
+        basis = "from the paper's 2.5 for 100 epochs of EfficientNet-B0"
+        typer.echo(f"about {sum(days.values()):.3g} A100 days ({stages}), {basis}")
 
 
 def run(

@@ -18,20 +18,39 @@ def render_html(rows: Sequence[Row], title: str = "Leaderboard") -> str:
     found = blocks(rows)
     suites = ", ".join(sorted({row.suite for row in rows}))
     trials = sum(row.n for row in rows)
-    body = [
-        f"<h1>{escape(title)}</h1>",
-        f'<p class="lead">Suite {escape(suites)}: {trials} finished trials in {len(found)} comparisons</p>',
+    lead = f"Suite {suites}: {trials} finished trials in {len(found)} comparisons"
+    return page(title, lead, [*board_sections(rows), environment_section(rows)])
+
+
+def board_sections(rows: Sequence[Row]) -> list[str]:
+    """Return a leaderboard as sections of a page: plots, a table for each comparison, notes."""
+    found = blocks(rows)
+    return [
         _plots(found, rows),
         *[f"<section><h2>{escape(block.title)}</h2>{_table(block)}</section>" for block in found],
         f"<section><h2>How to read it</h2>{_notes(rows)}</section>",
-        f"<section><h2>Where it was made</h2>{_environment(rows)}</section>",
     ]
+
+
+def environment_section(rows: Sequence[Row]) -> str:
+    """Return where rows were made, as a section of a page."""
+    return f"<section><h2>Where it was made</h2>{_environment(rows)}</section>"
+
+
+def page(title: str, lead: str, sections: Sequence[str]) -> str:
+    """Return a page that needs no other file.
+
+    Args:
+        title: heading, plain text.
+        lead: the line below it, plain text.
+        sections: HTML.
+    """
     head = f'<meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>{escape(title)}</title>'
     style = files("dms_bench.report").joinpath("page.css").read_text(encoding="utf-8")
-    page = "\n".join(body)
+    body = "\n".join([f"<h1>{escape(title)}</h1>", f'<p class="lead">{escape(lead)}</p>', *sections])
     return (
         f'<!DOCTYPE html>\n<html lang="en"><head>{head}<style>{style}</style></head>\n'
-        f"<body><main>\n{page}\n</main></body></html>\n"
+        f"<body><main>\n{body}\n</main></body></html>\n"
     )
 
 

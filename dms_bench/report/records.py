@@ -7,8 +7,9 @@ from collections.abc import Iterable
 from dms_bench.errors import UserError, nearest
 from dms_bench.tracking import names, redact
 from dms_bench.tracking.reading import Record, read_trials, suite_names
+from dms_bench.tracking.store import resolve_uri, sqlite_path
 
-__all__ = ["Record", "read_records", "unique"]
+__all__ = ["Record", "read_records", "read_suites", "suites_in", "unique"]
 
 
 def read_records(uri: str, suite: str | None = None) -> list[Record]:
@@ -26,6 +27,26 @@ def read_records(uri: str, suite: str | None = None) -> list[Record]:
     if not records:
         raise UserError(f"{where}: {f'suite {suite!r} has' if suite else 'there are'} no trials yet")
     return unique(records)
+
+
+def read_suites(uri: str, suites: Iterable[str]) -> list[Record]:
+    """Return the trials of some suites, one record per trial.
+
+    Raises:
+        UserError: no such store.
+    """
+    wanted = sorted(suites)
+    return unique(read_trials(uri, wanted)) if wanted else []
+
+
+def suites_in(uri: str) -> list[str]:
+    """Return the names of all suites in a store, none where nothing has been run yet.
+
+    Raises:
+        UserError: the store does not answer.
+    """
+    path = sqlite_path(resolve_uri(uri))
+    return [] if path is not None and not path.exists() else suite_names(uri)
 
 
 def unique(records: Iterable[Record]) -> list[Record]:

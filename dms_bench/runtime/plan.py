@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from dms_bench.errors import UserError
+from dms_bench.runtime.gpu_days import gpu_days
 from dms_bench.spec import Experiment, Range, Suite, Trial, grid_points, resolve, resolve_sample, sample_space
 from dms_bench.spec.budget import Constraint, LatencyBudget, constraints_of, format_amount
 
@@ -41,6 +42,13 @@ class StageEstimate:
     epochs: int
     #: Trials with the same key share the stage: it is trained once for all of them.
     shared: str | None = None
+    #: Elements that the layers write for one sample.
+    activations: float = 0.0
+
+    @property
+    def gpu_days(self) -> float:
+        """Estimated time of the whole stage on an A100, by the paper's own figure (`gpu_days`)."""
+        return gpu_days(self.activations * self.samples * self.epochs)
 
     @property
     def training_macs(self) -> float:
@@ -95,6 +103,21 @@ def total_macs(planned: list[PlannedTrial]) -> float:
             else:
                 shared[stage.shared] = stage.training_macs
     return total + sum(shared.values())
+
+
+def total_days(planned: list[PlannedTrial]) -> dict[str, float]:
+    """Return the estimated A100 days of each stage of all trials, with every shared stage counted once."""
+    total: dict[str, float] = {}
+    shared: dict[str, StageEstimate] = {}
+    for trial in planned:
+        for stage in trial.stages:
+            if stage.shared is not None:
+                shared[stage.shared] = stage
+            else:
+                total[stage.stage] = total.get(stage.stage, 0.0) + trial.count * stage.gpu_days
+    for stage in shared.values():
+        total[stage.stage] = total.get(stage.stage, 0.0) + stage.gpu_days
+    return total
 
 
 def _first_sample(experiment: Experiment) -> dict[str, Any]:
@@ -154,7 +177,15 @@ class _Estimator:
             ("retrain", trial.retrain, whole * share, None),
         )
         return tuple(
-            StageEstimate(stage, macs, recipe.samples_per_epoch(samples), recipe.epochs, shared)
+            StageEstimate(
+                stage,
+                macs,
+                recipe.samples_per_epoch(samples),
+                recipe.epochs,
+                shared,
+                # Of a narrower network MACs fall with the square of the widths, activations with the widths.
+                network.activations * (macs / whole) ** 0.5,
+            )
             for stage, recipe, macs, shared in stages
             if recipe is not None
         )

@@ -28,6 +28,8 @@ class Count:
     macs: int
     params: int
     counter: str = COUNTER
+    #: Elements that convolutions and linear layers write: what bounds the speed of narrow networks on a GPU.
+    activations: int = 0
 
 
 def count(model: nn.Module, example: Tensor) -> Count:
@@ -39,6 +41,9 @@ def count(model: nn.Module, example: Tensor) -> Count:
     """
     example = example.to(next(model.parameters()).device)
     # The counter follows modules by gradient hooks, which fail on parameters that are handed to a module.
+    written = _Written()
+    layers = [module for module in model.modules() if isinstance(module, nn.modules.conv._ConvNd | nn.Linear)]
+    handles = [layer.register_forward_hook(written) for layer in layers]
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     try:
         for parameter in trained:
@@ -48,5 +53,18 @@ def count(model: nn.Module, example: Tensor) -> Count:
     finally:
         for parameter in trained:
             parameter.requires_grad_(True)
+        for handle in handles:
+            handle.remove()
     macs = counter.get_total_flops() / 2 / len(example)
-    return Count(round(macs), sum(parameter.numel() for parameter in model.parameters()))
+    params = sum(parameter.numel() for parameter in model.parameters())
+    return Count(round(macs), params, activations=round(written.elements / len(example)))
+
+
+class _Written:
+    """A forward hook that adds up the elements of what layers return."""
+
+    def __init__(self) -> None:
+        self.elements = 0
+
+    def __call__(self, module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        self.elements += output.numel()

@@ -99,7 +99,7 @@ def micro_batch(recipe: ClassificationRecipe, shard: Shard) -> int:
 
 
 def steps_per_epoch(samples: int, recipe: ClassificationRecipe) -> int:
-    """Return the full batches in an epoch. Raises UserError when there is none."""
+    """Return the full batches in an epoch, or as many as the recipe wants. Raises UserError when there is none."""
     if samples < recipe.batch_size:
         raise UserError(f"batch_size {recipe.batch_size} is more than the {samples} training images")
-    return samples // recipe.batch_size
+    return recipe.samples_per_epoch(samples) // recipe.batch_size

@@ -92,6 +92,8 @@ class TimmData(Spec):
     val_fraction: OpenShare = 0.1
     #: Seed of what is held out.
     seed: Annotated[int, Field(ge=0)] = 0
+    #: Images of `splits.train`, where a suite is planned on a machine that does not have them; checked where they are.
+    train_images: WholeCount | None = None
     #: File that maps folder names to class numbers.
     class_map: str | None = None
     download: bool = False
@@ -127,6 +129,8 @@ Data = Annotated[
 class ClassificationRecipe(Recipe):
     """One training stage. `batch_size` is the number of images per optimiser step, over all workers."""
 
+    #: Optimiser steps of an epoch, where it is to end before all images were seen; for searches of some hundred steps.
+    epoch_steps: Annotated[int, Field(ge=1)] | None = None
     #: Optimiser: any name that timm knows (sgd, adamw, rmsproptf, lamb, ...).
     opt: str = "sgd"
     lr: Annotated[float, Field(gt=0)]
@@ -189,6 +193,10 @@ class ClassificationRecipe(Recipe):
         if self.warmup_epochs >= self.epochs:
             raise ValueError(f"warmup_epochs {self.warmup_epochs:g} must be less than epochs {self.epochs}")
         return self
+
+    def samples_per_epoch(self, available: int) -> int:
+        """Return how many of the training images an epoch takes."""
+        return available if self.epoch_steps is None else min(available, self.epoch_steps * self.batch_size)
 
     @property
     def mixes(self) -> bool:

@@ -63,6 +63,11 @@ class TimmSource:
         for split, dataset in zip(splits, sources, strict=True):
             if not isinstance(dataset, View):
                 continue  # streams are not read ahead
+            given = self.data.train_images
+            if split == "train" and given is not None and len(dataset.dataset) != given:
+                raise UserError(
+                    f"data {self.data.label()!r}: train has {len(dataset.dataset)} images, not train_images: {given}"
+                )
             image, _ = dataset[0]
             bands = len(image.getbands())
             if bands != self.channels:
@@ -83,8 +88,15 @@ class TimmSource:
             raise UserError("recipe: shift is for the embedded sets; timm's images are cropped at random ('scale')")
 
     def train_samples(self) -> int:
-        """Return the number of training images."""
-        return len(self.open("train"))
+        """Return the number of training images; where the suite gives it, the data need not be there."""
+        data = self.data
+        if data.train_images is None:
+            return len(self.open("train"))
+        return data.train_images - (self._held(data.train_images) if data.splits.val is None else 0)
+
+    def _held(self, images: int) -> int:
+        """Return how many of the images are held out for selection."""
+        return max(1, round(images * self.data.val_fraction))
 
     def train(
         self, model: nn.Module, recipe: ClassificationRecipe, shard: Shard, device: torch.device, seed: int
@@ -139,7 +151,7 @@ class TimmSource:
         if names.val is not None or split == "test":
             return View(dataset, range(len(dataset)))
         order = np.random.default_rng(self.data.seed).permutation(len(dataset))
-        held = max(1, round(len(dataset) * self.data.val_fraction))
+        held = self._held(len(dataset))
         if held >= len(dataset):
             raise UserError(f"data {self.data.label()!r}: val_fraction leaves nothing of {len(dataset)} images")
         return View(dataset, np.sort(order[:held] if split == "val" else order[held:]))

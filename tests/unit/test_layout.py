@@ -22,7 +22,7 @@ ALLOWED = {
     ),
     "methods": ("errors scaling spec tasks.py", "torch numpy pydantic scipy sklearn"),
     "tracking": ("errors spec", "mlflow pydantic torch"),
-    "report": ("errors tracking", "matplotlib rich scipy"),
+    "report": ("errors spec tracking", "matplotlib rich scipy"),
     "runtime": (
         "errors scaling spec tasks.py methods tracking report",
         "torch ray optuna pydantic rich safetensors onnxruntime",

@@ -5,7 +5,9 @@ import torch
 from torch import nn
 
 from dms_bench.errors import UserError
-from dms_bench.runtime.plan import plan, total_macs
+from dms_bench.runtime.gpu_days import gpu_days
+from dms_bench.runtime.plan import plan, total_days, total_macs
+from dms_bench.scaling import count
 from dms_bench.spec import parse_suite, plugins
 from dms_bench.spec.recipe import Recipe
 from dms_bench.spec.task import TaskSpec
@@ -142,3 +144,40 @@ def test_a_network_that_the_method_brings_is_planned_at_its_own_size(planned):
     own = 0.4 * MACS
     assert stages(trial) == pytest.approx({"pretrain": 3 * own * SAMPLES * 5, "retrain": 3 * own * SAMPLES * 10})
     assert (trial.method, trial.budget) == ("designed linear out=4", "macs 30%")
+
+
+def test_days_follow_activations(planned):
+    """The linear layer writes 10 numbers for a sample; widths, and so activations, fall with the root of the MACs."""
+    (trial,) = planned()
+    unit = 2.5 / (6_748_036 * 1_281_167 * 100)
+    assert {stage.stage: stage.gpu_days for stage in trial.stages} == pytest.approx(
+        {"search": unit * 10 * SAMPLES * 2, "retrain": unit * 10 * 0.3**0.5 * SAMPLES * 10}, rel=1e-9, abs=0
+    )
+
+
+def test_days_of_shared_stages_are_counted_once(planned):
+    trials = planned(
+        pipeline="DMSp", pretrain={"epochs": 100}, sweep={"grid": {"method": ["dms", "random"], "seed": [0, 1]}}
+    )
+    one = next(stage for stage in trials[0].stages if stage.stage == "pretrain").gpu_days
+    assert total_days(trials)["pretrain"] == pytest.approx(2 * one, rel=1e-9, abs=0)
+
+
+#: What the paper's table 4 prints for a search of 30 epochs, in days.
+SEARCHES = [("efficientnet_b4", 224, 3.2), ("efficientnet_b7", 256, 5.8), ("efficientnet_b7", 288, 7.0)]
+
+
+@pytest.mark.parametrize(("model", "size", "printed"), SEARCHES)
+def test_the_paper_s_own_costs_within_a_factor_of_two(model, size, printed):
+    import timm
+
+    found = count(timm.create_model(model), torch.zeros(1, 3, size, size))
+    days = gpu_days(found.activations * 1_281_167 * 30)
+    assert printed / 2 < days < 2 * printed
+
+
+def test_the_figure_that_days_rest_on_is_met():
+    import timm
+
+    found = count(timm.create_model("efficientnet_b0"), torch.zeros(2, 3, 224, 224))
+    assert gpu_days(found.activations * 1_281_167 * 100) == pytest.approx(2.5)

@@ -133,3 +133,14 @@ def test_what_is_missing_is_said_in_one_line(folder: Path, data: dict[str, Any],
 def test_options_of_the_embedded_sets_are_refused(folder: Path) -> None:
     with pytest.raises(UserError, match="shift"):
         source(folder).check_recipe(recipe(shift=2))
+
+
+def test_a_given_number_of_images_needs_no_data_and_is_checked_where_they_are(folder: Path) -> None:
+    elsewhere = source(folder, root="nowhere", train_images=1000)
+    assert elsewhere.train_samples() == 800  # a fifth is held out
+    assert source(folder, root="nowhere", train_images=1000, splits={"val": "v"}).train_samples() == 1000
+    right = source(folder, train_images=40)
+    right.check()
+    assert right.train_samples() == len(right.open("train"))
+    with pytest.raises(UserError, match=r"train has 40 images, not train_images: 41"):
+        source(folder, train_images=41).check()

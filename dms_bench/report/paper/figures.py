@@ -1,0 +1,75 @@
+"""The paper's figures, drawn from its published points and our trials."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from dms_bench.errors import UserError
+from dms_bench.report.paper.compare import Comparison
+from dms_bench.report.paper.scatter import draw_scatter
+from dms_bench.report.paper.widths import draw_widths, read_network
+from dms_bench.spec.published import Figure, Published, WidthsFigure
+
+_FORMATS = ("png", "svg")
+
+
+def draw(figure: Figure, comparisons: Sequence[Comparison], uri: str) -> Any:
+    """Return a figure (matplotlib's).
+
+    Args:
+        figure: what to draw.
+        comparisons: the tables that it draws.
+        uri: tracking URI, where architectures are read from.
+
+    Raises:
+        UserError: it draws networks of ours, and they have not been trained.
+    """
+    if not isinstance(figure, WidthsFigure):
+        return draw_scatter(comparisons, f"Figure {figure.number}: {figure.title}")
+    (comparison,) = comparisons
+    networks = []
+    for name in (figure.searched, figure.designed):
+        row = comparison.table.row(name)
+        records = next(
+            (line.measured.records for line in comparison.lines if line.row.id == name and line.measured), ()
+        )
+        if not records:
+            raise UserError(f"figure {figure.number} needs a finished trial of {row.name}; run: {comparison.command}")
+        record = min(records, key=lambda found: found.seed)
+        task = "" if comparison.profile == "full" else f", proxy on {comparison.task}"
+        networks.append(read_network(uri, record, f"{row.name}{task}, seed {record.seed}"))
+    searched, designed = networks
+    return draw_widths(searched, designed, f"Figure {figure.number}: {figure.title}")
+
+
+def drawable(published: Published, comparisons: Sequence[Comparison], uri: str) -> list[tuple[str, Any]]:
+    """Return the figures that can be drawn from some tables, with their captions."""
+    known = {comparison.table.number: comparison for comparison in comparisons}
+    found = []
+    for figure in published.figures:
+        numbers = [figure.table] if isinstance(figure, WidthsFigure) else figure.tables
+        if not all(number in known for number in numbers):
+            continue
+        try:
+            drawn = draw(figure, [known[number] for number in numbers], uri)
+        except UserError:  # its trials have not finished; the tables say so
+            continue
+        found.append((f"Figure {figure.number}: {figure.title}", drawn))
+    return found
+
+
+def save(figure: Any, path: Path) -> list[Path]:
+    """Write a figure as PNG and SVG, named `path` and the suffix.
+
+    Raises:
+        UserError: a file cannot be written.
+    """
+    found = [path.with_name(f"{path.name}.{suffix}") for suffix in _FORMATS]
+    for file in found:
+        try:
+            figure.savefig(file, metadata={"Date": None} if file.suffix == ".svg" else None)
+        except OSError as error:
+            raise UserError(f"{file}: {error.strerror or error}") from None
+    return found

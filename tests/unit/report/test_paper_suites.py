@@ -1,0 +1,56 @@
+"""Every row that our trials are to answer selects trials of its suite, in both profiles, one for each seed."""
+
+from pathlib import Path
+
+import pytest
+
+from dms_bench.report.paper.measured import select
+from dms_bench.report.records import Record
+from dms_bench.spec import load_suite, profile_names, resolve
+from dms_bench.spec.published import load_published
+from dms_bench.tracking import names
+from dms_bench.tracking.content import flat_params, trial_tags
+
+PAPER = Path(__file__).parents[3] / "benchmarks" / "paper"
+TABLES = {table.number: table for table in load_published(PAPER / "published.yaml").tables}
+ANSWERED = [number for number, table in TABLES.items() if any(row.ours for row in table.rows)]
+
+
+def records(path, profile):
+    return [
+        Record(
+            trial.hash, trial.name, path.stem, 0, "", {**trial_tags(trial), names.STATUS: names.FINISHED},
+            flat_params(trial),
+        )
+        for trial in resolve(load_suite(path, profile=profile))
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("profile", [None, "full"])
+@pytest.mark.parametrize("number", ANSWERED)
+def test_rows_select_trials(number, profile):
+    table = TABLES[number]
+    path = PAPER / f"{table.suite}.yaml"
+    trials = records(path, profile)
+    for row in table.rows:
+        if row.ours is not None:
+            seeds = {record.seed for record in select(trials, row.ours, row.id).records}
+            assert len(seeds) >= 3, row.id
+
+
+@pytest.mark.parametrize("path", sorted(PAPER.glob("table*.yaml")), ids=lambda path: path.stem)
+def test_a_table_has_a_proxy_and_the_published_setting(path):
+    assert load_suite(path).name == path.stem
+    assert profile_names(path) == ("full",)
+    assert load_suite(path, profile="full").resources.gpus >= 1
+
+
+def test_every_trial_of_a_suite_is_shown_in_its_table():
+    """What no row shows was run for nothing."""
+    for number in ANSWERED:
+        suite = TABLES[number].suite
+        rows = [row for table in TABLES.values() if table.suite == suite for row in table.rows if row.ours]
+        for profile in (None, "full"):
+            trials = records(PAPER / f"{suite}.yaml", profile)
+            shown = {record.hash for row in rows for record in select(trials, row.ours, row.id).records}
+            assert {record.name for record in trials if record.hash not in shown} == set(), suite
