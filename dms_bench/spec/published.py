@@ -88,6 +88,8 @@ class PublishedRow(Figures):
     #: Not in the paper: a stronger result that was left out of it or came later; or a control that we add.
     later: bool = False
     control: bool = False
+    #: A control that the proxy does not have.
+    full_only: bool = False
     #: Name of one of the document's tolerances.
     tolerance: str | None = None
     ours: Selector | None = None
@@ -98,6 +100,8 @@ class PublishedRow(Figures):
             raise ValueError(f"row {self.id!r} is not the paper's: give its 'source'")
         if self.control and self.ours is None:
             raise ValueError(f"row {self.id!r} is a control of ours: give 'ours'")
+        if self.full_only and not self.control:
+            raise ValueError(f"row {self.id!r} is the paper's: 'full_only' is for controls")
         return self
 
 
@@ -106,6 +110,8 @@ class Measure(Spec):
 
     field: str
     metric: str
+    #: What the proxy's trials call what they measure instead, where that has another name.
+    proxy_metric: str | None = None
     higher_is_better: bool = True
 
     @model_validator(mode="after")
@@ -202,6 +208,15 @@ class PublishedTable(Spec):
                 if name not in ours:
                     raise ValueError(f"a rule judges the row {name!r}, which has no trials of ours ('ours')")
         return self
+
+    def in_proxy(self) -> Self:
+        """Return the table as the proxy answers it: by its own measures, without rows that it does not run."""
+        measures = [
+            measure.model_copy(update={"metric": measure.proxy_metric}) if measure.proxy_metric else measure
+            for measure in self.measures
+        ]
+        rows = [row for row in self.rows if not row.full_only]
+        return self.model_copy(update={"measures": measures, "rows": rows})
 
     def row(self, name: str) -> PublishedRow:
         """Return a row by its id."""

@@ -78,6 +78,8 @@ def ours(line: Line) -> str:
         failed, unfinished = line.measured.failed, line.measured.unfinished
         return f"{failed} failed" if failed else f"{unfinished} unfinished" if unfinished else "missing"
     mean, half, _ = line.ours
+    if mean is None:
+        return "not measured"
     return f"{mean:.2f}" if half is None else f"{mean:.2f} ± {half:.2f}"
 
 

@@ -52,7 +52,7 @@ class Line:
     @property
     def missing(self) -> bool:
         """Whether we run this row, and have no finished trial of it."""
-        return self.measured is not None and self.ours.n == 0
+        return self.measured is not None and not self.measured.records
 
     @property
     def difference(self) -> float | None:
@@ -133,6 +133,7 @@ def compare(
     suite = suite_of(table, profile)
     ours = [record for record in records if record.suite == suite]
     where = f"table {table.number}, "
+    table = table.in_proxy() if profile == "proxy" else table
     rows = {row.id: select(ours, row.ours, where + row.id) if row.ours is not None else None for row in table.rows}
     tolerances = published.tolerances
     lines = tuple(

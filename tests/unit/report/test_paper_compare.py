@@ -210,3 +210,21 @@ def test_what_is_missing_or_fails_weighs_more_than_what_is_undecided():
     assert together(["reproduced", "undecided"]) == "undecided"
     assert together(["reproduced", "reproduced"]) == "reproduced"
     assert together([]) == "undecided"
+
+
+def test_a_proxy_has_its_own_measure_and_not_the_full_only_rows(filled):
+    rows = [*ROWS, {"id": "big", "name": "big", "control": True, "full_only": True, "ours": ROWS[0]["ours"]}]
+    paper = small_paper(rows, proxy_metric="loss")
+    proxy = filled(paper=paper)
+    assert "big" not in lines(proxy)
+    assert lines(proxy)["dms"].ours.mean == pytest.approx(1 - 0.751)
+    full = filled(paper=paper, profile="full")
+    assert lines(full)["big"].ours.mean == pytest.approx(75.1)
+
+
+def test_a_measure_that_trials_lack_is_not_called_missing(filled):
+    from dms_bench.report.paper.cells import ours
+
+    comparison = filled(paper=small_paper(proxy_metric="other"))
+    assert comparison.missing == []
+    assert ours(lines(comparison)["dms"]) == "not measured"

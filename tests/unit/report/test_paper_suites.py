@@ -33,16 +33,16 @@ def test_rows_select_trials(number, profile):
     path = PAPER / f"{table.suite}.yaml"
     trials = records(path, profile)
     for row in table.rows:
-        if row.ours is not None:
+        if row.ours is not None and not (row.full_only and profile is None):
             seeds = {record.seed for record in select(trials, row.ours, row.id).records}
-            assert len(seeds) >= 3, row.id
+            assert len(seeds) >= (1 if path.stem == "table10" and profile else 3), row.id  # Llama-7B: one seed
 
 
 @pytest.mark.parametrize("path", sorted(PAPER.glob("table*.yaml")), ids=lambda path: path.stem)
 def test_a_table_has_a_proxy_and_the_published_setting(path):
     assert load_suite(path).name == path.stem
     assert profile_names(path) == ("full",)
-    assert load_suite(path, profile="full").resources.gpus >= 1
+    assert all(trial.resources.gpus >= 1 for trial in resolve(load_suite(path, profile="full")))
 
 
 def test_every_trial_of_a_suite_is_shown_in_its_table():
