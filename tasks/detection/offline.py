@@ -7,6 +7,7 @@ settings file when it is first imported, so `set_up` comes before every import o
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 from collections.abc import Iterator
@@ -41,6 +42,9 @@ def set_up() -> None:
     os.environ.setdefault("YOLO_CONFIG_DIR", str(folder))
     if os.environ["YOLO_CONFIG_DIR"] == str(folder):
         _prepare(folder / "Ultralytics")
+    from ultralytics.utils import LOGGER
+
+    LOGGER.setLevel(logging.ERROR)  # also where somebody else imported it first, without YOLO_VERBOSE
 
 
 @contextmanager
