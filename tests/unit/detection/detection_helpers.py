@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ from dms_bench.scaling import SearchSpace, cut, find_space
 from dms_bench.spec.supernet import SupernetSpec
 from tasks.detection.spec import DetectionRecipe, DetectionTask
 from tasks.detection.task import Detection
+from tests.unit.classification import classification_helpers
 
 CPU = torch.device("cpu")
 #: YOLOv8 with eight channels and up, and two bottlenecks in its longer stages.
@@ -29,31 +29,12 @@ def recipe(epochs: int = 2, **options: Any) -> DetectionRecipe:
     return DetectionRecipe.model_validate({"epochs": epochs, **FAST, **options})
 
 
-class MemoryLoop:
-    """The runtime's side of a stage, kept in memory; states go through a weights-only file, as checkpoints do."""
-
-    device = CPU
-    rank, world_size = 0, 1
+class MemoryLoop(classification_helpers.MemoryLoop):
+    """The same, with a folder, which Ultralytics' trainer writes to."""
 
     def __init__(self, folder: Path, state: dict[str, Any] | None = None, stop: int = 0) -> None:
-        self.folder, self.state, self.stop = folder, state, stop
-        self.epochs: list[tuple[int, dict[str, float]]] = []
-        self.ticks = 0
-
-    def resume(self) -> dict[str, Any] | None:
-        return self.state
-
-    def epoch_done(self, epoch: int, metrics: dict[str, float], state: dict[str, Any]) -> None:
-        file = io.BytesIO()
-        torch.save(state, file)
-        file.seek(0)
-        self.state = torch.load(file, weights_only=True)
-        self.epochs.append((epoch, metrics))
-        if epoch == self.stop:
-            raise KeyboardInterrupt
-
-    def tick(self) -> None:
-        self.ticks += 1
+        super().__init__(state, stop=stop)
+        self.folder = folder
 
 
 def random_mask(space: SearchSpace, seed: int = 0, least: float = 0.3, most: float = 0.7) -> torch.Tensor:
