@@ -1,0 +1,38 @@
+"""Every method, end to end: the smoke variant of the baselines suite, and the board that it fills."""
+
+import csv
+import io
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from dms_bench.spec import load_suite, resolve
+
+SUITE = Path(__file__).parents[2] / "benchmarks" / "baselines.yaml"
+
+
+@pytest.mark.timeout(1500)
+def test_every_method_runs_and_is_compared(tmp_path):
+    def dms_bench(*arguments):
+        command = [sys.executable, "-m", "dms_bench", *arguments]
+        environment = os.environ | {"OMP_NUM_THREADS": "1"}
+        return subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=1400)
+
+    done = dms_bench("run", str(SUITE), "--smoke")
+    assert done.returncode == 0, done.stdout + done.stderr
+    board = dms_bench("leaderboard", "--suite", "baselines-smoke", "--format", "csv")
+    rows = list(csv.DictReader(io.StringIO(board.stdout)))
+    trials = resolve(load_suite(SUITE, smoke=True))
+    assert sorted((row["experiment"], row["method"]) for row in rows) == sorted(
+        (trial.experiment, trial.method.label()) for trial in trials
+    )
+    for row in rows:
+        assert (row["n"], row["failed"], row["unfinished"]) == ("1", "0", "0"), row
+        # All cut networks meet the budget; one that a person designed need not.
+        assert row["budget_missed"] == "0" or row["kind"] == "designed", row
+        # What is paired with what: everything with random and with DMS, but these and the supernet.
+        assert (row["delta_random"] == "") == (row["kind"] in ("random", "supernet")), row
+        assert (row["delta_dms"] == "") == (row["kind"] in ("dms", "supernet")), row
