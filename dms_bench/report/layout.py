@@ -155,12 +155,13 @@ def _columns(rows: Sequence[Row]) -> list[_Column]:
 
 def _lines(rows: Sequence[Row], columns: Sequence[_Column]) -> list[Line]:
     """Return the lines of one budget."""
-    means = [row.mean for row in rows if row.mean is not None and row.mean == row.mean]
+    met = [row for row in rows if not row.budget_missed]  # who spends more than the others is not the best of them
+    means = [row.mean for row in met if row.mean is not None and row.mean == row.mean]
     best = (max if rows[0].higher_is_better else min)(means) if len(means) > 1 else None
     return [
         Line(
             ("" if index else row.budget, *(column.cell(row) for column in columns)),
-            best=row.mean == best and best is not None,
+            best=row.mean == best and best is not None and not row.budget_missed,
             opens=index == 0,
             row=row,
         )

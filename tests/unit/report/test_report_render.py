@@ -74,6 +74,15 @@ def test_notes_are_only_about_what_is_there(board: list[Row]) -> None:
         assert note not in text
 
 
+def test_who_misses_the_budget_is_not_the_best(board: list[Row]) -> None:
+    def best(rows: list[Row]) -> list[str]:
+        return [line.row.method for block in blocks(rows) for line in block.lines if line.best]
+
+    assert best(board) == ["dms", "dms"]
+    missing = [replace(row, budget_missed=1) if row.kind == "dms" else row for row in board]
+    assert best(missing) == []  # uniform misses one, too: a single row is the best of nothing
+
+
 def test_markdown_is_a_table_with_the_best_in_bold(board: list[Row]) -> None:
     text = render(board, "markdown")
     rows = [line for line in text.splitlines() if line.startswith("|")]
