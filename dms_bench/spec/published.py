@@ -27,6 +27,9 @@ class Selector(Spec):
     method: str
     #: Dotted field of the trial -> its value.
     where: dict[str, str | bool | float] = Field(default_factory=dict)
+    #: `test`: the final network on the test split. `search`: the network as the search left it, under its own masks
+    #: and before the cut to the budget, on the validation split.
+    measured_at: Literal["test", "search"] = "test"
 
 
 class Figures(Spec):

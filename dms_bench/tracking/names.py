@@ -48,6 +48,11 @@ def validated(name: str) -> str:
     return f"val/{name}"
 
 
+def searched(name: str) -> str:
+    """Name of a measure of the network that a search left, under its masks, on the validation split."""
+    return f"search/val_{name}"
+
+
 def target(constraint: str) -> str:
     """Name of the absolute target of `macs`, `params` or `latency` (milliseconds)."""
     return f"target_{constraint}"

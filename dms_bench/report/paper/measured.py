@@ -6,6 +6,7 @@ import json
 import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import Literal
 
 from dms_bench.errors import UserError
 from dms_bench.report.records import Record
@@ -25,6 +26,8 @@ class Measured:
     records: tuple[Record, ...]
     failed: int = 0
     unfinished: int = 0
+    #: Whether the final network is measured, or the one that the search left.
+    measured_at: Literal["test", "search"] = "test"
 
     def by_seed(self, value: Callable[[Record], float | None]) -> dict[int, float]:
         """Return a number of every finished trial that has it, by the trial's seed."""
@@ -32,8 +35,9 @@ class Measured:
         return {seed: number for seed, number in found.items() if number is not None and math.isfinite(number)}
 
     def values(self, measure: Measure) -> dict[int, float]:
-        """Return what was measured on the test split, by seed."""
-        return self.by_seed(lambda record: record.metrics.get(names.measured(measure.metric)))
+        """Return what was measured, by seed."""
+        name = names.measured if self.measured_at == "test" else names.searched
+        return self.by_seed(lambda record: record.metrics.get(name(measure.metric)))
 
     def estimate(self, measure: Measure) -> Estimate:
         """Return mean, interval and number of seeds of a measure."""
@@ -91,7 +95,7 @@ def select(records: Iterable[Record], selector: Selector, row: str) -> Measured:
         trials = ", ".join(record.name for record in done if record.seed == twice)
         raise UserError(f"row {row!r} fits several trials of seed {twice} ({trials}): narrow its 'ours.where'")
     statuses = [record.status for record in found]
-    return Measured(tuple(done), statuses.count(names.FAILED), statuses.count(names.RUNNING))
+    return Measured(tuple(done), statuses.count(names.FAILED), statuses.count(names.RUNNING), selector.measured_at)
 
 
 def _fits(record: Record, selector: Selector) -> bool:

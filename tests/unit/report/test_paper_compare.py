@@ -228,3 +228,14 @@ def test_a_measure_that_trials_lack_is_not_called_missing(filled):
     comparison = filled(paper=small_paper(proxy_metric="other"))
     assert comparison.missing == []
     assert ours(lines(comparison)["dms"]) == "not measured"
+
+
+def test_a_row_may_be_measured_as_its_search_left_it(filled):
+    own = {"experiment": "cnn", "method": "dms"}
+    left = {"id": "left", "name": "left", "control": True, "ours": {**own, "measured_at": "search"}}
+    rules = [{"kind": "better", "row": "dms", "than": "left"}]
+    found = filled(paper=small_paper([*ROWS, left], rules), searched={"val_top1": 5.0})
+    assert lines(found)["left"].ours.mean == pytest.approx(5.0)
+    assert lines(found)["dms"].ours.mean == pytest.approx(75.1)
+    assert found.verdicts[0].outcome == "reproduced"
+    assert found.verdicts[0].evidence.startswith("+70.1")
