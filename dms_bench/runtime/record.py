@@ -76,7 +76,7 @@ def describe(
         "sizes": {name: list(sizes) for name, sizes in space.sizes_of(architecture).items()},
         "steps": {group.name: group.step for group in space.groups if group.step > 1},
         "counter": counter,
-        "versions": {name: version(name) for name in ("dms-bench", "torch", "timm")},
+        "versions": {name: version(name) for name in ("dms-bench", "torch", *trial.task.libraries)},
     }
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from dms_bench.tracking.store import redact
 
-_PACKAGES = ("dms-bench", "torch", "torchvision", "timm", "ray", "mlflow")
+_PACKAGES = ("dms-bench", "torch", "torchvision", "timm", "ultralytics", "transformers", "ray", "mlflow")
 _SECRET = re.compile(r"(?i)(token|password|passwd|secret|api[-_]?key|credential)")
 
 

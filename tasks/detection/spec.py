@@ -122,6 +122,7 @@ class DetectionTask(TaskSpec):
     implementation: ClassVar[str] = "tasks.detection.task:Detection"
     recipe_class: ClassVar[type[Recipe]] = DetectionRecipe
     metric: ClassVar[str] = "map50_95"
+    libraries: ClassVar[tuple[str, ...]] = ("ultralytics",)
 
     kind: Literal["detection"] = "detection"
     data: Data

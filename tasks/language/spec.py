@@ -177,6 +177,7 @@ class LanguageTask(TaskSpec):
     """Predict text with any causal language model of transformers; measured as perplexity per token."""
 
     implementation: ClassVar[str] = "tasks.language.task:Language"
+    libraries: ClassVar[tuple[str, ...]] = ("transformers",)
     recipe_class: ClassVar[type[Recipe]] = LanguageRecipe
     metric: ClassVar[str] = "perplexity"
     higher_is_better: ClassVar[bool] = False

@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+from importlib.metadata import version
 
 import pytest
 import torch
@@ -15,6 +16,8 @@ from dms_bench.errors import UserError
 from dms_bench.runtime import record
 from dms_bench.scaling import cut, find_space, plan_surgery
 from dms_bench.spec import Trial
+from tasks.detection.spec import DetectionTask
+from tasks.language.spec import LanguageTask
 
 #: Networks with pruned heads, grouped convolutions, squeeze-excite and removed blocks.
 MODELS = {"resnet18": {"channels": [8, 8, 16, 16]}, "test_efficientnet": {}, "test_vit": {}}
@@ -46,6 +49,14 @@ def _write(folder, model, args):
     record.save_weights(network, folder / record.WEIGHTS)
     with torch.no_grad():
         return example, network.eval()(example)
+
+
+def test_a_record_names_the_library_that_defines_the_network(tmp_path):
+    _write(tmp_path, "resnet18", MODELS["resnet18"])
+    versions = json.loads((tmp_path / record.ARCHITECTURE).read_text())["versions"]
+    assert versions == {name: version(name) for name in ("dms-bench", "torch", "timm")}
+    assert DetectionTask.libraries == ("ultralytics",)
+    assert LanguageTask.libraries == ("transformers",)
 
 
 @pytest.mark.parametrize("model", MODELS)
