@@ -49,12 +49,12 @@ def main() -> None:
         writer = csv.DictWriter(file, rows[0].keys(), lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
-    groups: dict[tuple[str, str], list[dict[str, Any]]] = defaultdict(list)
+    groups: dict[tuple[str, str, str], list[dict[str, Any]]] = defaultdict(list)
     for row in rows:
-        groups[row["method"], row["ranking"]].append(row)
-    for (method, ranking), own in groups.items():
+        groups[row["budget"], row["method"], row["ranking"]].append(row)
+    for (budget, method, ranking), own in groups.items():
         top1, spread = (statistics.mean(float(row[name]) for row in own) for name in ("top1", "spread"))
-        sizes = f"{method:4} sizes, {ranking:8} ranking"
+        sizes = f"{budget}: {method:4} sizes, {ranking:8} ranking"
         print(f"{sizes}: top1 {top1:.1f} over {len(own)} seeds, spread of kept shares {spread:.2f}")
 
 
@@ -92,6 +92,7 @@ def _rows(
         task.recalibrate(network, CPU)
         top1 = task.evaluate(network, "test", CPU)["top1"]
         yield {
+            "budget": trial.budget.label(),
             "method": trial.method.kind,
             "seed": trial.seed,
             "ranking": name,
