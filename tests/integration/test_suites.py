@@ -1,4 +1,4 @@
-"""Every method, end to end: the smoke variant of the baselines suite, and the board that it fills."""
+"""The suites that compare methods, one per task, end to end: their smoke variants, and the boards that those fill."""
 
 import csv
 import io
@@ -11,21 +11,26 @@ import pytest
 
 from dms_bench.spec import load_suite, resolve
 
-SUITE = Path(__file__).parents[2] / "benchmarks" / "baselines.yaml"
+BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 
 
 @pytest.mark.timeout(1500)
-def test_every_method_runs_and_is_compared(tmp_path):
+@pytest.mark.parametrize("name", ["baselines", "detection", "language"])
+def test_every_method_runs_and_is_compared(name, tmp_path):
+    if name == "detection":
+        pytest.importorskip("ultralytics", reason="the suite needs dms-bench[detection]")
+    path = BENCHMARKS / f"{name}.yaml"
+
     def dms_bench(*arguments):
         command = [sys.executable, "-m", "dms_bench", *arguments]
         environment = os.environ | {"OMP_NUM_THREADS": "1"}
         return subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=1400)
 
-    done = dms_bench("run", str(SUITE), "--smoke")
+    done = dms_bench("run", str(path), "--smoke")
     assert done.returncode == 0, done.stdout + done.stderr
-    board = dms_bench("leaderboard", "--suite", "baselines-smoke", "--format", "csv")
+    board = dms_bench("leaderboard", "--suite", f"{name}-smoke", "--format", "csv")
     rows = list(csv.DictReader(io.StringIO(board.stdout)))
-    trials = resolve(load_suite(SUITE, smoke=True))
+    trials = resolve(load_suite(path, smoke=True))
     assert sorted((row["experiment"], row["method"]) for row in rows) == sorted(
         (trial.experiment, trial.method.label()) for trial in trials
     )
