@@ -94,10 +94,12 @@ def footnotes(rows: Sequence[Row]) -> list[str]:
         notes.append("Δ random: mean difference to random architectures at the same budget, paired by seed.")
     if any(row.delta_dms is not None for row in rows):
         notes.append("Δ dms: the same, to DMS.")
-    tried = {row.settings_tried for row in rows if row.kind not in (CONTROL, CEILING)}
-    if tried - {1}:
-        equal = "" if len(tried) == 1 else " Methods were not given equally many."
-        notes.append(f"tried: settings of the method; shown is the best on the validation split over seeds.{equal}")
+    tried = {(row.kind, row.settings_tried) for row in rows if row.kind not in (CONTROL, CEILING)}
+    most = max((settings for _, settings in tried), default=1)
+    if most > 1:
+        fewer = ", ".join(sorted({kind for kind, settings in tried if settings < most}))
+        unequal = f" Given fewer: {fewer}." if fewer else ""
+        notes.append(f"tried: settings of the method; shown is the best on the validation split over seeds.{unequal}")
     if any(row.public_device_days for row in rows):
         notes.append("search: cost of each searched network. public: of what is trained once for many (pretraining).")
     if any(row.kind == CEILING for row in rows):

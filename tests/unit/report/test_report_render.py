@@ -135,9 +135,9 @@ def test_how_many_settings_were_tried_is_a_column_and_unequal_numbers_are_named(
     tuned = [replace(row, settings_tried=trials.get(row.kind, 1)) for row in board]
     text = printed(render(tuned, "markdown"), 160)
     assert re.search(r"\| \*\*dms\*\* \| \*\*73.0 ± 6.6\*\* \| 3 \| 6 \|", text)
-    assert "Methods were not given equally many." in text
+    assert "Given fewer: uniform." in text
     equal = [replace(row, settings_tried=6 if row.kind in ("dms", "uniform") else 1) for row in board]
-    assert "equally many" not in printed(render(equal, "table"), 160)
+    assert "fewer" not in printed(render(equal, "table"), 160)
 
 
 def test_lower_can_be_better(board: list[Row]) -> None:
