@@ -7,8 +7,9 @@ from html import escape
 from importlib.resources import files
 
 from dms_bench.report.board import CEILING, Row
+from dms_bench.report.forest import forest
 from dms_bench.report.layout import Block, blocks, footnotes
-from dms_bench.report.svg import CEILING_COLOUR, colours, panel
+from dms_bench.report.svg import CEILING_COLOUR, PALETTE, colours, panel
 
 _NUMBERS_FROM, _MEAN_COLUMN, _METHOD_COLUMN = 2, 2, 1
 
@@ -56,11 +57,9 @@ def page(title: str, lead: str, sections: Sequence[str]) -> str:
 
 def _plots(found: Sequence[Block], rows: Sequence[Row]) -> str:
     colour = colours(rows)
-    figures = []
-    for block in found:
-        drawing = panel(block.rows, colour, f"{block.title}: against MACs")
-        if drawing:
-            figures.append(f"<figure><figcaption>{escape(block.title)}</figcaption>{drawing}</figure>")
+    if len(colour) > len(PALETTE):
+        return _forests(found, rows)
+    figures = _figures([(block.title, panel(block.rows, colour, f"{block.title}: against MACs")) for block in found])
     if not figures:
         return ""
     entries = [f'<li><i style="background:{shade}"></i>{escape(method)}</li>' for method, shade in colour.items()]
@@ -71,7 +70,22 @@ def _plots(found: Sequence[Block], rows: Sequence[Row]) -> str:
     caption += "The vertical axis does not start at 0."
     return (
         f'<section><h2>{escape(heading)} against MACs</h2><ul class="legend">{"".join(entries)}</ul>'
-        f'<div class="panels">{"".join(figures)}</div><p class="caption">{caption}</p></section>'
+        f'<div class="panels">{figures}</div><p class="caption">{caption}</p></section>'
+    )
+
+
+def _forests(found: Sequence[Block], rows: Sequence[Row]) -> str:
+    figures = _figures([(block.title, forest(block.rows, f"{block.title}: every method")) for block in found])
+    if not figures:
+        return ""
+    heading = ", ".join(sorted({row.metric for row in rows}))
+    caption = "Means over seeds; bars are 95 % intervals. The axis does not start at 0."
+    return f'<section><h2>{escape(heading)} of every method</h2>{figures}<p class="caption">{caption}</p></section>'
+
+
+def _figures(drawings: Sequence[tuple[str, str]]) -> str:
+    return "".join(
+        f"<figure><figcaption>{escape(title)}</figcaption>{drawing}</figure>" for title, drawing in drawings if drawing
     )
 
 

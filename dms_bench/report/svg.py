@@ -19,7 +19,9 @@ _DODGE = 5.0
 
 
 @dataclass(frozen=True)
-class _Axis:
+class Axis:
+    """Maps values to pixels."""
+
     low: float
     high: float
     log: bool
@@ -28,6 +30,7 @@ class _Axis:
     end: float
 
     def __call__(self, value: float) -> float:
+        """Return the pixel of a value; the nearest end for one beyond the axis."""
         scale: Callable[[float], float] = math.log10 if self.log else float
         value = min(max(value, self.low), self.high)  # intervals may be wider than what can be measured
         share = (scale(value) - scale(self.low)) / (scale(self.high) - scale(self.low))
@@ -46,7 +49,7 @@ def panel(rows: Sequence[Row], colour: dict[str, str], label: str) -> str:
     if not shown:
         return ""
     metric = shown[0].metric
-    x, y = _x_axis([row.macs or 0 for row in shown]), _y_axis(shown)
+    x, y = _x_axis([row.macs or 0 for row in shown]), measure_axis(shown, _HEIGHT - _BOTTOM, _TOP)
     parts = [
         f'<svg class="panel" viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" aria-label="{escape(label, quote=True)}">',
         *_grid(x, y, fmt.heading(metric)),
@@ -63,24 +66,25 @@ def panel(rows: Sequence[Row], colour: dict[str, str], label: str) -> str:
     return "\n".join([*parts, "</svg>"])
 
 
-def _x_axis(macs: Sequence[float]) -> _Axis:
+def _x_axis(macs: Sequence[float]) -> Axis:
     low, high = min(macs), max(macs)
     log = high > 8 * low
     margin = (high / low) ** 0.08 if log else 1.0
     # Networks cut to one budget differ by less than a percent: that must not fill the axis.
     pad = max((high - low) * 0.12, (high / 2 - (high - low)) / 2)
     start, end = (low / margin, high * margin) if log else (max(0.0, low - pad), high + pad)
-    return _Axis(start, end, log, _LEFT, _WIDTH - _RIGHT)
+    return Axis(start, end, log, _LEFT, _WIDTH - _RIGHT)
 
 
-def _y_axis(rows: Sequence[Row]) -> _Axis:
+def measure_axis(rows: Sequence[Row], start: float, end: float) -> Axis:
+    """Return an axis from pixel `start` to `end` that holds the means of rows and their intervals."""
     ends = [(row.mean or 0) + sign * (row.ci95 or 0) for row in rows for sign in (-1, 1)]
     low, high = min(ends), max(ends)
     pad = (high - low or abs(high) or 1.0) * 0.08
     low, high = low - pad, high + pad
     if fmt.is_percent(rows[0].metric):
         low, high = max(0.0, low), min(100.0, high)
-    return _Axis(low, high, False, _HEIGHT - _BOTTOM, _TOP)
+    return Axis(low, high, False, start, end)
 
 
 def ticks(low: float, high: float, wanted: int = 5) -> list[float]:
@@ -98,7 +102,7 @@ def _log_ticks(low: float, high: float) -> list[float]:
     return [factor * 10.0**decade for decade in decades for factor in factors if low <= factor * 10.0**decade <= high]
 
 
-def _grid(x: _Axis, y: _Axis, heading: str) -> list[str]:
+def _grid(x: Axis, y: Axis, heading: str) -> list[str]:
     parts = []
     for value in ticks(y.low, y.high, wanted=7):
         level = f"{y(value):.1f}"
@@ -119,14 +123,14 @@ def _grid(x: _Axis, y: _Axis, heading: str) -> list[str]:
     return parts
 
 
-def _ceiling(row: Row, x: _Axis, y: _Axis) -> list[str]:
+def _ceiling(row: Row, x: Axis, y: Axis) -> list[str]:
     mean, half = row.mean or 0, row.ci95 or 0
     left, right, level = _LEFT, _WIDTH - _RIGHT, y(mean)
     band = f'height="{y(mean - half) - y(mean + half):.1f}" fill="{CEILING_COLOUR}" opacity="0.07"'
     return [
         f'<rect x="{left}" y="{y(mean + half):.1f}" width="{right - left}" {band}/>',
         f'<line class="ceiling" x1="{left}" x2="{right}" y1="{level:.1f}" y2="{level:.1f}"/>',
-        f'<path d="{_star(x(row.macs or 0), level)}" fill="{CEILING_COLOUR}">{_tooltip(row)}</path>',
+        f'<path d="{_star(x(row.macs or 0), level)}" fill="{CEILING_COLOUR}">{tooltip(row)}</path>',
     ]
 
 
@@ -138,7 +142,7 @@ def _star(x: float, y: float, radius: float = 8.0) -> str:
     return "M" + "L".join(points) + "Z"
 
 
-def _series(rows: Sequence[Row], x: _Axis, y: _Axis, colour: str, shift: float) -> list[str]:
+def _series(rows: Sequence[Row], x: Axis, y: Axis, colour: str, shift: float) -> list[str]:
     centres = [(x(row.macs or 0) + shift, y(row.mean or 0)) for row in rows]
     line = " ".join(f"{a:.1f},{b:.1f}" for a, b in centres)
     parts = [f'<polyline class="series" points="{line}" stroke="{colour}"/>'] if len(rows) > 1 else []
@@ -147,11 +151,12 @@ def _series(rows: Sequence[Row], x: _Axis, y: _Axis, colour: str, shift: float) 
             top, foot = y((row.mean or 0) + row.ci95), y((row.mean or 0) - row.ci95)
             bar = f"M{a - 3:.1f} {top:.1f}h6m-3 0V{foot:.1f}m-3 0h6"
             parts.append(f'<path class="interval" d="{bar}" stroke="{colour}"/>')
-        parts.append(f'<circle cx="{a:.1f}" cy="{b:.1f}" r="4.5" fill="{colour}">{_tooltip(row)}</circle>')
+        parts.append(f'<circle cx="{a:.1f}" cy="{b:.1f}" r="4.5" fill="{colour}">{tooltip(row)}</circle>')
     return parts
 
 
-def _tooltip(row: Row) -> str:
+def tooltip(row: Row) -> str:
+    """Return what a browser shows over a row's mark."""
     value = fmt.measure(row.metric, row.mean, row.ci95)
     text = f"{row.method}, {row.budget}: {fmt.heading(row.metric)} {value}, {fmt.count(row.macs)} MACs, n = {row.n}"
     return f"<title>{escape(text)}</title>"

@@ -14,6 +14,7 @@ from rich.console import Console, RenderableType
 
 from dms_bench.errors import UserError
 from dms_bench.report import Row, leaderboard, render, show
+from dms_bench.report.forest import forest
 from dms_bench.report.layout import blocks
 from dms_bench.report.svg import colours, panel, ticks
 
@@ -209,6 +210,29 @@ def test_a_panel_draws_each_row_where_it_belongs(board: list[Row]) -> None:
     for circle in circles:
         assert 0 < float(circle.get("cx", "")) < width
         assert 0 < float(circle.get("cy", "")) < height
+
+
+def test_a_forest_has_a_line_for_each_row_and_places_it_by_its_mean(board: list[Row]) -> None:
+    svg = ElementTree.fromstring(forest(board, "a & b"))
+    circles = svg.findall("circle")
+    assert len(circles) == 6
+    places = {title.text.partition(" [")[0]: circle for circle in circles for title in circle}
+    across = {name: float(circle.get("cx", "")) for name, circle in places.items()}
+    assert across["random, macs 30%: top1"] < across["dms, macs 30%: top1"] < across["dms, macs 50%: top1"]
+    levels = [float(circle.get("cy", "")) for circle in circles]
+    assert levels == sorted(set(levels))  # in the board's order, one below the other
+    width, height = map(float, svg.get("viewBox", "").split()[2:])
+    assert all(0 < place < width for place in across.values())
+    assert levels[-1] < height
+    assert [text.text for text in svg.findall("text[@class='budget']")] == ["-", "macs 30%", "macs 50%"]
+    assert places["dms, macs 30%: top1"].get("fill") != places["uniform, macs 30%: top1"].get("fill")
+
+
+def test_a_page_draws_more_methods_than_colours_as_a_forest(board: list[Row]) -> None:
+    many = [replace(board[1], method=f"dms ({number})") for number in range(9)]
+    assert "of every method" in render(many, "html")
+    assert "against MACs" in render(many[:8], "html")
+    assert 'class="budget"' not in render(many[:8], "html")
 
 
 def test_a_board_of_failures_still_renders(board: list[Row]) -> None:
