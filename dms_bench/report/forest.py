@@ -14,11 +14,11 @@ from dms_bench.report import format as fmt
 from dms_bench.report.board import CEILING, CONTROL, OURS, Row
 from dms_bench.report.svg import PALETTE, Axis, measure_axis, ticks, tooltip
 
-_WIDTH, _LABELS, _RIGHT, _BOTTOM = 760, 300, 16, 46
+_WIDTH, _LABELS, _RIGHT, _BOTTOM = 860, 380, 16, 46
 _LINE, _HEADING = 19, 30
 _PLAIN = "#5b6573"
 _COLOURS = {OURS: PALETTE[0], CONTROL: PALETTE[3], CEILING: "#111111"}
-_LONGEST = 46
+_LONGEST = 56
 
 
 def forest(rows: Sequence[Row], label: str) -> str:

@@ -79,7 +79,7 @@ def _forests(found: Sequence[Block], rows: Sequence[Row]) -> str:
     if not figures:
         return ""
     heading = ", ".join(sorted({row.metric for row in rows}))
-    caption = "Means over seeds; bars are 95 % intervals. The axis does not start at 0."
+    caption = "Means over seeds; bars are 95 % intervals. The axis need not start at 0."
     return f'<section><h2>{escape(heading)} of every method</h2>{figures}<p class="caption">{caption}</p></section>'
 
 
