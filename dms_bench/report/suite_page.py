@@ -51,7 +51,7 @@ def suite_page(
         _section(f"<h2>Trials</h2>{_trials(records)}"),
         environment_section(board),
     ]
-    lead = f"{len(done)} finished of {len(records)} trials. Every mean above is over trials of the list at the end."
+    lead = f"{len(done)} finished of {len(records)} trials. Every mean is over trials of the list at the end."
     return page(f"Suite {suite}", lead, sections)
 
 
