@@ -63,10 +63,10 @@ def cells_of(model: nn.Module, space: SearchSpace, example: Tensor) -> list[Cell
 
 
 def _touching(prefix: str, space: SearchSpace) -> tuple[int, ...]:
-    owner, width = space.units.owner, space.width_elements
-    elements = [indices for (tensor, _), indices in space.slices.items() if tensor.startswith(prefix)]
+    owner = space.units.owner
+    elements = [indices for (tensor, _), indices in space.occurrences() if tensor.startswith(prefix)]
     searched = torch.cat([*elements, torch.empty(0, dtype=torch.long)])
-    searched = searched[(searched >= 0) & (searched < width)]
+    searched = searched[searched >= 0]
     return tuple(sorted(set(owner[searched].tolist())))
 
 

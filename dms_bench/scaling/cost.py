@@ -1,7 +1,8 @@
 """MACs and parameters as a function of how many elements stay.
 
-Every convolution, matrix product and parameter costs a constant times, at most three times, the kept
-size of a dimension; a kept size is a fixed count plus a whole multiple of each group's kept elements.
+Every convolution, matrix product and parameter costs a constant times, at most three times, a kept size: a
+fixed count plus a whole multiple of each group's kept elements. A dimension along which heads lie whose own size
+is searched is the product of two such.
 
 Shape legend:
     T: terms (operators or parameters)

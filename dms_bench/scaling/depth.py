@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from dms_bench.scaling.trace import Trace
+from dms_bench.scaling.records import Trace
 
 #: A module whose inner residual modules hold this share of its weights is a run of blocks, not a block.
 RUN_SHARE = 0.9

@@ -16,7 +16,7 @@ def weight_norms(model: nn.Module, space: SearchSpace) -> Tensor:
     """
     parameters = dict(model.named_parameters())
     squares = torch.zeros(space.units.total + 1)  # the last place collects what always stays
-    for (name, dim), elements in space.slices.items():
+    for (name, dim), elements in space.occurrences():
         if name in parameters:
             weight = parameters[name].detach().float().cpu()
             others = [other for other in range(weight.dim()) if other != dim]

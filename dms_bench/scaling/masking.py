@@ -197,8 +197,8 @@ class MaskedForward:
     def __init__(self, model: nn.Module, space: SearchSpace) -> None:
         self.state = MaskState()
         self._named = dict(model.named_modules())
-        #: Of every vector: the elements it is made of, and the blocks whose branch it ends or whose slot it is, or -1.
-        self._vectors: list[tuple[Tensor, Tensor]] = []
+        #: Of every vector: both elements that each number of it is made of, and the block whose branch it ends, or -1.
+        self._vectors: list[Tensor] = []
         self._first_block = space.width_elements
         blocks = [block for stage in space.stages for block in stage.blocks]
         ends = {tail: self._first_block + i for i, block in enumerate(blocks) for tail in space.tails.get(block, ())}
@@ -211,32 +211,29 @@ class MaskedForward:
             holder, leaf = self._holder(site)
             end = ends.get(site.module, -1) if site.module == holder else -1
             scaled.add((holder, leaf) if end >= 0 else None)
-            elements, owners = dims[site.parameter, site.dim]
-            owners = torch.where(owners < 0, end, owners)
-            self._scale(elements, owners, site.module, holder, leaf, site.dim, site.standardised)
+            elements, slots = dims[site.parameter, site.dim]
+            owners = torch.where(slots < self._first_block, end, -1)  # the slot of a block has its mask already
+            vector = torch.stack([elements, slots, owners])
+            self._scale(vector, site.module, holder, leaf, site.dim, site.standardised)
         for row in space.rows:
-            elements = row.elements(space.slices)
-            free = torch.full_like(elements, -1)
-            self._scale(elements, free, row.module, row.module, row.parameter.rpartition(".")[2], 0)
+            self._scale(_alone(row.elements), row.module, row.module, row.parameter.rpartition(".")[2], 0)
         for tail, end in ends.items():
             for leaf, parameter in self._named[tail]._parameters.items():
                 if parameter is not None and (tail, leaf) not in scaled:
-                    self._scale(torch.tensor([-1]), torch.tensor([end]), tail, tail, leaf, 0)
+                    self._scale(_alone(torch.tensor([end])), tail, tail, leaf, 0)
         for norm in space.norms:
             module = self._named[norm.module]
             # Not a hook: a hook would have the library's own norm run first, for nothing.
             module.__dict__["forward"] = MaskedNorm(
                 self.state, len(self._vectors), module, norm.dim, norm.kind, bool(carriers.get(norm.module))
             )
-            self._vectors.append((norm.elements, torch.full_like(norm.elements, -1)))
+            self._vectors.append(torch.cat([norm.elements, torch.full_like(norm.elements[:1], -1)]))
         for place, block in enumerate(blocks):
             if block not in space.tails:
                 self._named[block].register_forward_hook(BlendBlock(self.state, place))
         # One gather makes all vectors of a step; they are views of its result.
-        nothing = torch.empty(0, dtype=torch.long)
-        self._indices = torch.cat([*(elements for elements, _ in self._vectors), nothing])
-        self._ends = torch.cat([*(owners for _, owners in self._vectors), nothing])
-        self._lengths = [len(elements) for elements, _ in self._vectors]
+        self._indices = torch.cat([*self._vectors, torch.empty(3, 0, dtype=torch.long)], dim=1)
+        self._lengths = [vector.size(1) for vector in self._vectors]
 
     def _holder(self, site: Site) -> tuple[str, str]:
         """Return the module, and the name there, through which a site's operator sees its weight."""
@@ -248,7 +245,7 @@ class MaskedForward:
 
     def _carried(self, space: SearchSpace, norm: str, ends: dict[str, int]) -> tuple[str, ...]:
         """Return the layers whose masks a norm carries: all that read it, or none."""
-        own = next((site.elements for site in space.norms if site.module == norm), None)
+        own, dims = next((site.elements for site in space.norms if site.module == norm), None), space.cut_dims()
         layers = space.carriers[norm]
         sites = {site.module: site for site in space.sites if site.module in layers}
         fit = own is not None and all(
@@ -257,27 +254,18 @@ class MaskedForward:
             and sites[layer].parameter == f"{layer}.weight"
             and not sites[layer].standardised
             and _input_dim(self._named[layer], sites[layer].dim) is not None
-            and torch.equal(space.slices[sites[layer].parameter, sites[layer].dim], own)
+            and torch.equal(torch.stack(dims[sites[layer].parameter, sites[layer].dim]), own)
             for layer in layers
         )
         return layers if fit else ()
 
-    def _scale(
-        self,
-        elements: Tensor,
-        owners: Tensor,
-        module: str,
-        holder: str,
-        leaf: str,
-        dim: int,
-        standardised: bool = False,
-    ) -> None:
+    def _scale(self, vector: Tensor, module: str, holder: str, leaf: str, dim: int, standardised: bool = False) -> None:
         running = self._named[module]
         input_dim = _input_dim(running, dim) if module == holder and leaf == "weight" else None
-        input_dim = None if len(elements) == 1 else input_dim
+        input_dim = None if vector.size(1) == 1 else input_dim
         kind = ScaleStandardised if standardised else ScaleWeight
         scale = kind(self.state, len(self._vectors), self._named[holder], leaf, dim, input_dim)
-        self._vectors.append((elements, owners))
+        self._vectors.append(vector)
         running.register_forward_pre_hook(scale)
         # Last scaled, first restored.
         running.register_forward_hook(RestoreWeight(scale), prepend=True, always_call=True)
@@ -285,11 +273,10 @@ class MaskedForward:
     @contextmanager
     def using(self, mask: Tensor) -> Iterator[None]:
         """Apply a mask [E] to forward passes inside."""
-        if self._indices.device != mask.device:
-            self._indices, self._ends = self._indices.to(mask.device), self._ends.to(mask.device)
+        self._indices = self._indices.to(mask.device)
         extended = torch.cat([mask, mask.new_ones(1)])  # index -1: always stays
-        extended = extended[self._indices] * extended[self._ends]
-        self.state.vectors = torch.split(extended, self._lengths)
+        outer, inner, ends = extended[self._indices]
+        self.state.vectors = torch.split(outer * inner * ends, self._lengths)
         self.state.blocks = mask[self._first_block :]
         self.state.running = True
         try:
@@ -307,6 +294,11 @@ def strip_hooks(model: nn.Module) -> None:
                 module._forward_hooks_always_called.pop(key, None)
         if isinstance(module.__dict__.get("forward"), MaskHook):
             del module.__dict__["forward"]
+
+
+def _alone(elements: Tensor) -> Tensor:
+    """Return the vector of indices [3, C] that go with one element each."""
+    return torch.stack([elements, *torch.full((2, len(elements)), -1)])
 
 
 def _scaled(tensor: Tensor, vector: Tensor, dim: int) -> Tensor:

@@ -9,7 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from dms_bench.scaling.views import Calls, View, expanded
+from dms_bench.scaling.parts import apart
+from dms_bench.scaling.views import Calls, View, asked_shape, expanded
 
 #: What a dimension becomes: what the code asks for (None), a number, or the product of some
 #: dimensions of the operand.
@@ -38,7 +39,7 @@ class _MendViews(Calls):
     def handle(self, module: nn.Module, call: str, kind: str, func: Any, args: Any, kwargs: Any) -> Any:
         """Make the call with mended sizes."""
         mend = self.mends.get(call)
-        if mend is None or mend.kind != kind or args[0].dim() != mend.rank:
+        if mend is None or {"parts": "reshape"}.get(mend.kind, mend.kind) != kind or args[0].dim() != mend.rank:
             return func(*args, **kwargs)
         operand = args[0]
         if kind == "split":
@@ -50,11 +51,11 @@ class _MendViews(Calls):
                 index[mend.dim] = slice(None)
                 operand = operand[tuple(index)]
             return operand.narrow(mend.dim, start, length)
-        if func in (Tensor.unflatten, torch.unflatten):
-            dim = args[1] % mend.rank
-            asked = [*operand.shape[:dim], *args[2], *operand.shape[dim + 1 :]]
-        else:
-            asked = list(args[1]) if len(args) == 2 and not isinstance(args[1], int) else list(args[1:])
+        asked = asked_shape(func, args)
+        if mend.kind == "parts":
+            *rows, heads = (size for size in mend.sizes if isinstance(size, int))
+            before, after = asked[: mend.dim], asked[mend.dim + 3 :]
+            return apart(operand, mend.dim, rows, [[*before, heads, own // heads, *after] for own in rows])
         if len(asked) != len(mend.sizes):
             return func(*args, **kwargs)
         return operand.reshape([_size(size, own, operand) for size, own in zip(mend.sizes, asked, strict=True)])
@@ -90,7 +91,7 @@ def mend(view: View, kept: Callable[[Tensor], int]) -> Mend:
     """Return the sizes of a call in a cut network.
 
     Args:
-        view: the recorded call, with elements for labels.
+        view: the recorded call of a search space.
         kept: number of elements that stay.
     """
     sizes: list[Size] = [kept(size) if isinstance(size, Tensor) else size for size in view.sizes]

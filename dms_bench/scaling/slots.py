@@ -13,7 +13,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from dms_bench.scaling.trace import Contraction, Trace
+from dms_bench.scaling.records import Contraction, Trace
 
 
 def slots_of(contraction: Contraction, trace: Trace, blocks: Sequence[str]) -> Tensor | None:

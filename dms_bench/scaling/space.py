@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Literal, Protocol
@@ -80,22 +80,14 @@ class RowSite:
     Attributes:
         module: the layer.
         parameter: its weight, or its bias.
-        start: first row of the queries.
-        stop: the row behind their last.
+        elements: of the head size, by row; -1 for the rows of keys and values, [rows].
         scaled: the attention divides by the square root of the head size that it sees.
     """
 
     module: str
     parameter: str
-    start: int
-    stop: int
+    elements: Tensor
     scaled: bool
-
-    def elements(self, slices: dict[tuple[str, int], Tensor]) -> Tensor:
-        """Return the element of every row; -1 for those of keys and values, [rows]."""
-        own = slices[self.parameter, 0].clone()
-        own[: self.start], own[self.stop :] = -1, -1
-        return own
 
 
 @dataclass(frozen=True)
@@ -105,7 +97,7 @@ class NormSite:
     Attributes:
         module: the norm.
         dim: the dimension of its input along which the features lie.
-        elements: of the features.
+        elements: that each feature goes with, [2, size].
         kind: what it computes, where it is one of `recognised`; a LayerNorm or GroupNorm otherwise.
     """
 
@@ -125,11 +117,11 @@ class SearchSpace:
     Attributes:
         groups: width groups.
         stages: runs of removable blocks.
-        slices: element of every index along (tensor name, dimension), [size].
+        slices: element of every index along (tensor name, dimension), [size]; of features of heads, that of the head.
         sites: where masks scale weights.
         rows: where masks scale queries.
         norms: where masks enter statistics.
-        sizes: labelled sizes that a module's own code saw: module -> [(size, elements [size])].
+        sizes: labelled sizes that a module's own code saw: module -> [(size, elements [2, size])].
         heads: likewise, sizes that are numbers of heads.
         views: calls in modules' code that hold sizes: module -> [call], with elements for labels.
         mended: modules whose calls a cut has to mend.
@@ -138,7 +130,8 @@ class SearchSpace:
         excluded: what is not searched, and why.
         tails: layers in which the branches of removable blocks end: block -> layers; they carry its mask.
         carriers: norms read by nothing but layers whose input is masked: norm -> layers.
-        slots: element (of a block) that every index along (weight, dimension) goes with besides its own, [size].
+        slots: second element that every index along (tensor name, dimension) goes with: that of a block, or of the
+            size of heads, [size].
         round_to: cuts keep multiples of this number of channels, where a group has as many; heads are whole.
     """
 
@@ -186,9 +179,12 @@ class SearchSpace:
         owner = torch.repeat_interleave(
             torch.arange(len(self.groups)), torch.tensor([group.size for group in self.groups])
         )
-        for elements in self.slices.values():
+        for _, elements in self.occurrences():
             for unit, number in zip(*torch.unique(owner[elements[elements >= 0]], return_counts=True), strict=True):
                 channels[int(unit)] = math.gcd(channels[int(unit)], int(number) // self.groups[int(unit)].size)
+        for elements in self.slots.values():  # sizes of heads of which any number may stay
+            for unit in torch.unique(owner[elements[(elements >= 0) & (elements < len(owner))]]).tolist():
+                channels[unit] = self.groups[unit].step
         multiples = [self.round_to // math.gcd(self.round_to, one) for one in channels]
         return tuple(
             1 if group.heads or multiple > (group.maximum or group.size) else multiple
@@ -285,10 +281,26 @@ class SearchSpace:
         return mask
 
     def cut_dims(self) -> dict[tuple[str, int], tuple[Tensor, Tensor]]:
-        """Return the dimensions that shrink: (tensor, dimension) -> element and block of every index, or -1."""
+        """Return the dimensions that shrink: (tensor, dimension) -> both elements of every index, or -1."""
         either = {**self.slots, **self.slices}
         none = {key: torch.full_like(indices, -1) for key, indices in either.items()}
         return {key: (self.slices.get(key, none[key]), self.slots.get(key, none[key])) for key in either}
+
+    def occurrences(self) -> Iterator[tuple[tuple[str, int], Tensor]]:
+        """Yield where elements of widths occur: (tensor, dimension), and of every index its element or -1.
+
+        A dimension along which heads lie whose own size is searched occurs twice.
+        """
+        for key in self.cut_dims():
+            for elements in self.elements_of(*key):
+                yield key, elements
+
+    def elements_of(self, name: str, dim: int) -> list[Tensor]:
+        """Return the elements of widths that the indices along one dimension of a tensor go with, [size] each."""
+        slots = self.slots.get((name, dim))
+        inner = None if slots is None else torch.where(slots < self.width_elements, slots, -1)
+        found = (self.slices.get((name, dim)), inner)
+        return [own for own in found if own is not None and bool((own >= 0).any())]
 
     def sizes_of(self, architecture: Architecture) -> dict[str, tuple[int, int]]:
         """Kept and total number of channels, heads and blocks of every group and stage."""
@@ -311,6 +323,7 @@ class SearchSpace:
         slots = {key: renumber[blocks] for key, blocks in self.slots.items()}
         slots = {key: blocks for key, blocks in slots.items() if bool((blocks >= 0).any())}
         norms = tuple(replace(norm, elements=renumber[norm.elements]) for norm in self.norms)
+        rows = tuple(replace(row, elements=renumber[row.elements]) for row in self.rows)
         return replace(
             self,
             groups=tuple(group for group in self.groups if group.name not in gone),
@@ -319,10 +332,10 @@ class SearchSpace:
             slots=slots,
             sites=tuple(site for site in self.sites if {(site.parameter, site.dim)} & (slices.keys() | slots.keys())),
             norms=tuple(norm for norm in norms if bool((norm.elements >= 0).any())),
-            rows=tuple(row for row in self.rows if (row.parameter, 0) in slices),
+            rows=tuple(row for row in rows if bool((row.elements >= 0).any())),
             sizes=_renumber(self.sizes, renumber),
             heads=_renumber(self.heads, renumber),
-            views={name: [view.relabelled(renumber) for view in seen] for name, seen in self.views.items()},
+            views={name: [view.renumbered(renumber) for view in seen] for name, seen in self.views.items()},
             macs_model=self.macs_model.restrict(groups_kept, self._group_sizes(), blocks_kept),
             params_model=self.params_model.restrict(groups_kept, self._group_sizes(), blocks_kept),
             excluded={**self.excluded, **{name: reason for name in self.names if name in gone}},

@@ -76,11 +76,13 @@ def cut(model: nn.Module, space: SearchSpace, architecture: Architecture) -> nn.
 
 def _rescale(small: nn.Module, row: RowSite, space: SearchSpace, kept: Tensor) -> None:
     """Scale queries so that an attention that divides by the square root of its head size divides by the old one."""
-    stays = kept[space.slices[row.parameter, 0]]
-    own = stays[row.start : row.stop]
-    before, after = int(stays[: row.start].sum()), int(stays[: row.stop].sum())
-    if row.scaled:
-        small.get_parameter(row.parameter)[before:after] *= (float(own.sum()) / len(own)) ** 0.5
+    if not row.scaled:
+        return
+    elements, slots = space.cut_dims()[row.parameter, 0]
+    queries = row.elements >= 0
+    share = float(kept[row.elements[queries]].double().mean())
+    rows = queries[kept[elements] & kept[slots]]
+    small.get_parameter(row.parameter)[rows.to(small.get_parameter(row.parameter).device)] *= share**0.5
 
 
 def _forget(model: nn.Module) -> None:
@@ -107,7 +109,7 @@ def plan_surgery(model: nn.Module, space: SearchSpace, architecture: Architectur
         if changed:
             attributes[name] = changed
     mends = {
-        name: tuple(mend(view, lambda elements: int(kept[elements].sum())) for view in space.views[name])
+        name: tuple(mend(view, lambda elements: _number(elements, kept)) for view in space.views[name])
         for name in sorted(space.mended)
     }
     return Surgery(skipped, shapes, attributes, mends)
@@ -198,6 +200,11 @@ def _mended(
     return {key: value for key, value in values.items() if _current(module, key) != value}
 
 
+def _number(elements: Tensor, kept: Tensor) -> int:
+    """Return how many indices stay, of those that go with `elements` [2, size]."""
+    return int(kept[elements].all(0).sum())
+
+
 def _current(module: nn.Module, attribute: str) -> int:
     value = getattr(module, attribute)
     return int(value[0] if isinstance(value, tuple) else value)
@@ -210,10 +217,10 @@ def _mended_by_size(name: str, module: nn.Module, space: SearchSpace, kept: Tens
     outcomes is left alone (and the proof will tell). Numbers of heads go by their name as well, and alone
     where the code's own sizes are mended.
     """
-    heads = {size: int(kept[elements].sum()) for size, elements in space.heads.get(name, [])}
+    heads = {size: _number(elements, kept) for size, elements in space.heads.get(name, [])}
     outcomes: dict[int, set[int]] = {}
     for size, elements in space.sizes.get(name, []) if name not in space.mended else ():
-        outcomes.setdefault(size, set()).add(int(kept[elements].sum()))
+        outcomes.setdefault(size, set()).add(_number(elements, kept))
     values = {}
     for attribute, value in vars(module).items():
         if not isinstance(value, int) or isinstance(value, bool) or value < 2 or attribute.endswith(_NO_SIZE):

@@ -2,86 +2,122 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import itertools
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 
 from dms_bench.scaling.cost import FACTORS, CostModel, Term
+from dms_bench.scaling.pairs import Pairs
+from dms_bench.scaling.reading import Reading
+from dms_bench.scaling.records import INNER
 from dms_bench.scaling.space import block_of
-from dms_bench.scaling.trace import Contraction, Trace
+
+#: A kept size, as (fixed count, {group: multiple}).
+_Size = tuple[float, dict[int, float]]
 
 
 class Terms:
-    """Turns labelled sizes into the terms of cost models."""
+    """Turns labelled sizes into the terms of cost models.
+
+    Args:
+        owner: the group of every element, [E].
+        groups: number of groups.
+        blocks: paths of the removable blocks.
+        slots: the block that each index along (weight, dimension) belongs to, or -1.
+    """
 
     def __init__(
-        self,
-        elements: Tensor,
-        owner: Tensor,
-        groups: int,
-        blocks: tuple[str, ...],
-        slots: dict[tuple[str, int], Tensor],
+        self, owner: Tensor, groups: int, blocks: tuple[str, ...], slots: dict[tuple[str, int], Tensor]
     ) -> None:
-        self.elements, self.owner, self.groups, self.blocks, self.slots = elements, owner, groups, blocks, slots
+        self.owner, self.groups, self.blocks, self.slots = owner, groups, blocks, slots
+        self.sizes = torch.bincount(owner, minlength=groups)
 
-    def factor(self, own: Tensor) -> tuple[float, dict[int, float]] | None:
-        """Kept size of a dimension with elements `own`; None where it is fixed."""
-        searched = own[own >= 0]
-        if not len(searched):
+    def products(self, own: Tensor) -> list[tuple[_Size, ...]] | None:
+        """Kept size of a dimension as a sum of products; None where it is fixed.
+
+        Args:
+            own: elements of its indices, [2, size].
+        """
+        both, one = (own >= 0).all(0), (own >= 0).any(0)
+        if not bool(one.any()):
             return None
-        multiples: dict[int, float] = {}
-        for group, times in zip(*torch.unique(self.owner[searched], return_counts=True), strict=True):
-            size = int((self.owner == group).sum())
-            multiples[int(group)] = float(times) / size  # e.g. 49 for channels flattened over 7 x 7
-        return float(len(own) - len(searched)), multiples
+        alone = own.amax(0)[one & ~both]
+        found: list[tuple[_Size, ...]] = []
+        fixed = float((~one).sum())
+        if fixed or len(alone):
+            found.append(((fixed, self._multiples(alone)),))
+        outer, inner = own[:, both]
+        for group in torch.unique(self.owner[outer]).tolist():
+            inside = self._multiples(inner[self.owner[outer] == group])
+            every = int(self.sizes[group])
+            found.append(((0.0, {group: 1.0}), (0.0, {other: times / every for other, times in inside.items()})))
+        return found
+
+    def _multiples(self, elements: Tensor) -> dict[int, float]:
+        """How many indices each element of a group stands for, such as 49 for channels flattened over 7 x 7."""
+        groups, counts = torch.unique(self.owner[elements], return_counts=True)
+        return {
+            group: times / int(self.sizes[group]) for group, times in zip(groups.tolist(), counts.tolist(), strict=True)
+        }
 
     def terms(
-        self, constant: float, dims: Sequence[Tensor], module: str, place: int = 0, owners: Tensor | None = None
+        self, total: float, dims: Sequence[Tensor], module: str, place: int = 0, owners: Tensor | None = None
     ) -> list[Term]:
         """Return the cost of an operator or parameter, by block where indices of dimension `place` belong to blocks.
 
         Args:
-            constant: what the sizes of `dims` are multiplied with.
-            dims: elements along each dimension.
+            total: the cost at full size.
+            dims: elements along each dimension, [2, size] each.
             module: where it is.
             place: which of the dimensions has slots.
             owners: the block that each of its indices belongs to, or -1.
         """
+        for own in dims:
+            total /= own.size(1)
         if owners is None:
-            return [self.term(constant, dims, block_of(module, self.blocks))]
+            return self.of_block(total, dims, block_of(module, self.blocks))
         return [
-            self.term(constant, [*dims[:place], dims[place][owners == block], *dims[place + 1 :]], block)
+            term
             for block in torch.unique(owners).tolist()
+            for term in self.of_block(
+                total, [*dims[:place], dims[place][:, owners == block], *dims[place + 1 :]], block
+            )
         ]
 
-    def term(self, constant: float, dims: Sequence[Tensor], block: int) -> Term:
-        """Return a cost that belongs to one block, or to none (-1)."""
-        factors: list[tuple[float, dict[int, float]]] = []
+    def of_block(self, constant: float, dims: Sequence[Tensor], block: int) -> list[Term]:
+        """Return a cost per index of `dims` that belongs to one block, or to none (-1)."""
+        sums = []
         for own in dims:
-            factor = self.factor(own)
-            if factor is None or len(factors) == FACTORS:
-                constant *= len(own)
+            products = self.products(own)
+            if products is None:
+                constant *= own.size(1)
             else:
-                factors.append(factor)
-        return Term(constant, tuple(factors), block)
+                sums.append(products)
+        return [self._term(constant, tuple(itertools.chain(*chosen)), block) for chosen in itertools.product(*sums)]
 
-    def of_operators(self, trace: Trace, contracted: Callable[[Contraction], tuple[str, int] | None]) -> CostModel:
-        """Return the MACs of a forward pass; `contracted` names the weight and dimension that is summed over."""
+    def _term(self, constant: float, factors: tuple[_Size, ...], block: int) -> Term:
+        for fixed, multiples in factors[FACTORS:]:
+            constant *= fixed + sum(times * int(self.sizes[group]) for group, times in multiples.items())
+        return Term(constant, factors[:FACTORS], block)
+
+    def of_operators(self, pairs: Pairs, reading: Reading) -> CostModel:
+        """Return the MACs of a forward pass; `reading` knows the weights that are summed over."""
         terms = []
-        for contraction in trace.contractions:
-            dims = [self.elements[labels] for labels in contraction.factors]
-            place = next((at for at, own in enumerate(contraction.factors) if own is contraction.contracted), -1)
-            key = contracted(contraction)
+        for contraction, factors in pairs.contractions():
+            place = next((at for at, key in enumerate(factors) if key == INNER), -1)
+            key = reading.contracted(contraction)
             owners = self.slots.get(key) if key is not None and place >= 0 else None
-            terms += self.terms(contraction.constant, dims, contraction.module, place, owners)
+            terms += self.terms(contraction.macs, list(factors.values()), contraction.module, place, owners)
         return CostModel(terms, self.groups)
 
-    def of_parameters(self, parameters: dict[str, nn.Parameter], slices: dict[tuple[str, int], Tensor]) -> CostModel:
-        """Return the number of parameters, whose dimensions have the elements of `slices`."""
+    def of_parameters(self, parameters: dict[str, nn.Parameter], elements: dict[tuple[str, int], Tensor]) -> CostModel:
+        """Return the number of parameters, whose dimensions have some elements, [2, size] each."""
         terms = []
         for name, parameter in parameters.items():
-            dims = [slices.get((name, dim), torch.full((size,), -1)) for dim, size in enumerate(parameter.shape)]
+            fixed = [torch.full((2, size), -1) for size in parameter.shape]
+            dims = [elements.get((name, dim), own) for dim, own in enumerate(fixed)]
             place = next((dim for dim in range(parameter.dim()) if (name, dim) in self.slots), 0)
-            terms += self.terms(1.0, dims, name, place, self.slots.get((name, place)))
+            terms += self.terms(float(parameter.numel()), dims, name, place, self.slots.get((name, place)))
         return CostModel(terms, self.groups)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -15,98 +15,34 @@ from dms_bench.scaling.counter import countable
 from dms_bench.scaling.labels import Axes, Labels, along, canonical, lay, varying_dims
 from dms_bench.scaling.operators import CONTRACTIONS, RESIDUAL_OPERATORS, is_pointwise
 from dms_bench.scaling.recognised import recognise_norms
-from dms_bench.scaling.views import RecordViews, View
+from dms_bench.scaling.records import ModuleCall, NormCall, Seen, Trace
+from dms_bench.scaling.views import RecordViews, head_counts
 
 #: A rule gets the tracer, the operator's arguments and result, and returns the result's axes (of the
 #: first result where there are several), or a list of axes when the result is a list of equals.
 Rule = Callable[["Tracer", tuple[Any, ...], dict[str, Any], Any], "Axes | list[Axes]"]
 
 
-@dataclass(frozen=True)
-class Contraction:
-    """A convolution or matrix product: MACs of a sample are `constant` times the kept sizes of `factors`."""
-
-    module: str
-    constant: float
-    #: Labels along each dimension that may shrink, [size] each.
-    factors: tuple[Tensor, ...]
-    #: Labels along the contracted dimension of the second operand, when they vary.
-    contracted: Tensor | None
-    #: Id of the first operand, an activation as a rule.
-    data: int = 0
-
-
-@dataclass(frozen=True)
-class NormCall:
-    """A normalisation whose statistics run over labelled features."""
-
-    module: str
-    labels: Tensor
-    #: The dimension of the module's input along which the labels vary.
-    dim: int
-    #: What it computes, where it is one of `recognised`.
-    kind: str = ""
-
-
-@dataclass(frozen=True)
-class Product:
-    """Queries and keys, multiplied along their labelled head size; no weight sums over it."""
-
-    #: Labels along the head size, of the queries.
-    labels: Tensor
-    #: Rows of the layer that makes the queries: heads times head size.
-    rows: int
-    #: The attention divides by the square root of the size that it sees.
-    scaled: bool
-
-
-@dataclass
-class ModuleCall:
-    """A module's call: its first tensor argument and, once it returned, its output."""
-
-    name: str
-    inputs: list[Tensor]
-    output: Any = None
-    #: The first positional argument, if it is a tensor.
-    entry: Tensor | None = None
-    #: Order in which calls began.
-    order: int = 0
-
-
-@dataclass
-class Trace:
-    """What one forward pass showed."""
-
-    labels: Labels
-    #: Axes of every parameter and floating-point buffer by name: one per dimension, in order.
-    state: dict[str, tuple[Tensor, ...]]
-    contractions: list[Contraction] = field(default_factory=list)
-    products: list[Product] = field(default_factory=list)
-    norms: list[NormCall] = field(default_factory=list)
-    calls: list[ModuleCall] = field(default_factory=list)
-    #: Sizes of labelled dimensions that a module's own operators saw: module -> [(size, labels)].
-    sizes: dict[str, list[tuple[int, Tensor]]] = field(default_factory=dict)
-    #: Dimensions that a module split into heads: module -> [(number of heads, labels)].
-    heads: dict[str, list[tuple[int, Tensor]]] = field(default_factory=dict)
-    #: Calls with sizes in a module's own code: module -> [call].
-    views: dict[str, list[View]] = field(default_factory=dict)
-    #: Convolutions that standardise their weight over its inputs.
-    standardised: set[str] = field(default_factory=set)
-    #: Tensors that reach another unchanged but for additions: id -> ids of ancestors.
-    residual_of: dict[int, frozenset[int]] = field(default_factory=dict)
-    #: Concatenations in modules that leave out what occurs twice in a row: id of the result -> result, operands.
-    joins: dict[int, tuple[Tensor, list[Tensor]]] = field(default_factory=dict)
-
-
 class Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Carries labels through the operators of a forward pass, by rules.
 
     An operator without a rule freezes what it touches: not searched, never wrong.
+
+    Args:
+        model: the network.
+        rules: by operator.
+        whole_heads: of features that are split into heads, follow the heads; else what lies inside of one.
+        apart: let queries, keys and values that one layer makes have sizes of their own.
     """
 
-    def __init__(self, model: nn.Module, rules: dict[str, Rule], *, whole_heads: bool = True) -> None:
+    def __init__(
+        self, model: nn.Module, rules: dict[str, Rule], *, whole_heads: bool = True, apart: bool = False
+    ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.whole_heads = whole_heads
+        #: Number of the operator that is running: the same in every trace of a network, as labels (which differ) are
+        #: integers and what is done to them is not counted.
+        self.at = 0
         self.labels = Labels()
         self.trace = Trace(self.labels, {})
         self._model = model
@@ -120,7 +56,7 @@ class Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
         #: Name of the operator that is running, without the underscore of in-place variants.
         self.operator = ""
         self._modules = dict(model.named_modules())
-        self._views = RecordViews({id(module): name for name, module in self._modules.items()}, self.along)
+        self._views = RecordViews({id(module): name for name, module in self._modules.items()}, self.along, apart)
         self.trace.views = self._views.views
         for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
             if tensor.is_floating_point() and tensor.dim() > 0:
@@ -170,8 +106,10 @@ class Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
             if len(dims) > 1:
                 named = self._head_dims(axis, dims)
                 if named and not self.whole_heads:
-                    dims_of_heads = [dim for dim in dims if dim != named[0]]
-                    chosen, named = max(dims_of_heads, key=lambda dim: axis.size(dim)), []
+                    named_heads, named = named[0], []
+                    chosen = max((dim for dim in dims if dim != named_heads), key=lambda dim: axis.size(dim))
+                    labels = along(axis, chosen)
+                    self.trace.inside[int(labels[0])] = (labels, axis.size(named_heads))
                 else:
                     chosen = named[0] if named else max(dims, key=lambda dim: axis.size(dim))
                 reference = axis
@@ -182,12 +120,18 @@ class Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 self.labels.unite(axis, reference)
                 axis = reference
                 if named:
-                    self._note(self.trace.heads, axis, chosen)
+                    self._note(self.trace.heads, axis, chosen, 0)
             if dims:
                 result.append(axis)
             else:  # a single element was picked out: it has to stay
                 self.labels.freeze(axis, "picked out by its position")
         return tuple(result)
+
+    def rows_of(self, left: Tensor, right: Tensor) -> int | None:
+        """Return the rows of the layer that makes `left`, if it is features of heads multiplied with an activation."""
+        labels = self.along(left, -1)
+        found = self.trace.inside.get(int(labels[0])) if labels is not None and id(right) in self._fed else None
+        return None if found is None else found[1] * left.size(-1)
 
     def note_norm(self, labels: Tensor) -> bool:
         """Record that the running LayerNorm (or group norm of one group) takes its statistics over `labels`.
@@ -202,7 +146,7 @@ class Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
             for axis in self.axes(tensor):
                 (dim,) = varying_dims(axis)
                 if axis.size(dim) == len(labels):
-                    self.trace.norms.append(NormCall(self.module, labels, dim))
+                    self.trace.norms.append(NormCall(self.module, labels, dim, at=self.at))
                     return True
         return False
 
@@ -243,6 +187,8 @@ class Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
         name = func.overloadpacket.__name__
         self.operator = name.rstrip("_")
         out = func(*args, **kwargs)
+        values = [value for value in tree_flatten((args, kwargs, out))[0] if isinstance(value, Tensor)]
+        self.at += any(value.is_floating_point() for value in values)
         if self._stack and self._is_recognised(self._stack[-1]):
             self._alive.append((args, out))
             self._fed.update(id(value) for value in tree_flatten(out)[0] if isinstance(value, Tensor))
@@ -267,41 +213,53 @@ class Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
         except (RuntimeError, ValueError, IndexError, TypeError):
             self.freeze(*operands, reason=f"operator {name} in a form that its rule does not know")
             return out
-        if fed:
-            seen = self.trace.contractions
-            seen[before:] = [
-                replace(one, constant=one.constant / self._batch, data=id(args[0])) for one in seen[before:]
-            ]
+        seen = self.trace.contractions
+        for place in range(before, len(seen)):
+            seen[place] = replace(seen[place], at=self.at)
+            if fed:
+                seen[place] = replace(seen[place], macs=seen[place].macs / self._batch, data=id(args[0]))
         if self.operator == "cat" and getattr(self._modules.get(self.module), "drops_repeats", False):
             self.trace.joins[id(out)] = (out, list(args[0]))
         if isinstance(axes, list):
-            for tensor, its_axes in zip(out, axes, strict=True):
-                self._set(tensor, its_axes)
+            for index, (tensor, its_axes) in enumerate(zip(out, axes, strict=True)):
+                self._set(tensor, its_axes, index)
         else:
             self._set(out if isinstance(out, Tensor) else out[0], axes)
         return out
 
-    def _set(self, tensor: Tensor, axes: Axes) -> None:
+    def _set(self, tensor: Tensor, axes: Axes, index: int = 0) -> None:
         axes = self.one_dim(axes)
+        if not self.whole_heads:
+            axes = self._without_heads(axes)
         self._axes[id(tensor)] = axes
         for axis in axes:
             (dim,) = varying_dims(axis)
-            self._note(self.trace.sizes, axis, dim)
+            self._note(self.trace.sizes, axis, dim, index)
 
-    def _note(self, book: dict[str, list[tuple[int, Tensor]]], axis: Tensor, dim: int) -> None:
+    def _without_heads(self, axes: Axes) -> Axes:
+        """Leave out heads that a table of theirs has labels for, where their features lie along the same dimension."""
+        inside = [axis for axis in axes if int(along(axis, varying_dims(axis)[0])[0]) in self.trace.inside]
+        taken = [varying_dims(axis) for axis in inside]
+        kept = []
+        for axis in axes:
+            if any(axis is one for one in inside) or varying_dims(axis) not in taken:
+                kept.append(axis)
+            else:
+                self.labels.freeze(axis, "heads, of which the size is followed")
+        return tuple(kept)
+
+    def _note(self, book: dict[str, list[Seen]], axis: Tensor, dim: int, index: int) -> None:
         labels = along(axis, dim)
-        book.setdefault(self.module, []).append((len(labels), labels))
+        book.setdefault(self.module, []).append(Seen(len(labels), labels, (self.at, index, dim)))
 
     def _head_dims(self, axis: Tensor, dims: list[int]) -> list[int]:
         """Return which of an axis' varying dimensions are heads, as the running module names their number or size."""
         module = self._modules.get(self.module)
-        known = vars(module) if module is not None else {}
-        numbers = {key: value for key, value in known.items() if "head" in key and isinstance(value, int) and value > 0}
-        counts = {value for key, value in numbers.items() if "dim" not in key}
+        counts = head_counts(module) if module is not None else set()
         named = [dim for dim in dims if axis.size(dim) in counts]
         if len(dims) > 2 and dims[1] in named:  # (3, heads, head size), also where heads are 3
             return [dims[1]]
-        if not named and len(dims) == 2 and axis.size(dims[1]) == numbers.get("head_dim"):
+        if not named and len(dims) == 2 and axis.size(dims[1]) == getattr(module, "head_dim", None):
             return [dims[0]]  # transformers' modules know the heads' size alone
         return named
 
@@ -341,7 +299,7 @@ class Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
             elif own is not None:
                 self.labels.freeze(own, "normalises features of fixed size")
         if labels is not None:
-            self.trace.norms.append(NormCall(call.name, labels, dim, kind))
+            self.trace.norms.append(NormCall(call.name, labels, dim, kind, self.at))
         for axis in self.axes(tensor):
             if kind == "response" and varying_dims(axis) != [dim]:
                 self.labels.freeze(axis, "a response norm runs over it")

@@ -2,13 +2,15 @@
 
 `x.reshape(B, N, 3, self.num_heads, C // self.num_heads)`: such sizes stand in code, where a cut cannot
 reach them. While the supernet is traced, every such call is recorded with the labels of the sizes that
-come out; in the cut network the `forward` of modules whose code asks for wrong sizes is wrapped and
-hands on right ones. A size is changed only where it is the size of labelled elements or split off from
-them; what depends on the input (batch, tokens, positions) stays as the code computes it.
+come out (one that splits queries, keys and values of a layer takes them apart, see `parts`); in the cut
+network the `forward` of modules whose code asks for wrong sizes is wrapped and hands on right ones. A size
+is changed only where it is the size of labelled elements or split off from them; what depends on the input
+(batch, tokens, positions) stays as the code computes it.
 """
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -19,6 +21,8 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from dms_bench.scaling.parts import Parts, apart
+
 
 @dataclass(frozen=True)
 class View:
@@ -26,11 +30,13 @@ class View:
 
     Attributes:
         call: function, line in it and how many times the line ran before in the module's forward pass.
-        kind: reshape, split or slice.
+        kind: reshape, split, slice, or parts: a reshape that takes apart.
         rank: number of dimensions of the operand.
         dim: the dimension that is split or sliced; 0 for a reshape.
         sizes: of a reshape, per dimension of the result, labels [size], dimensions of the operand to
-            multiply, or None; of a split, labels of each part; of a slice, labels before and in it.
+            multiply, or None; of a split, labels of each part; of a slice, labels before and in it; of parts,
+            labels of each part's features and, at the end, of its heads.
+            What is labels while tracing, [size], is elements [2, size] in a search space.
     """
 
     call: str
@@ -39,8 +45,8 @@ class View:
     dim: int
     sizes: tuple[Tensor | list[int] | None, ...]
 
-    def relabelled(self, new: Tensor) -> View:
-        """Return the call with other labels, which `new` holds by label."""
+    def renumbered(self, new: Tensor) -> View:
+        """Return the call with other elements, which `new` holds by element."""
         sizes = tuple(new[size] if isinstance(size, Tensor) else size for size in self.sizes)
         return replace(self, sizes=sizes)
 
@@ -106,12 +112,15 @@ class RecordViews(Calls):
     Args:
         names: of the modules, by id.
         labels_along: labels along a dimension of a tensor, or None.
+        apart: take queries, keys and values apart.
     """
 
-    def __init__(self, names: dict[int, str], labels_along: Callable[[Tensor, int], Tensor | None]) -> None:
+    def __init__(
+        self, names: dict[int, str], labels_along: Callable[[Tensor, int], Tensor | None], apart: bool
+    ) -> None:
         super().__init__()
         self.views: dict[str, list[View]] = {}
-        self._names, self._labels_along = names, labels_along
+        self._names, self._labels_along, self._apart = names, labels_along, apart
         self._done: set[int] = set()
 
     def begin(self, module: nn.Module) -> None:
@@ -122,6 +131,10 @@ class RecordViews(Calls):
 
     def handle(self, module: nn.Module, call: str, kind: str, func: Any, args: Any, kwargs: Any) -> Any:
         """Let the call pass and note what came out."""
+        plain = kind == "reshape" and len(args) > 1 and not kwargs and not isinstance(args[1], torch.dtype)
+        features = self._features(module, func, args) if plain and self._apart else None
+        if features is not None:
+            return self._take_apart(module, call, args[0], *features)
         out = func(*args, **kwargs)
         if id(module) not in self._done and id(module) in self._names:
             note: Callable[..., View | None] = getattr(self, f"_{kind}")
@@ -129,6 +142,32 @@ class RecordViews(Calls):
             if view is not None:
                 self.views.setdefault(self._names[id(module)], []).append(view)
         return out
+
+    def _features(self, module: nn.Module, func: Any, args: Any) -> tuple[int, list[int]] | None:
+        """Return the dimension that a reshape splits into (parts, heads, size), and its shape, where it does."""
+        operand, shape = args[0], asked_shape(func, args)
+        if shape.count(-1) == 1:
+            shape[shape.index(-1)] = operand.numel() // -math.prod(shape)
+        for ins, outs in segments(operand.shape, shape):
+            if len(outs) != 3 or ins[0] != outs[0] or math.prod(operand.shape[dim] for dim in ins[1:]) > 1:
+                continue
+            parts, heads, _ = (shape[dim] for dim in outs)
+            if parts in (2, 3) and heads in head_counts(module) and self._labels_along(operand, ins[0]) is not None:
+                return ins[0], shape
+        return None
+
+    def _take_apart(self, module: nn.Module, call: str, operand: Tensor, dim: int, shape: list[int]) -> Parts:
+        number, heads = shape[dim : dim + 2]
+        rows = operand.size(dim) // number
+        own = [*shape[:dim], *shape[dim + 1 :]]
+        made = apart(operand, dim, [rows] * number, [own] * number)
+        labels = self._labels_along(operand, dim)
+        if id(module) not in self._done and id(module) in self._names and labels is not None:
+            found = self._labels_along(made.slices[0], dim)
+            found = torch.zeros(heads, dtype=torch.long) if found is None else found
+            view = View(call, "parts", operand.dim(), dim, (*labels.view(number, rows), found))
+            self.views.setdefault(self._names[id(module)], []).append(view)
+        return made
 
     def _reshape(self, call: str, args: Any, out: Tensor) -> View | None:
         operand = args[0]
@@ -176,6 +215,21 @@ class RecordViews(Calls):
             start, stop, _ = bounds.indices(operand.size(dim))
             return View(call, "slice", operand.dim(), dim, (whole[:start], whole[start:stop]))
         return None
+
+
+def asked_shape(func: Any, args: Any) -> list[int]:
+    """Return the shape that a reshape's code asks for."""
+    if func in (Tensor.unflatten, torch.unflatten):
+        operand, dim, sizes = args
+        dim %= operand.dim()
+        return [*operand.shape[:dim], *sizes, *operand.shape[dim + 1 :]]
+    return list(args[1]) if len(args) == 2 and not isinstance(args[1], int) else list(args[1:])
+
+
+def head_counts(module: nn.Module) -> set[int]:
+    """Return the integers of a module that are numbers of heads, by their names."""
+    known = vars(module).items()
+    return {value for key, value in known if "head" in key and "dim" not in key and type(value) is int and value > 0}
 
 
 def _repeats(labels: Tensor | None) -> bool:

@@ -46,9 +46,9 @@ class SpaceSpec(Spec):
     coarse: tuple[CoarseSpec, ...] = ()
     #: Cuts keep multiples of this number of channels, where a group has as many; for all methods alike.
     round_to: Annotated[int, Field(ge=1)] = 1
-    #: Of attention: the number of heads, or the size that the heads of a layer have in common (of queries and keys,
-    #: and of values, where they come from layers of their own).
-    attention: Literal["heads", "dims"] = "heads"
+    #: Of attention: the number of heads, the sizes that the heads of a layer have in common (one of queries and keys,
+    #: one of values), or both: three ratios for each layer.
+    attention: Literal["heads", "dims", "both"] = "heads"
 
 
 class SupernetSpec(Spec):

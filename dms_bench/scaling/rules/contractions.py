@@ -11,8 +11,9 @@ from typing import Any
 from torch import Tensor
 
 from dms_bench.scaling.labels import Axes, along, lay, varying_dims
+from dms_bench.scaling.records import INNER, Contraction, Product
 from dms_bench.scaling.rules.registry import axis_along, rule, unite_or_freeze
-from dms_bench.scaling.trace import Contraction, Product, Tracer
+from dms_bench.scaling.trace import Tracer
 
 #: Grouped convolutions with fewer groups keep their groups and are cut inside them.
 FEW_GROUPS = 8
@@ -23,11 +24,10 @@ def _product(tracer: Tracer, left: Tensor, right: Tensor, out: Tensor) -> Axes:
     rank = out.dim()
     inner_left, inner_right = axis_along(tracer, left, -1), axis_along(tracer, right, -2)
     unite_or_freeze(tracer, inner_left, inner_right, "multiplied with a matrix of fixed size")
-    constant = float(out.numel() * left.size(-1))
-    factors: list[Tensor] = []
+    factors: dict[int | str, Tensor] = {}
     result: list[Tensor] = []
     if inner_right is not None:
-        factors.append(inner_right)
+        factors[INNER] = inner_right
     for dim in range(rank):
         sides = [axis_along(tracer, left, dim)] if dim != rank - 1 else []
         sides += [axis_along(tracer, right, dim)] if dim != rank - 2 else []
@@ -35,11 +35,14 @@ def _product(tracer: Tracer, left: Tensor, right: Tensor, out: Tensor) -> Axes:
             unite_or_freeze(tracer, sides[0], sides[1], "multiplied with a batch of fixed size")
         labels = next((side for side in sides if side is not None), None)
         if labels is not None:
-            factors.append(labels)
+            factors[dim] = labels
             result.append(lay(labels, dim, out.shape))
-    for labels in factors:
-        constant /= len(labels)
-    tracer.trace.contractions.append(Contraction(tracer.module, constant, tuple(factors), inner_right))
+    macs = float(out.numel() * left.size(-1))
+    rows = tracer.rows_of(left, right)
+    if inner_left is not None and rows is not None:  # queries and keys, in attention that is written out
+        tracer.trace.products.append(Product(inner_left, rows, scaled=False))
+    contracted = inner_right if rows is None else None
+    tracer.trace.contractions.append(Contraction(tracer.module, macs, factors, contracted))
     return tuple(result)
 
 
@@ -66,17 +69,17 @@ def _linear(tracer: Tracer, args: Any, kwargs: Any, out: Tensor) -> Axes:
     bias = args[2] if len(args) > 2 else kwargs.get("bias")
     inner, rows = axis_along(tracer, weight, 1), axis_along(tracer, weight, 0)
     unite_or_freeze(tracer, axis_along(tracer, data, -1), inner, "multiplied with a matrix of fixed size")
-    factors = [labels for labels in (inner, rows) if labels is not None]
+    factors = _present({INNER: inner, out.dim() - 1: rows})
     result = [lay(rows, out.dim() - 1, out.shape)] if rows is not None else []
     for dim in range(out.dim() - 1):
         labels = axis_along(tracer, data, dim)
         if labels is not None:
-            factors.append(labels)
+            factors[dim] = labels
             result.append(lay(labels, dim, out.shape))
     if bias is not None:
         unite_or_freeze(tracer, rows, axis_along(tracer, bias, 0), "added to a tensor of fixed size")
-    constant = out.numel() * data.size(-1) / math.prod(len(labels) for labels in factors)
-    tracer.trace.contractions.append(Contraction(tracer.module, constant, tuple(factors), inner))
+    macs = float(out.numel() * data.size(-1))
+    tracer.trace.contractions.append(Contraction(tracer.module, macs, factors, inner))
     return tuple(result)
 
 
@@ -99,8 +102,7 @@ def _convolution(tracer: Tracer, args: Any, kwargs: Any, out: Tensor) -> Axes:
     if groups == 1:
         inner, outer = (first, second) if transposed else (second, first)
         unite_or_freeze(tracer, inputs, inner, "convolved with a fixed number of channels")
-        factors = [labels for labels in (inner, outer) if labels is not None]
-        constant = positions * kernel * data.size(1) * out.size(1) / math.prod(len(labels) for labels in factors)
+        macs = positions * kernel * data.size(1) * out.size(1)
     elif groups < FEW_GROUPS and groups < data.size(1) // groups and not transposed:
         # A few wide groups stay; each loses the same positions of its inputs, and the same of its outputs.
         inner, outer = second, first
@@ -113,8 +115,7 @@ def _convolution(tracer: Tracer, args: Any, kwargs: Any, out: Tensor) -> Axes:
             by_group = outer.view(groups, -1)
             tracer.labels.unite(by_group, by_group[:1].expand_as(by_group))
             outer = by_group[:1].expand_as(by_group).reshape(-1)
-        factors = [labels for labels in (inner, outer) if labels is not None]
-        constant = positions * kernel * weight.size(1) * out.size(1) / math.prod(len(labels) for labels in factors)
+        macs = positions * kernel * weight.size(1) * out.size(1)
     else:
         # A group of a grouped convolution goes as a whole: its inputs and outputs are one element.
         if second is not None:
@@ -128,24 +129,24 @@ def _convolution(tracer: Tracer, args: Any, kwargs: Any, out: Tensor) -> Axes:
             tracer.labels.unite(outs, ins[:, :1].expand_as(outs))
             outer = ins[:, :1].expand_as(outs).reshape(-1)
         inner = None
-        factors = [outer] if outer is not None else []
-        constant = (
-            positions * kernel * data.size(1) * out.size(1) / groups / math.prod(len(labels) for labels in factors)
-        )
+        macs = positions * kernel * data.size(1) * out.size(1) / groups
     if bias is not None:
         unite_or_freeze(tracer, outer, axis_along(tracer, bias, 0), "added to a tensor of fixed size")
+    factors = _present({INNER: inner, 1: outer})
     result = [lay(outer, 1, out.shape)] if outer is not None else []
     merged = axis_along(tracer, data, 0)  # heads that were merged into the batch
     if merged is not None:
-        factors.append(merged)
-        constant /= len(merged)
+        factors[0] = merged
         result.append(lay(merged, 0, out.shape))
     for dim, labels in passing:  # features in the place of positions, each by itself
-        factors.append(labels)
-        constant /= len(labels)
+        factors[dim] = labels
         result.append(lay(labels, dim, out.shape))
-    tracer.trace.contractions.append(Contraction(tracer.module, constant, tuple(factors), inner))
+    tracer.trace.contractions.append(Contraction(tracer.module, macs, factors, inner))
     return tuple(result)
+
+
+def _present(factors: dict[int | str, Tensor | None]) -> dict[int | str, Tensor]:
+    return {place: labels for place, labels in factors.items() if labels is not None}
 
 
 def _heads(tracer: Tracer, operand: Tensor, dim: int, number: int) -> Tensor | None:
@@ -185,16 +186,14 @@ def _attention(tracer: Tracer, args: Any, kwargs: Any, out: Any) -> Axes:
                 unite_or_freeze(tracer, heads[0], axis_along(tracer, bias, own), "attention bias of fixed heads")
         if heads[0] is not None:
             result.append(lay(heads[0], dim, out.shape))
-    factors = tuple(along(axis, varying_dims(axis)[0]) for axis in result)
-    scale = math.prod(len(labels) for labels in factors)
+    factors: dict[int | str, Tensor] = {varying_dims(axis)[0]: along(axis, varying_dims(axis)[0]) for axis in result}
     inner, outer = axis_along(tracer, query, -1), axis_along(tracer, value, -1)
     unite_or_freeze(tracer, inner, axis_along(tracer, key, -1), "queries or keys of fixed size")
     if inner is not None:
         rows = query.size(-1) * query.size(-3)
-        tracer.trace.products.append(Product(inner, rows, scaled=kwargs.get("scale") is None))
+        tracer.trace.products.append(Product(inner, rows, scaled=kwargs.get("scale") is None, values=outer))
     for other, sizes in ((query, inner), (value, outer)):  # scores = q k^T, then scores @ v
-        constant = query.numel() / query.size(-1) * key.size(-2) * other.size(-1) / scale
-        own = factors if sizes is None else (*factors, sizes)
-        constant /= 1 if sizes is None else len(sizes)
-        tracer.trace.contractions.append(Contraction(tracer.module, constant, own, None))
+        macs = query.numel() / query.size(-1) * key.size(-2) * other.size(-1)
+        own = factors if sizes is None else {**factors, INNER: sizes}
+        tracer.trace.contractions.append(Contraction(tracer.module, macs, own, None))
     return tuple(result) if outer is None else (*result, lay(outer, out.dim() - 1, out.shape))

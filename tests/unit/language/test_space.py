@@ -76,6 +76,67 @@ def test_a_cut_llama_is_the_llama_of_that_size_with_slices_of_the_weights() -> N
         torch.testing.assert_close(small.eval()(TOKENS), reference(TOKENS).logits, rtol=1e-4, atol=1e-5)
 
 
+BOTH = [(kind, "sdpa") for kind in ("llama, grouped queries", "qwen2, tied", "qwen3", "phi", "phi3")]
+
+
+@pytest.mark.parametrize(("kind", "attention"), [*BOTH, ("llama, grouped queries", "eager"), ("phi", "eager")])
+def test_heads_and_their_sizes_are_searched_together(kind: str, attention: str) -> None:
+    model = lively(network(kind, attention))
+    own = space(model, attention="both")
+    assert own.proof_error < 1e-12
+    keys, size = KINDS[kind][1].get("num_key_value_heads", 4), model.lm.model.layers[0].self_attn.head_dim
+    assert [group.size for group in own.groups if group.heads] == [keys] * 3
+    assert [group.size for group in own.groups if group.name.endswith(".v_dims")] == [size] * 3
+    # A rotated feature goes with its partner. Layers read one table of rotations, so that they have pairs in common.
+    rotated = [group for group in own.groups if group.name == "lm.model.layers.qk_dims"]
+    plain = [group for group in own.groups if group.name.endswith("self_attn.qk_dims")]
+    assert len(rotated) == 1
+    assert {2 * rotated[0].size + group.size for group in plain} == ({size} if plain else set())
+    assert plain or rotated[0].size == size // 2
+
+    for seed in range(2):
+        net, mask = Supernet(model, own).eval(), random_mask(own, seed)
+        architecture = own.architecture(mask)
+        small = cut(model, own, architecture).eval()
+        with torch.no_grad(), net.fixed(mask):
+            expected = net(TOKENS)
+        with torch.no_grad():
+            assert float((small(TOKENS) - expected).norm() / expected.norm()) < 1e-5
+        counted = count(small, TOKENS)
+        assert (counted.macs, counted.params) == (architecture.macs, architecture.params)
+
+
+def test_a_llama_with_smaller_heads_is_the_llama_of_that_size() -> None:
+    """Transformers' own model again, with the kept rotations in its table and the old scale."""
+    model = lively(network("llama, grouped queries"))
+    own = space(model, attention="both")
+    kv, pairs, values = [0, 2], [0, 2, 3], [0, 1, 3, 4, 5, 7]
+    chosen = {"heads": kv, "qk_dims": pairs, "v_dims": values}
+    groups = {group.name: tuple(chosen.get(group.name.rpartition(".")[2], range(group.size))) for group in own.groups}
+    small = cut(model, own, own.architecture(_mask(own, groups, (0, 1, 2))))
+
+    config = LlamaConfig(
+        **model.lm.config.to_dict() | {"num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 6}
+    )
+    reference = LlamaForCausalLM(config).eval()
+    rotary = reference.model.rotary_emb
+    rotary.inv_freq = model.lm.model.rotary_emb.inv_freq[pairs]
+    sizes = [*pairs, *(4 + pair for pair in pairs)]
+    queries = [0, 1, 4, 5]
+    state = dict(model.lm.state_dict())
+    for layer in range(3):
+        name = f"model.layers.{layer}.self_attn."
+        for part, heads, dims in (("q", queries, sizes), ("k", kv, sizes), ("v", kv, values)):
+            rows = [8 * head + dim for head in heads for dim in dims]
+            state[f"{name}{part}_proj.weight"] = state[f"{name}{part}_proj.weight"][rows]
+        columns = [8 * head + dim for head in queries for dim in values]
+        state[f"{name}o_proj.weight"] = state[f"{name}o_proj.weight"][:, columns]
+        reference.model.layers[layer].self_attn.scaling = 8**-0.5
+    reference.load_state_dict(state)
+    with torch.no_grad():
+        torch.testing.assert_close(small.eval()(TOKENS), reference(TOKENS).logits, rtol=1e-4, atol=1e-5)
+
+
 def _mask(own, groups, blocks):
     mask = torch.zeros(own.units.total)
     for name, start in zip(own.names, own.units.starts, strict=True):

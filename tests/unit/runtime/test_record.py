@@ -21,16 +21,17 @@ from tasks.language.spec import LanguageTask
 
 #: Networks with pruned heads, grouped convolutions, squeeze-excite and removed blocks.
 MODELS = {"resnet18": {"channels": [8, 8, 16, 16]}, "test_efficientnet": {}, "test_vit": {}}
+CASES = [*((model, "heads") for model in MODELS), ("test_vit", "both")]
 
 
-def _write(folder, model, args):
+def _write(folder, model, args, attention="heads"):
     """Export a network of which random elements were cut; returns an input and its output."""
     trial = Trial.model_validate(
         {
             "experiment": "toy",
             "task": {"kind": "classification", "image_size": 32, "channels": 3,
                      "data": {"name": "timm", "root": "/no/such/folder", "classes": 7}},
-            "supernet": {"model": model, "args": args},
+            "supernet": {"model": model, "args": args, "space": {"attention": attention}},
             "budget": {"kind": "macs", "target": "50%"},
             "method": "random",
             "retrain": {"epochs": 1, "lr": 0.1},
@@ -38,7 +39,7 @@ def _write(folder, model, args):
     )  # fmt: skip
     task = trial.task.load_implementation()(trial.task, 3)
     supernet, example = task.build(trial.supernet), task.example_input()
-    space = find_space(supernet, example)
+    space = find_space(supernet, example, attention=trial.supernet.space.attention)
     mask = (torch.rand(space.units.total, generator=torch.Generator().manual_seed(0)) < 0.5).float()
     for start in space.units.starts:
         mask[start] = 1
@@ -59,9 +60,9 @@ def test_a_record_names_the_library_that_defines_the_network(tmp_path):
     assert LanguageTask.libraries == ("transformers",)
 
 
-@pytest.mark.parametrize("model", MODELS)
-def test_a_fresh_process_builds_the_same_network_without_tracing(tmp_path, model):
-    example, expected = _write(tmp_path, model, MODELS[model])
+@pytest.mark.parametrize(("model", "attention"), CASES)
+def test_a_fresh_process_builds_the_same_network_without_tracing(tmp_path, model, attention):
+    example, expected = _write(tmp_path, model, MODELS[model], attention)
     torch.save((example, expected), tmp_path / "expected.pt")
     script = """if True:
         import sys, pickle, torch

@@ -44,12 +44,14 @@ def ask(**supernet):
     return spaces.space_of(task, SupernetSpec(model="mlp", **supernet))
 
 
-@pytest.mark.parametrize(("name", "size"), [("test_vit", 32), ("levit_128s", 64)])
-def test_a_space_comes_back_as_it_was(name, size):
+@pytest.mark.parametrize(
+    ("name", "size", "attention"), [("test_vit", 32, "dims"), ("test_vit", 32, "both"), ("levit_128s", 64, "heads")]
+)
+def test_a_space_comes_back_as_it_was(name, size, attention):
     torch.manual_seed(0)
     model, example = timm.create_model(name, num_classes=5, img_size=size).eval(), torch.randn(2, 3, size, size)
-    options = {"coarse": [Coarse(stages="blocks*", max=3)], "attention": "dims"} if name == "test_vit" else {}
-    space = find_space(model, example, **options)
+    coarse = [Coarse(stages="blocks*", max=3)] if name == "test_vit" else []
+    space = find_space(model, example, coarse=coarse, attention=attention)
     again = from_bytes(to_bytes(space, "key"), "key")
     assert (again.groups, again.stages, again.units, again.excluded) == (
         *(space.groups, space.stages, space.units, space.excluded),

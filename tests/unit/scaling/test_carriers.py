@@ -58,7 +58,7 @@ def test_a_carried_mask_equals_masks_on_the_layers_inputs():
     x = torch.randn(5, 4).double()
     net = Supernet(model, find_space(model, x)).double()
     mask = torch.rand(net.space.units.total).double()
-    (own,) = (norm.elements for norm in net.space.norms)
+    ((own, _),) = (norm.elements for norm in net.space.norms)
     stream, hidden = mask[own], mask[net.space.slices["head.weight", 1]]
     kept = stream / stream.sum()
     h = model.stem(x)

@@ -71,8 +71,8 @@ def test_queries_and_keys_and_values_of_their_own_layers_have_sizes_of_their_own
     space = find_space(model, example, attention="dims")
     assert {group.name: group.size for group in space.groups} == {
         "stem": 12,
-        "attn.dims": 8,
-        "attn.v": 8,
+        "attn.qk_dims": 8,
+        "attn.v.v_dims": 8,
         "attn.proj": 12,
     }
     assert {row.scaled for row in space.rows} == {scale is None}
@@ -86,19 +86,23 @@ def test_heads_of_a_vit_shrink():
     example = torch.randn(2, 3, 32, 32).double()
     space = find_space(model, example, attention="dims")
     sizes = {group.name: group.size for group in space.groups}
-    assert sizes["blocks.3.attn.qkv.dims"] == 32
+    assert sizes["blocks.3.attn.qkv.qk_dims"] == sizes["blocks.3.attn.qkv.v_dims"] == 32
     assert not any(group.heads for group in space.groups)
     assert space.proof_error < 1e-12
     agree(model, space, example)
     small = cut(model, space, space.architecture(half(space)))
     assert small.blocks[0].attn.qkv.out_features == 3 * 2 * 16
+    mask = space.full()
+    mask[torch.tensor(space.units.starts)[[name.endswith("v_dims") for name in space.names]]] = 0
+    small = cut(model, space, space.architecture(mask))
+    assert small.blocks[0].attn.qkv.out_features == 2 * (2 * 32 + 31)
 
 
 def test_only_queries_are_masked():
     model = timm.create_model("test_vit", img_size=32, num_classes=5).eval()
     space = find_space(model, torch.randn(1, 3, 32, 32), attention="dims")
     row = next(row for row in space.rows if row.parameter == "blocks.0.attn.qkv.weight")
-    elements = row.elements(space.slices)
+    elements = row.elements
     assert bool((elements[:64] >= 0).all())
     assert bool((elements[64:] == -1).all())
     assert torch.equal(elements[:32], elements[32:64])  # of both heads
@@ -112,7 +116,7 @@ def test_ratios_of_head_sizes_learn():
         net.ratios.fill_(0.3)
     net(torch.randn(4, 3, 32, 32)).square().mean().backward()
     gradients = dict(zip(net.space.names, net.ratios.grad.tolist(), strict=True))
-    assert all(gradient != 0 for name, gradient in gradients.items() if name.endswith(".dims"))
+    assert all(gradient != 0 for name, gradient in gradients.items() if name.endswith("_dims"))
     assert isinstance(model.blocks[0].attn.qkv.weight, nn.Parameter)
 
 
@@ -131,6 +135,6 @@ def test_queries_that_no_layer_makes_are_left_alone():
     model = Network(None)
     model.attn = Given()
     space = find_space(model.eval(), torch.randn(2, 5, 4), attention="dims")
-    assert {group.name for group in space.groups} == {"stem", "attn.proj"}
+    assert {group.name for group in space.groups} == {"stem", "attn.proj", "attn.v.v_dims"}
     assert space.excluded["attn.k"] == "queries that are no rows of a layer"
     assert space.proof_error < 1e-12

@@ -37,7 +37,7 @@ def test_a_suite_is_valid(validator, document, experiment):
         ("name", "../up"),
         ("supernet", {"model": "net", "width": 0}),
         ("supernet", {"model": "net", "space": {"round_to": 0}}),
-        ("supernet", {"model": "net", "space": {"attention": "both"}}),
+        ("supernet", {"model": "net", "space": {"attention": "all"}}),
         ("supernet", {"model": "net", "space": {"coarse": [{"groups": "*", "step": 0}]}}),
     ],
 )

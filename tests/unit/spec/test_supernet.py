@@ -48,6 +48,6 @@ def test_mistakes_in_its_fields_name_the_field():
 
 
 def test_what_is_searched_of_attention_is_a_choice():
-    assert line(space={"attention": "both"}) == (
-        "supernet.space.attention: 'both' is not a choice; choose from 'dims', 'heads'"
+    assert line(space={"attention": "all"}) == (
+        "supernet.space.attention: 'all' is not a choice; choose from 'both', 'dims', 'heads'"
     )
