@@ -60,9 +60,8 @@ class FlapSearch:
         sums, times = torch.zeros(2, space.units.total, dtype=torch.double)
         for site in sites:
             raw = moments[site.module].variance * weight_of(context.model, site).square().sum(0)
-            elements = space.slices[site.parameter, site.dim]
-            squared = (elements >= 0) & heads[elements.clamp_min(0)]
-            sums += per_element(space, site, torch.where(squared, raw.square(), raw))
+            plain, squared = (per_element(space, site, one) for one in (raw, raw.square()))
+            sums += torch.where(heads, squared, plain)
             times += per_element(space, site, torch.ones_like(raw))
         _check(space, times)
         scores = _standardised(space, sums / times.clamp_min(1))

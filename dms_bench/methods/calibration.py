@@ -102,6 +102,7 @@ def weight_of(model: nn.Module, site: Site) -> Tensor:
 
 def per_element(space: SearchSpace, site: Site, scores: Tensor) -> Tensor:
     """Sum scores of a site's inputs [C] over the elements that they belong to, [E]."""
-    elements = space.slices[site.parameter, site.dim]
     result = torch.zeros(space.units.total + 1, dtype=scores.dtype)
-    return result.index_add_(0, torch.where(elements >= 0, elements, space.units.total), scores)[:-1]
+    for elements in space.elements_of(site.parameter, site.dim):
+        result.index_add_(0, torch.where(elements >= 0, elements, space.units.total), scores)
+    return result[:-1]

@@ -73,7 +73,7 @@ class LlmPrunerSearch:
                 batches += 1
                 context.loop.tick()
         scores = torch.zeros(space.units.total + 1, dtype=torch.double)
-        for (name, dim), elements in space.slices.items():
+        for (name, dim), elements in space.occurrences():
             if name in weights:
                 w, g, f = weights[name].detach(), first[name] / batches, second[name] / batches
                 own = self._weighed(w.double(), g.double(), f.double()).cpu()

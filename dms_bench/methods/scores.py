@@ -91,7 +91,7 @@ def topologies(model: nn.Module, space: SearchSpace) -> Tensor:
     """Number the kinds of width groups: equal for groups that lie along the same kinds of parameters, [G]."""
     owner, modules = space.units.owner, dict(model.named_modules())
     found: list[list[str]] = [["heads"] if group.heads else [] for group in space.groups]
-    for (name, dim), elements in space.slices.items():
+    for (name, dim), elements in space.occurrences():
         parent, _, leaf = name.rpartition(".")
         for group in set(owner[elements[elements >= 0]].tolist()):
             found[group].append(f"{type(modules[parent]).__name__}.{leaf} {dim}")
@@ -109,8 +109,7 @@ def _parts(model: nn.Module, space: SearchSpace, norms: tuple[type[nn.Module], .
             continue
         output = 1 if isinstance(module, _ConvTransposeNd) else 0
         for dim in (output, 1 - output) if layer else (0,):
-            elements = space.slices.get((f"{name}.weight" if name else "weight", dim))
-            if elements is not None:
+            for elements in space.elements_of(f"{name}.weight" if name else "weight", dim):
                 yield _Part(module.weight, dim, elements, makes=layer and dim == output)
 
 

@@ -33,10 +33,12 @@ SEARCHES = {
 }
 
 
-def context(layers: int = 4, share: float = 0.7, exclude: tuple[str, ...] = ("lm.model.stream",)) -> SearchContext:
+def context(
+    layers: int = 4, share: float = 0.7, exclude: tuple[str, ...] = ("lm.model.stream",), attention: str = "heads"
+) -> SearchContext:
     own = task()
     model = lively(own.build(SupernetSpec(model="llama", args=SIZES | {"num_hidden_layers": layers}))).eval()
-    found = space(model, exclude=exclude)
+    found = space(model, exclude=exclude, attention=attention)
     kept: Any = SimpleNamespace(weight_sharing=False)
     trial: Any = SimpleNamespace(seed=0, pipeline="DMSp", method=SimpleNamespace(kind="shortgpt"), supernet=kept)
     return SearchContext(trial, own, model, found, budget_of(found, params=share), MemoryLoop())
@@ -70,6 +72,20 @@ def test_every_method_meets_the_budget_and_leaves_the_network_as_it_was(name: st
     assert same(before, snapshot(given.model))
     assert not any(m._forward_hooks or m._forward_pre_hooks for m in given.model.modules())
     assert all(weight.grad is None for weight in given.model.parameters())
+
+
+@pytest.mark.parametrize("name", ["llm_pruner", "wanda_sp", "flap"])
+def test_sizes_of_heads_are_scored_by_who_reads_them_or_refused(name: str) -> None:
+    """Nothing but queries and keys themselves read the features of queries, of which activations tell nothing."""
+    exclude = ("lm.model.stream", *(("*.qk_dims",) if name != "llm_pruner" else ()))
+    given = context(exclude=exclude, attention="both")
+    found = SEARCHES[name].search(given)
+    assert abs(found.params / given.budget.constraints[0].target - 1) < 0.01
+    sizes = [len(kept) for group, kept in found.groups.items() if group.endswith(".v_dims")]
+    assert min(sizes) < SIZE
+    if name != "llm_pruner":
+        with pytest.raises(UserError, match=r"no plain layer reads group 'lm\.model\.layers\.qk_dims'"):
+            SEARCHES[name].search(context(attention="both"))
 
 
 def test_wanda_keeps_what_has_large_weights_on_large_inputs() -> None:

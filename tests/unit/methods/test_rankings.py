@@ -289,6 +289,35 @@ def test_a_head_is_scored_by_the_mean_of_its_channels():
     torch.testing.assert_close(scores.float(), expected)
 
 
+def test_heads_and_their_sizes_are_each_scored_by_their_own_channels():
+    model = timm.create_model("vit_tiny_patch16_224", num_classes=CLASSES, in_chans=1, img_size=32, depth=1).eval()
+    space = find_space(model, torch.randn(1, 1, 32, 32), attention="both")
+    scores = dict(
+        zip(space.names, maker_scores(model, space, magnitude(1)).split(list(space.units.sizes)), strict=True)
+    )
+    rows = model.get_submodule("blocks.0.attn.qkv").weight.detach().abs().sum(1).view(3, 3, 64)  # q, k, v of 3 heads
+    for kind, expected in {
+        "heads": rows.mean((0, 2)),
+        "qk_dims": rows[:2].mean((0, 1)),
+        "v_dims": rows[2].mean(0),
+    }.items():
+        torch.testing.assert_close(scores[f"blocks.0.attn.qkv.{kind}"].float(), expected)
+
+
+@pytest.mark.parametrize(
+    "search", [GroupNormSearch(GroupNorm()), TaylorSearch(Taylor()), IsomorphicSearch(Isomorphic())]
+)
+def test_rankings_cut_heads_and_their_sizes(search):
+    torch.manual_seed(0)
+    model = timm.create_model("test_vit", num_classes=CLASSES, in_chans=1, img_size=32).eval()
+    space = find_space(model, torch.randn(1, 1, 32, 32), attention="both")
+    found = search.search(context(model, space))
+    assert found.macs == pytest.approx(0.4 * space.macs, rel=0.01)
+    for kind in ("qk_dims", "v_dims"):
+        sizes = [pair for name, pair in space.sizes_of(found).items() if name.endswith(kind)]
+        assert any(kept < size for kept, size in sizes)
+
+
 def test_what_a_suite_may_say():
     suite = {
         "name": "s",
