@@ -20,21 +20,28 @@ CASES = {
 SLOW = {"efficientnet_b0": (64, {}), "deit_tiny_patch16_224": (224, {}), "swin_tiny_patch4_window7_224": (224, {})}
 
 
-def cut_network(name, size, args):
+def cut_network(name, size, args, attention="heads"):
     torch.manual_seed(0)
     model, example = timm.create_model(name, num_classes=5, **args), torch.randn(1, 3, size, size)
-    space = find_space(model, example)
+    space = find_space(model, example, attention=attention)
     mask = (torch.rand(space.units.total, generator=torch.Generator().manual_seed(0)) < 0.6).float()
     for start in space.units.starts:
         mask[start] = 1
     return cut(model, space, space.architecture(mask)), example
 
 
-@pytest.mark.parametrize("name", [*CASES, *(pytest.param(name, marks=pytest.mark.slow) for name in SLOW)])
-def test_onnx_runtime_computes_the_cut_network_at_any_batch_size(name, tmp_path, capfd):
+@pytest.mark.parametrize(
+    ("name", "attention"),
+    [
+        *((name, "heads") for name in CASES),
+        ("test_vit", "both"),
+        *(pytest.param(name, "heads", marks=pytest.mark.slow) for name in SLOW),
+    ],
+)
+def test_onnx_runtime_computes_the_cut_network_at_any_batch_size(name, attention, tmp_path, capfd):
     import onnxruntime
 
-    network, example = cut_network(name, *{**CASES, **SLOW}[name])
+    network, example = cut_network(name, *{**CASES, **SLOW}[name], attention)
     path = tmp_path / "model.onnx"
     assert onnx.export_onnx(network, example, path) <= onnx.TOLERANCE
     assert capfd.readouterr() == ("", "")
