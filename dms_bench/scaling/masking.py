@@ -212,8 +212,7 @@ class MaskedForward:
             end = ends.get(site.module, -1) if site.module == holder else -1
             scaled.add((holder, leaf) if end >= 0 else None)
             elements, slots = dims[site.parameter, site.dim]
-            owners = torch.where(slots < self._first_block, end, -1)  # the slot of a block has its mask already
-            vector = torch.stack([elements, slots, owners])
+            vector = torch.stack([elements, slots, torch.full_like(slots, end)])
             self._scale(vector, site.module, holder, leaf, site.dim, site.standardised)
         for row in space.rows:
             self._scale(_alone(row.elements), row.module, row.module, row.parameter.rpartition(".")[2], 0)

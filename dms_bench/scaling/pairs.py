@@ -17,7 +17,6 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-from dms_bench.scaling.labels import FIXED
 from dms_bench.scaling.records import Contraction, Seen, Trace
 from dms_bench.scaling.space import NormSite
 from dms_bench.scaling.views import View
@@ -100,10 +99,7 @@ class Pairs:
         for place in range(len(shown.sizes)):
             own = [None if view is None else view.sizes[place] for view in same]
             labels = [size if isinstance(size, Tensor) else None for size in own]
-            others = [view.sizes[place] for view in same if view and not isinstance(view.sizes[place], Tensor)]
-            follows = any(size is not None and bool((size != FIXED).any()) for size in labels)
-            # What one trace takes for fixed and the other leaves to the code is left to the code.
-            sizes.append(self.pair(labels) if follows or not others else others[0])
+            sizes.append(shown.sizes[place] if labels.count(None) == len(labels) else self.pair(labels))
         return View(shown.call, shown.kind, shown.rank, shown.dim, tuple(sizes))
 
 

@@ -7,7 +7,7 @@ keys on one side and values on the other have labels of their own) and in cut ne
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -68,6 +68,17 @@ class Parts:
             return args[0].unbind(*args[1:], **(kwargs or {}))
         args, kwargs = tree_map_only(Parts, Parts.whole, (args, dict(kwargs or {})))
         return func(*args, **kwargs)
+
+
+def _by_whole(name: str) -> Callable[..., Any]:
+    return lambda parts, *operands: getattr(parts.whole(), name)(*operands)
+
+
+# Python looks for operators in the class alone.
+for _name in ("add", "sub", "mul", "truediv", "matmul", "pow"):
+    for _operator in (f"__{_name}__", f"__r{_name}__"):
+        setattr(Parts, _operator, _by_whole(_operator))
+setattr(Parts, "__neg__", _by_whole("__neg__"))  # noqa: B010
 
 
 def apart(operand: Tensor, dim: int, rows: Sequence[int], shapes: Sequence[Sequence[int]]) -> Parts:

@@ -75,6 +75,11 @@ class Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
         """Name of the innermost module that is running."""
         return self._stack[-1].name if self._stack else ""
 
+    @property
+    def divides(self) -> bool:
+        """Whether what runs is torch's attention, which divides by the square root of the head size that it sees."""
+        return self._views.divides
+
     def axes(self, value: Any) -> Axes:
         """Return the axes of an operand; none for numbers and unlabelled tensors."""
         return self._axes.get(id(value), ()) if isinstance(value, Tensor) else ()

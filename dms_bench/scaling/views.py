@@ -19,6 +19,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
 from dms_bench.scaling.parts import Parts, apart
@@ -81,8 +82,14 @@ class Calls(TorchFunctionMode):
         """Make a call of a kind that holds sizes; as it is, unless a subclass looks at it or changes it."""
         return func(*args, **kwargs)
 
+    def attend(self, func: Any, args: Any, kwargs: Any) -> Any:
+        """Make a call of torch's own attention."""
+        return func(*args, **kwargs)
+
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
+        if func is functional.scaled_dot_product_attention:
+            return self.attend(func, args, kwargs)
         kind = _KINDS.get(func)
         module = _caller() if kind is not None else None
         if kind is None or module is None or id(module) not in self.counts:
@@ -122,6 +129,16 @@ class RecordViews(Calls):
         self.views: dict[str, list[View]] = {}
         self._names, self._labels_along, self._apart = names, labels_along, apart
         self._done: set[int] = set()
+        #: Whether torch's own attention is running, and divides by the square root of the size that it sees.
+        self.divides = False
+
+    def attend(self, func: Any, args: Any, kwargs: Any) -> Any:
+        """Let torch's own attention run."""
+        self.divides = kwargs.get("scale") is None
+        try:
+            return func(*args, **kwargs)
+        finally:
+            self.divides = False
 
     def begin(self, module: nn.Module) -> None:
         """A forward pass of a module begins; the first one is recorded."""

@@ -40,7 +40,7 @@ def _product(tracer: Tracer, left: Tensor, right: Tensor, out: Tensor) -> Axes:
     macs = float(out.numel() * left.size(-1))
     rows = tracer.rows_of(left, right)
     if inner_left is not None and rows is not None:  # queries and keys, in attention that is written out
-        tracer.trace.products.append(Product(inner_left, rows, scaled=False))
+        tracer.trace.products.append(Product(inner_left, rows, scaled=tracer.divides))
     contracted = inner_right if rows is None else None
     tracer.trace.contractions.append(Contraction(tracer.module, macs, factors, contracted))
     return tuple(result)

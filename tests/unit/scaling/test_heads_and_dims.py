@@ -243,6 +243,64 @@ def test_sizes_that_cannot_be_searched_are_named_and_the_values_are():
     assert space.excluded["attn.qkv.dims"] == "operator linalg_vector_norm runs over it"
 
 
+def test_a_bias_for_each_head_has_no_sizes_to_miss():
+    class Biased(Attention):
+        def __init__(self) -> None:
+            super().__init__()
+            self.table = nn.Parameter(torch.randn(HEADS, 5, 5))
+
+        def forward(self, x: Tensor) -> Tensor:
+            batch, tokens, _ = x.shape
+            q, k, v = self.qkv(x).reshape(batch, tokens, 3, self.num_heads, -1).permute(2, 0, 3, 1, 4).unbind(0)
+            x = functional.scaled_dot_product_attention(q, k, v, attn_mask=self.table)
+            return self.proj(x.transpose(1, 2).flatten(2))
+
+    space = find_space(Network(Biased()).eval(), torch.randn(2, 5, 4), attention="both")
+    assert sorted(group.size for group in space.groups) == [HEADS, SIZE, SIZE, WIDTH, WIDTH]
+    assert not any(name.endswith(".dims") for name in space.excluded)
+    assert space.proof_error < 1e-12
+
+
+def test_one_head_has_sizes():
+    class Single(Attention):
+        def __init__(self) -> None:
+            super().__init__()
+            self.num_heads = 1
+
+    space = find_space(Network(Single()).eval(), torch.randn(2, 5, 4), attention="both")
+    assert {group.name: group.size for group in space.groups if "qkv" in group.name} == {
+        "attn.qkv.qk_dims": HEADS * SIZE,
+        "attn.qkv.v_dims": HEADS * SIZE,
+    }
+    assert space.proof_error < 1e-12
+
+
+def test_sizes_that_the_code_joins_are_one():
+    class Joined(Attention):
+        def forward(self, x: Tensor) -> Tensor:
+            batch, tokens, _ = x.shape
+            joined = self.qkv(x).reshape(batch, tokens, 3, self.num_heads, -1).permute(2, 0, 3, 1, 4)
+            q, k, v = (joined + 1).unbind(0)
+            x = functional.scaled_dot_product_attention(q, k, v - 1, scale=0.3)
+            return self.proj(x.transpose(1, 2).flatten(2))
+
+    class Shown(Joined):
+        def forward(self, x: Tensor) -> Tensor:
+            batch, tokens, _ = x.shape
+            joined = self.qkv(x).reshape(batch, tokens, 3, self.num_heads, -1).permute(2, 0, 3, 1, 4)
+            q, k, v = (joined * 2).unbind(0)
+            return self.proj(functional.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
+
+    model, example = Network(Shown()).double().eval(), torch.randn(2, 5, 4).double()
+    space = find_space(model, example, attention="both")
+    assert {group.name for group in space.groups} == {"stem", "attn.qkv.heads", "attn.qkv.dims", "attn.proj"}
+    assert space.proof_error < 1e-12
+    # Adding a number makes something of nothing, which no cut can equal: found by the proof.
+    space = find_space(Network(Joined()).eval(), torch.randn(2, 5, 4), attention="both")
+    assert {group.name for group in space.groups} == {"stem", "attn.qkv.heads", "attn.proj"}
+    assert space.excluded["attn.qkv.dims"] == "the cut network does not equal the masked one"
+
+
 def test_a_search_over_both_ends_at_the_budget_with_all_three_cut():
     torch.manual_seed(0)
     model = timm.create_model("test_vit", img_size=32, num_classes=5)

@@ -19,7 +19,8 @@ USES = {
     "first sample": lambda x: [x[0]],
     "other method": lambda x: [x.reshape(2, 5, 12, 6)],
     "other function": lambda x: [torch.cat([x, x], dim=2)],
-    "operator": lambda x: [x.sum(2), x.shape],
+    "attribute": lambda x: [x.sum(2), x.shape],
+    "operator": lambda x: [x * 2, 1 - x, -x, x @ WHOLE.transpose(-2, -1)],
 }
 
 

@@ -181,6 +181,7 @@ def test_only_what_follows_its_input_is_a_slot():
     collecting.join = nn.Conv2d(32, 10, 1)
     space = find_space(Network(collecting).double().eval(), EXAMPLE.double())
     owners = space.slots["body.join.weight", 1] - space.width_elements
+    assert all(int(elements.max()) < space.width_elements for _, elements in space.occurrences())
     assert owners[24:].eq(1).all()
     assert owners[:24].lt(0).all()
     assert space.stages[0].minimum == 1
