@@ -136,6 +136,13 @@ def test_a_cut_network_is_the_selected_rows_with_the_old_scale(fused):
     assert small.attn.proj.in_features == len(heads) * len(v)
 
 
+def test_each_attention_is_known_to_divide_or_not():
+    model = nn.Sequential(nn.Linear(4, WIDTH), *(Attention(fused) for fused in (True, False, True)))
+    space = find_space(model.eval(), torch.randn(2, 5, 4), attention="both")
+    assert {row.module: row.scaled for row in space.rows} == {"1.qkv": True, "2.qkv": False, "3.qkv": True}
+    assert space.proof_error < 1e-12
+
+
 def test_costs_are_the_products_hard_and_soft():
     model, _, space = toy()
     tokens, fixed = 5, 5 * (4 * WIDTH + WIDTH * 3)
