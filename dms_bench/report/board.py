@@ -70,6 +70,8 @@ class Row:
     settings_tried: int
     #: Mean cost of what the search itself ended with, as a share of its target; above 1 the final cut did the rest.
     search_load: float | None
+    #: Hash of the files that the supernet's weights came from; empty where they came from none.
+    weights: str
     #: The budget as a number, for ordering.
     budget_order: float
     failed_trials: tuple[str, ...]
@@ -116,7 +118,8 @@ class _Group:
 
 def _block(record: Record) -> tuple[str, ...]:
     tags = record.tags
-    return (record.suite, tags[names.EXPERIMENT], tags[names.TASK], tags[names.MODEL], tags[names.PIPELINE])
+    identity = (names.EXPERIMENT, names.TASK, names.MODEL, names.PIPELINE)
+    return (record.suite, *(tags[name] for name in identity), record.weights)
 
 
 def _block_rows(records: Sequence[Record], tuned: bool) -> list[Row]:
@@ -253,6 +256,7 @@ def _row(group: _Group, controls: Sequence[Record], dms: Sequence[Record]) -> Ro
         validation=_validation(records).mean,
         settings_tried=group.tried,
         search_load=estimate([load for record in done if (load := record.search_load) is not None]).mean,
+        weights=first.weights,
         budget_order=-math.inf if tags[names.METHOD] == CEILING else float(tags.get(names.BUDGET_ORDER, "inf")),
         failed_trials=tuple(sorted(record.name for record in records if record.status == names.FAILED)),
         environment=_environment(records),

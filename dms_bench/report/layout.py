@@ -34,7 +34,7 @@ class Line:
 
 @dataclass(frozen=True)
 class Block:
-    """The rows that compare with one another: one task, model and pipeline."""
+    """The rows that compare with one another: one task, model (with its weights) and pipeline."""
 
     title: str
     columns: tuple[str, ...]
@@ -75,7 +75,7 @@ def blocks(rows: Sequence[Row]) -> list[Block]:
     """Group rows, in their order, into comparable blocks."""
     several = len({row.suite for row in rows}) > 1
     found = []
-    for _, comparable in groupby(rows, key=lambda row: (row.suite, row.experiment, row.task, row.model, row.pipeline)):
+    for _, comparable in groupby(rows, key=_identity):
         block = list(comparable)
         first = block[0]
         experiment = f"{first.suite}/{first.experiment}" if several else first.experiment
@@ -83,8 +83,13 @@ def blocks(rows: Sequence[Row]) -> list[Block]:
         budgets = [list(members) for _, members in groupby(block, key=lambda row: row.budget)]
         lines = tuple(line for members in budgets for line in _lines(members, columns))
         headings = ("budget", *(column.heading for column in columns))
-        found.append(Block(f"{experiment}: {first.task}, {first.model}, {first.pipeline}", headings, lines))
+        weights = f", weights {first.weights}" if first.weights else ""
+        found.append(Block(f"{experiment}: {first.task}, {first.model}, {first.pipeline}{weights}", headings, lines))
     return found
+
+
+def _identity(row: Row) -> tuple[str, ...]:
+    return (row.suite, row.experiment, row.task, row.model, row.pipeline, row.weights)
 
 
 def footnotes(rows: Sequence[Row]) -> list[str]:

@@ -7,17 +7,20 @@ from pathlib import Path
 
 from dms_bench.runtime.loop import replay
 from dms_bench.runtime.meter import costs
+from dms_bench.runtime.origin import weights_hash
 from dms_bench.runtime.record import ARCHITECTURE, WEIGHTS
 from dms_bench.runtime.storage import StageFolder, WorkFolder
 from dms_bench.runtime.work import Work
-from dms_bench.tracking import TrialResult, TrialRun
+from dms_bench.tracking import TrialResult, TrialRun, names
 
 _STAGES = ("search", "retrain", "recalibrate")
 
 
 def open_run(work: Work) -> TrialRun:
     """Find or create the trial's run."""
-    return TrialRun(work.uri, work.experiment_id, work.parent_id, work.trial, work.environment)
+    weights = weights_hash(work.trial)
+    origin = {names.WEIGHTS: weights} if weights else {}
+    return TrialRun(work.uri, work.experiment_id, work.parent_id, work.trial, work.environment | origin)
 
 
 def publish(work: Work) -> None:

@@ -28,6 +28,7 @@ from dms_bench.runtime.latency import latencies
 from dms_bench.runtime.latency_model import shared_latency_model
 from dms_bench.runtime.loop import Log, Report, StageLoop, replay
 from dms_bench.runtime.meter import Meter, costs
+from dms_bench.runtime.origin import weights_hash
 from dms_bench.runtime.record import ARCHITECTURE, WEIGHTS, describe, load_weights, save_weights, write_description
 from dms_bench.runtime.spaces import space_of, untrained
 from dms_bench.runtime.storage import StageFolder, WorkFolder, write_atomic
@@ -239,6 +240,7 @@ class _Run:
             targets={bound.name: bound.target for bound in self.budget.constraints},
             budget_missed=self.trial.method.uses_budget and missed(found, self.budget),
             costs=shared + costs(self.folder),
+            weights=weights_hash(self.trial),
             seed=self.trial.seed,
         )
 

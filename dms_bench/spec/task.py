@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import ClassVar
 
 from dms_bench.spec.plugins import PluginSpec
 from dms_bench.spec.recipe import Recipe
+from dms_bench.spec.supernet import SupernetSpec
 
 
 class TaskSpec(PluginSpec):
@@ -24,3 +26,13 @@ class TaskSpec(PluginSpec):
     def label(self) -> str:
         """Return the task as the leaderboard prints it, for example `glyphs 32px`."""
         return self.kind
+
+    def weight_files(self, supernet: SupernetSpec) -> list[Path]:
+        """Return the files that a supernet's weights are read from, in an order that is always the same.
+
+        Not among them are pretrained weights that the version of one of `libraries` decides.
+
+        Raises:
+            UserError: they cannot be had.
+        """
+        return [Path(supernet.checkpoint)] if supernet.checkpoint is not None else []

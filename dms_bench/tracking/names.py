@@ -26,6 +26,8 @@ COSTS = "dms.costs"
 RESOURCES = "dms.resources"
 #: What `environment()` found, as JSON: one tag, as reading a store costs time for every tag of every run.
 ENVIRONMENT = "dms.environment"
+#: Its entry with the hash of the files that the supernet's weights came from, where they came from files.
+WEIGHTS = "weights"
 
 #: MLflow's own tag that makes a run a child of another.
 PARENT_RUN = "mlflow.parentRunId"

@@ -63,6 +63,11 @@ class Record:
         return dict(json.loads(self.tags.get(names.ENVIRONMENT, "{}")))
 
     @property
+    def weights(self) -> str:
+        """Hash of the files that the supernet's weights came from, empty where they came from none."""
+        return self.environment.get(names.WEIGHTS, "")
+
+    @property
     def value(self) -> float | None:
         """What the leaderboard ranks by, measured on the test split."""
         return self.metrics.get(names.measured(self.tags[names.METRIC]))

@@ -60,4 +60,6 @@ class TrialResult(_Record):
     #: The cut network's cost is more than 1 % off the target; of several constraints, off the one that binds most.
     budget_missed: bool = False
     costs: list[StageCost] = Field(default_factory=list)
+    #: Hash of the files that the supernet's weights came from; None where they came from none.
+    weights: str | None = None
     seed: int

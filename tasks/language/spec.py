@@ -6,6 +6,7 @@ Reading it imports neither torch nor transformers. Options carry the names that 
 from __future__ import annotations
 
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import BeforeValidator, Field, field_validator, model_validator
@@ -13,6 +14,7 @@ from pydantic import BeforeValidator, Field, field_validator, model_validator
 from dms_bench.errors import nearest
 from dms_bench.spec.base import Spec
 from dms_bench.spec.recipe import Recipe
+from dms_bench.spec.supernet import SupernetSpec
 from dms_bench.spec.task import TaskSpec
 from dms_bench.spec.units import WholeCount
 
@@ -222,6 +224,15 @@ class LanguageTask(TaskSpec):
         tokenizer = f"bpe-{self.vocab_size}" if self.tokenizer == "bpe" else self.tokenizer.rpartition("/")[2]
         harness = f" (lm-eval {_harness_version()})" if self.zero_shot else ""
         return f"{text}/{self.windows[0]} {tokenizer}{harness}"
+
+    def weight_files(self, supernet: SupernetSpec) -> list[Path]:
+        """Return the files that a supernet's weights are read from. Raises UserError where they are not to be had."""
+        files = super().weight_files(supernet)
+        if supernet.pretrained:
+            from tasks.language.snapshot import weight_files
+
+            files = [*weight_files(supernet.model, supernet.args.get("revision")), *files]
+        return files
 
 
 def _harness_version() -> str:

@@ -33,7 +33,7 @@ ALLOWED = {
     "__main__": ("cli", ""),
 }
 #: Libraries that come with an extra of dms_bench: the task that needs them may import them, and nothing else.
-TASK_LIBRARIES = {"language": "transformers tokenizers peft datasets lm_eval safetensors"}
+TASK_LIBRARIES = {"language": "transformers tokenizers peft datasets lm_eval safetensors huggingface_hub"}
 #: Parts, and modules of others, that are imported before anything is known to run.
 LIGHT = (
     "spec",

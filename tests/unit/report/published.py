@@ -22,11 +22,11 @@ CEILING = {0: 90.0, 1: 92.0, 2: 91.0}
 ENVIRONMENT = {"torch": "2.15.0", "git_commit": "abc123", "command": "dms-bench run quick.yaml"}
 
 
-def publisher(run: SuiteRun) -> Publish:
+def publisher(run: SuiteRun, environment: dict[str, str] = ENVIRONMENT) -> Publish:
     """Return a function that publishes a trial (finished with `value`, else failed) and returns its name."""
 
     def publish(trial: Trial, value: float | None, **fields: Any) -> str:
-        trial_run = TrialRun(run.uri, run.experiment_id, run.parent_id, trial, ENVIRONMENT)
+        trial_run = TrialRun(run.uri, run.experiment_id, run.parent_id, trial, environment)
         if value is None:
             trial_run.fail("loss is nan in retrain, epoch 2")
             return trial.name

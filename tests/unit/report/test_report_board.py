@@ -15,7 +15,7 @@ from dms_bench.spec.budget import ParamsBudget
 from dms_bench.spec.suite import Suite
 from dms_bench.spec.trial import Trial
 from dms_bench.tracking import open_suite
-from tests.unit.report.published import CEILING, VALUES, Publish
+from tests.unit.report.published import CEILING, ENVIRONMENT, VALUES, Publish, publisher
 
 
 @pytest.fixture(scope="module")
@@ -266,3 +266,14 @@ def test_methods_of_one_kind_but_another_label_are_never_mixed(
         publish(trial, value, validation=value)
     for rows in (leaderboard(store), leaderboard(store, tuned=True)):
         assert [(row.method, row.settings_tried) for row in rows] == [("l1 global", 1), ("l1 local", 1)]
+
+
+def test_trials_that_start_from_other_weights_are_not_averaged(
+    store: str, make_suite: Callable[..., Suite], make_trial: Callable[..., Trial]
+) -> None:
+    for seed, weights in enumerate(("", "aaaa", "aaaa", "bbbb")):
+        environment = ENVIRONMENT | ({"weights": weights} if weights else {})
+        publisher(open_suite(store, make_suite(), ENVIRONMENT), environment)(make_trial("dms", seed), 70.0 + seed)
+    board = leaderboard(store)
+    assert [(row.weights, row.mean, row.n) for row in board] == [("", 70.0, 1), ("aaaa", 71.5, 2), ("bbbb", 73.0, 1)]
+    assert [block.title.partition("DMSnp")[2] for block in blocks(board)] == ["", ", weights aaaa", ", weights bbbb"]

@@ -1,0 +1,35 @@
+"""The weights that a trial starts from, by a hash of what they are: one name may stand for other weights tomorrow."""
+
+from __future__ import annotations
+
+import hashlib
+from functools import lru_cache
+from pathlib import Path
+
+from dms_bench.errors import UserError
+from dms_bench.runtime.storage import digest
+from dms_bench.spec.trial import Trial
+
+_LENGTH = 12
+
+
+def weights_hash(trial: Trial) -> str | None:
+    """Return a hash of the files that the trial's supernet gets its weights from, whatever they are called.
+
+    Returns:
+        Twelve hexadecimal digits. None where the supernet starts from random weights, or from those that a library's
+        version decides, which is recorded by itself; and where a file is missing, which the one who loads it reports.
+    """
+    if trial.pipeline == "DMSnp":
+        return None
+    try:
+        digests = [_digest(path, path.stat().st_mtime_ns) for path in trial.task.weight_files(trial.network)]
+    except (OSError, UserError):
+        return None
+    return hashlib.sha256("\n".join(digests).encode()).hexdigest()[:_LENGTH] if digests else None
+
+
+@lru_cache(maxsize=256)
+def _digest(path: Path, changed: int) -> str:
+    """Read a file once per process: tens of gigabytes take half a minute, and all trials of a suite share them."""
+    return digest(path)
