@@ -54,11 +54,12 @@ def describe_space(model: str, input_shape: tuple[int, int, int], space: SearchS
     }
 
 
-def _coarse(group: WidthGroup) -> dict[str, int]:
-    """Step and bounds of a coarse group, in channels or heads."""
+def _coarse(group: WidthGroup) -> dict[str, int | str]:
+    """Step and bounds of a coarse group, in channels or heads, and the pattern of those that it is as wide as."""
     if group.maximum is None:
         return {}
-    return {"step": group.step, "minimum": group.minimum * group.step, "maximum": group.maximum * group.step}
+    bounds: dict[str, int | str] = {"minimum": group.minimum * group.step, "maximum": group.maximum * group.step}
+    return {"step": group.step, **bounds} | ({"equal": group.tie} if group.tie else {})
 
 
 def render_space(description: Mapping[str, Any]) -> RenderableType:
@@ -114,6 +115,7 @@ def _summary(description: Mapping[str, Any]) -> str:
             for what, (low, high) in reachable.items()
             if high
         ),
+        *(f"all of {tie!r} keep equally many" for tie in dict.fromkeys(g["equal"] for g in groups if "equal" in g)),
         *([f"cuts keep multiples of {description['round_to']} channels"] if "round_to" in description else []),
         f"proven: cut and masked networks differ by {'an unknown amount' if error is None else f'{error:.1e}'} "
         f"relatively (found and proven in {description['seconds']:.1f} s"

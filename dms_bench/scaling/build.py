@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from dms_bench.scaling.branches import find_tails
 from dms_bench.scaling.carriers import find_carriers
-from dms_bench.scaling.coarse import NO_CHOICE, Coarse, bounded, check_rules, coarsened
+from dms_bench.scaling.coarse import NO_CHOICE, Coarse, bounded, check_rules, check_ties, coarsened
 from dms_bench.scaling.counter import count
 from dms_bench.scaling.depth import Stage, find_stages
 from dms_bench.scaling.labels import FIXED
@@ -126,6 +126,7 @@ class _Builder:
             classes[index][list(one.roots)] = next_element + torch.arange(len(one.roots)) // group.step
             next_element += group.size
             groups.append(group)
+        check_ties(groups)
         owner = torch.repeat_interleave(
             torch.arange(len(groups)), torch.tensor([group.size for group in groups], dtype=torch.long)
         )

@@ -1,4 +1,4 @@
-"""Coarse spaces (section 3, table 16): runs of elements that stay or go together, and bounds on how many stay."""
+"""Coarse spaces (section 3, table 16): runs of elements that stay or go together, bounds on how many, equal widths."""
 
 from __future__ import annotations
 
@@ -29,6 +29,7 @@ class Coarse:
         step: elements (channels, heads) that share importance and mask; blocks are searched one by one.
         min: fewest elements or blocks that stay.
         max: most that stay; all where it is not given.
+        equal: all of these groups keep equally many, each its own most important ones.
     """
 
     groups: str | None = None
@@ -36,6 +37,7 @@ class Coarse:
     step: int = 1
     min: int = 0
     max: int | None = None
+    equal: bool = False
 
 
 def coarsened(group: Group, rules: Sequence[Coarse]) -> Group:
@@ -56,7 +58,8 @@ def coarsened(group: Group, rules: Sequence[Coarse]) -> Group:
     runs = size // step
     most = runs if rule.max is None else max(1, min(runs, rule.max // step))
     fewest = min(math.ceil(max(rule.min, group.minimum) / step), runs)
-    return replace(group, size=runs, step=step, minimum=min(fewest, most), maximum=most)
+    tie = rule.groups or "" if rule.equal else ""
+    return replace(group, size=runs, step=step, minimum=min(fewest, most), maximum=most, tie=tie)
 
 
 def bounded(stage: Stage, rules: Sequence[Coarse]) -> Stage:
@@ -66,6 +69,20 @@ def bounded(stage: Stage, rules: Sequence[Coarse]) -> Stage:
         return stage
     most = stage.size if rule.max is None else max(stage.minimum, min(stage.size, rule.max))
     return replace(stage, minimum=min(max(stage.minimum, rule.min), most), maximum=most)
+
+
+def check_ties(groups: Iterable[Group]) -> None:
+    """Make sure that groups that are to keep equally many can.
+
+    Raises:
+        CoarseError: some cannot.
+    """
+    first: dict[str, Group] = {}
+    for group in groups:
+        other = first.setdefault(group.tie, group)
+        if group.tie and (group.size, group.minimum, group.maximum) != (other.size, other.minimum, other.maximum):
+            sizes = f"{other.members} elements of {other.name}, {group.members} of {group.name}"
+            raise CoarseError(f"groups {group.tie!r} cannot keep equally many: {sizes}")
 
 
 def check_rules(rules: Sequence[Coarse], groups: Iterable[str], stages: Iterable[str]) -> None:

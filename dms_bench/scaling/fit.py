@@ -16,7 +16,7 @@ from torch import Tensor
 
 from dms_bench.scaling.budget import Budget
 from dms_bench.scaling.space import SearchSpace
-from dms_bench.scaling.topk import ascending_positions
+from dms_bench.scaling.topk import ascending_positions, averaged
 
 #: A budget is met when the hard cost is this close to it, relatively.
 TOLERANCE = 0.01
@@ -54,12 +54,13 @@ class _Sizes:
         units = space.units
         self.sizes, self.multiple = torch.tensor(units.sizes), torch.tensor(units.multiple)
         self.minimum, self.maximum = torch.tensor(units.minimum), torch.tensor(units.maximum)
-        self.owner = units.owner
+        self.owner, self.tied = units.owner, space.tied
         starts = torch.tensor(units.starts, dtype=torch.long)
         self.positions = ascending_positions(importance, units.owner, starts)
 
     def rounded(self, counts: Tensor) -> Tensor:
-        """Nearest numbers: multiples, or the maximum, which need not be one."""
+        """Nearest numbers: multiples, or the maximum, which need not be one; the same for units that are tied."""
+        counts = averaged(counts, self.tied)
         kept = (counts / self.multiple).round().long() * self.multiple
         kept = torch.minimum(torch.maximum(kept, self.minimum), self.maximum)
         return torch.where((self.maximum - counts).abs() < (kept - counts).abs(), self.maximum, kept)
@@ -156,7 +157,7 @@ class _Fit(_Sizes):
             if not fitting:
                 break
             delta, unit, to = max(fitting)
-            kept[unit] = to
+            kept[self.tied == unit] = to
             cost += delta
         while cost < 1 - TOLERANCE:
             closer = self.closer(kept, cost)
@@ -174,7 +175,7 @@ class _Fit(_Sizes):
         choices = kept.repeat(len(moves), 1)
         for row, move in enumerate(moves):
             for _, unit, to in move:
-                choices[row, unit] = to
+                choices[row, self.tied == unit] = to
         # Two steps together cost not quite the sum of both.
         costs = self.costs(choices[:, : self.widths], kept)
         misses = torch.where(costs > 1 + TOLERANCE, torch.inf, (costs - 1).abs())
@@ -182,17 +183,17 @@ class _Fit(_Sizes):
         return (choices[best], float(costs[best])) if misses[best] < abs(cost - 1) else None
 
     def steps(self, kept: Tensor) -> list[tuple[float, int, int]]:
-        """Every single step: (change of the cost, group, its new number of elements)."""
+        """Every single step: (change of the cost, group, its and its tied ones' new number of elements)."""
         moves = [
             (unit, int(numbers[unit]))
             for numbers in (self.more(kept), self.less(kept))
             for unit in range(self.widths)
-            if numbers[unit] != kept[unit]
+            if numbers[unit] != kept[unit] and self.tied[unit] == unit
         ]
         if not moves:
             return []
         choices = kept[: self.widths].repeat(len(moves), 1)
         for row, (unit, to) in enumerate(moves):
-            choices[row, unit] = to
+            choices[row, self.tied[: self.widths] == unit] = to
         changes = (self.costs(choices, kept) - self.cost(kept)).tolist()
         return [(change, unit, to) for change, (unit, to) in zip(changes, moves, strict=True)]

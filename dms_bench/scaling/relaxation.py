@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from dms_bench.scaling.importance import update_importance
 from dms_bench.scaling.space import SearchSpace
-from dms_bench.scaling.topk import ascending_positions, kept_counts, soft_mask
+from dms_bench.scaling.topk import ascending_positions, averaged, kept_counts, soft_mask
 
 
 class Relaxation(nn.Module, ABC):
@@ -106,6 +106,7 @@ class TopK(Relaxation):
         self.register_buffer("_slope", units.slope(temperature), persistent=False)
         self.register_buffer("_lower", units.lower_ratio(), persistent=False)
         self.register_buffer("_upper", units.upper_ratio(), persistent=False)
+        self.register_buffer("_tied", space.tied, persistent=False)
         # Ranks change with the importance alone; `refresh` keeps them in step with it.
         self.register_buffer("_positions", torch.zeros(units.total), persistent=False)
         self.register_buffer("_known", torch.zeros((), dtype=torch.bool), persistent=False)
@@ -114,6 +115,7 @@ class TopK(Relaxation):
         self._slope: Tensor
         self._lower: Tensor
         self._upper: Tensor
+        self._tied: Tensor
         self._positions: Tensor
         self._known: Tensor
 
@@ -156,11 +158,12 @@ class TopK(Relaxation):
 
     @torch.no_grad()
     def update(self, mask: Tensor, gradient: Tensor | None) -> None:
-        """Take up the importance (4), keep the ratios in their range."""
+        """Take up the importance (4), keep the ratios in their range, and those of tied units equal."""
         if gradient is not None:
             update_importance(self.importance, self.importance_kind, mask, gradient, self.decay)
         self.refresh()
-        self.ratios.copy_(torch.minimum(torch.maximum(self.ratios, self._lower), self._upper))
+        ratios = averaged(self.ratios, self._tied)
+        self.ratios.copy_(torch.minimum(torch.maximum(ratios, self._lower), self._upper))
 
 
 class StraightThroughTopK(TopK):

@@ -41,6 +41,7 @@ class Group:
         step: channels or heads that an element stands for, in a coarse space (`coarse`).
         minimum: fewest elements that may stay.
         maximum: most that may stay; None: all.
+        tie: groups with the same tie keep equally many; empty: the group is free.
     """
 
     name: str
@@ -49,6 +50,7 @@ class Group:
     step: int = 1
     minimum: int = 1
     maximum: int | None = None
+    tie: str = ""
 
     @property
     def members(self) -> int:
@@ -190,6 +192,13 @@ class SearchSpace:
             1 if group.heads or multiple > (group.maximum or group.size) else multiple
             for group, multiple in zip(self.groups, multiples, strict=True)
         )
+
+    @cached_property
+    def tied(self) -> Tensor:
+        """The first of the units that keep as many elements as each; itself where it is free, [U]."""
+        first: dict[str, int] = {}
+        ties = [group.tie for group in self.groups] + ["" for _ in self.stages]
+        return torch.tensor([first.setdefault(tie, unit) if tie else unit for unit, tie in enumerate(ties)])
 
     @property
     def width_elements(self) -> int:

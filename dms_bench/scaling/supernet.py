@@ -158,7 +158,8 @@ class Supernet(nn.Module):
         if budget is None:
             units, mask = self.space.units, self.hard_mask().cpu()
             kept = torch.zeros(len(units.sizes)).index_add_(0, units.owner, mask)
-            return self.space.architecture(mask if self.space.round_to == 1 else nearest(self.space, kept, importance))
+            free = self.space.round_to == 1 and not any(group.tie for group in self.space.groups)
+            return self.space.architecture(mask if free else nearest(self.space, kept, importance))
         mask = fit_to_budget(self.space, counts, importance, budget.to(torch.device("cpu")))
         return self.space.architecture(mask)
 

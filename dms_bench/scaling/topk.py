@@ -92,6 +92,18 @@ def soft_mask(normalised: Tensor, ratio: Tensor, slope: Tensor) -> Tensor:
     return torch.where(mask > MASK_FLOOR, mask, torch.zeros_like(mask))
 
 
+def averaged(values: Tensor, tied: Tensor) -> Tensor:
+    """Give units that belong together the mean of their values, [U].
+
+    Args:
+        values: one per unit, [U].
+        tied: the first unit of those that each belongs to, [U].
+    """
+    # Not by `index_add`, whose order of summation, and so the last bit, may differ between workers.
+    together = tied[:, None] == tied
+    return torch.where(together, values, 0).sum(1) / together.sum(1)
+
+
 def kept_counts(ratio: Tensor, sizes: Tensor, minimum: Tensor) -> Tensor:
     """Return k = round((1 - a) N) of each unit, never below its minimum; all [U]."""
     counts = ((1 - ratio.double()) * sizes).round().to(sizes.dtype)

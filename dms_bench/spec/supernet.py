@@ -23,6 +23,8 @@ class CoarseSpec(Spec):
     min: Annotated[int, Field(ge=0)] = 0
     #: Most that stay; all unless given.
     max: Annotated[int, Field(ge=1)] | None = None
+    #: All of these groups keep equally many, each its own most important ones.
+    equal: Annotated[bool, Field(exclude_if=lambda equal: not equal)] = False  # in no hash of a trial without it
 
     @model_validator(mode="after")
     def _of_one_kind(self) -> Self:
@@ -30,6 +32,8 @@ class CoarseSpec(Spec):
             raise ValueError("needs either 'groups' or 'stages', a pattern of their names")
         if self.stages is not None and self.step > 1:
             raise ValueError(f"step {self.step} is for groups: the blocks of stages are searched one by one")
+        if self.stages is not None and self.equal:
+            raise ValueError("equal is for groups: stages keep blocks, not widths")
         if self.max is not None and self.min > self.max:
             raise ValueError(f"min {self.min} is above max {self.max}")
         return self

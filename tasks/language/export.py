@@ -16,10 +16,12 @@ import torch
 from torch import nn
 
 from dms_bench.errors import UserError
-from dms_bench.scaling.mends import MendedForward
+from tasks.language.fused import HEADS, give_configurations
 from tasks.language.plain import plain
 
 _CODE = '''"""A {base} some of whose layers have sizes of their own (config.json: "cut"). Written by dms_bench."""
+
+import copy
 
 import torch
 from torch import nn
@@ -37,10 +39,13 @@ class Cut{base}({base}):
         for name, values in config.cut["attributes"].items():
             for attribute, value in values.items():
                 setattr(self.get_submodule(name), attribute, value)
+        for name, values in config.cut["configurations"].items():
+            own = copy.copy(config)
+            for field, value in values.items():
+                setattr(own, field, value)
+            self.get_submodule(name).config = own
         self.tie_weights()
 '''
-#: Names of a block's layers in transformers, whose sizes a configuration has a field for.
-_QUERIES, _KEYS, _HIDDEN = ("q_proj",), ("k_proj",), ("down_proj", "fc2")
 
 
 def save(model: nn.Module, tokenizer: Any, folder: Path) -> Path:
@@ -52,12 +57,8 @@ def save(model: nn.Module, tokenizer: Any, folder: Path) -> Path:
     Raises:
         UserError: the folder cannot be written, or the network's code holds sizes that cannot be told to transformers.
     """
-    if any(isinstance(module.__dict__.get("forward"), MendedForward) for module in model.modules()):
-        raise UserError(
-            "transformers' code of this network computes sizes of heads from its configuration, which has one for all "
-            "layers: it can be loaded by dms_bench.load alone"
-        )
     lm = plain(model)
+    give_configurations(lm)
     base = type(lm).__name__
     lm.config = _nearest_config(lm)
     cut = _differences(lm, lm.config)
@@ -82,18 +83,16 @@ def _nearest_config(lm: Any) -> Any:
     config = copy.deepcopy(lm.config)
     wanted: dict[str, int] = {"hidden_size": lm.get_input_embeddings().embedding_dim}
     size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-    linears = [
-        (name.rpartition(".")[2], module) for name, module in lm.named_modules() if isinstance(module, nn.Linear)
-    ]
-    for field, names, side in (
-        ("num_attention_heads", _QUERIES, "out_features"),
-        ("num_key_value_heads", _KEYS, "out_features"),
-        ("intermediate_size", _HIDDEN, "in_features"),
-    ):
-        found = next((getattr(module, side) for name, module in linears if name in names), None)
-        if found is not None:
-            wanted[field] = found if field == "intermediate_size" else found // size
-    if hasattr(config, "head_dim"):
+    sides: dict[str, tuple[int, int]] = {}  # inputs and outputs of the first layer of each name
+    for name, module in lm.named_modules():
+        if isinstance(module, nn.Linear):
+            sides.setdefault(name.rpartition(".")[2], (module.in_features, module.out_features))
+    inputs, outputs = ({name: both[side] for name, both in sides.items()} for side in (0, 1))
+    queries = inputs.get("o_proj", inputs.get("dense", 0))  # Llama's name of the layer behind the heads, and Phi's
+    keys = outputs.get("k_proj", (outputs.get("qkv_proj", 0) - queries) // 2)
+    hidden = inputs.get("down_proj", inputs.get("fc2", 0))
+    wanted |= {"num_attention_heads": queries // size, "num_key_value_heads": keys // size, "intermediate_size": hidden}
+    if hasattr(config, "head_dim") or wanted["hidden_size"] != queries:
         wanted["head_dim"] = size
     try:
         trial = type(config)(**(config.to_dict() | wanted))
@@ -109,7 +108,12 @@ def _differences(lm: Any, config: Any) -> dict[str, Any]:
     shapes = {name: tuple(parameter.shape) for name, parameter in built.named_parameters()}
     own = {name: list(p.shape) for name, p in lm.named_parameters() if tuple(p.shape) != shapes.get(name)}
     attributes: dict[str, dict[str, int]] = {}
+    configurations = {}
     for name, module in lm.named_modules():
+        if getattr(module, "config", lm.config) is not lm.config:
+            heads = {field: getattr(module.config, field) for field in HEADS}
+            if any(getattr(config, field) != value for field, value in heads.items()):
+                configurations[name] = heads
         usual = vars(built.get_submodule(name))
         changed = {
             key: value
@@ -118,4 +122,4 @@ def _differences(lm: Any, config: Any) -> dict[str, Any]:
         }
         if changed:
             attributes[name] = changed
-    return {"shapes": own, "attributes": attributes}
+    return {"shapes": own, "attributes": attributes, "configurations": configurations}

@@ -5,13 +5,15 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from dms_bench.errors import UserError
-from dms_bench.scaling import cut
+from dms_bench.scaling import Coarse, cut
 from dms_bench.scaling.budget import budget_of
 from dms_bench.scaling.fit import fit_to_budget
 from tasks.language.plain import plain
@@ -62,11 +64,15 @@ def greedy(model, tokens: list[int], count: int) -> list[int]:
     return tokens
 
 
-@pytest.mark.parametrize("kind", ["llama, grouped queries", "qwen2, tied"])
+@pytest.mark.parametrize("kind", ["llama, grouped queries", "qwen2, tied", "phi3"])
 def test_layers_of_different_width_load_without_dms_bench_and_write_the_same(kind: str, tmp_path: Path) -> None:
     model = lively(network(kind))
     own = space(model)
     mask = random_mask(own, seed=3)
+    for unit in (3, 6):  # the second block has one head, the third has some hidden features less
+        start, size = own.units.starts[unit], own.units.sizes[unit]
+        mask[start : start + size] = 0
+        mask[start + size - (1 if unit == 3 else 11) : start + size] = 1
     mask[own.width_elements] = 0  # the first block goes: numbers of layers shift
     mask[own.width_elements + 1 :] = 1
     small = cut(model, own, own.architecture(mask)).eval()
@@ -105,6 +111,35 @@ def test_equal_widths_need_no_code(tmp_path: Path) -> None:
     assert kind_of_model == "LlamaForCausalLM"
 
 
+@pytest.mark.parametrize(
+    ("kind", "exclude"),
+    # Llama's configuration wants a hidden width that is a multiple of the number of heads.
+    [("llama, grouped queries", ("lm.model.stream",)), ("qwen3", ()), ("phi", ()), ("phi3", ())],
+)
+def test_a_space_of_equal_layers_gives_plain_models_at_the_same_budget(
+    kind: str, exclude: tuple[str, ...], tmp_path: Path
+) -> None:
+    model = lively(network(kind))
+    equal = [Coarse(groups=pattern, equal=True) for pattern in ("*.self_attn*", "*.mlp.*")]
+    own = space(model, coarse=equal, exclude=exclude)
+    generator = torch.Generator().manual_seed(1)
+    wishes = torch.rand(len(own.units.sizes), generator=generator) * torch.tensor(own.units.sizes)
+    budget = budget_of(own, params=0.5)
+    mask = fit_to_budget(own, wishes, torch.rand(own.units.total, generator=generator), budget)
+    small = cut(model, own, own.architecture(mask)).eval()
+    params = sum(p.numel() for p in small.parameters())
+    assert params == pytest.approx(0.5 * own.params, rel=0.01)
+    (folder,) = task().export(small, tmp_path)
+    assert not (folder / "modeling_cut.py").exists()
+    prompt = list(range(40, 60))
+    logits, written, _, kind_of_model, sizes = opened(folder, prompt, remote=False)
+    assert sizes == [params] * 2
+    with torch.no_grad():
+        torch.testing.assert_close(torch.tensor(logits), small(torch.tensor([prompt]))[0, -1], rtol=1e-4, atol=1e-5)
+    assert written == greedy(small, prompt, 8)
+    assert kind_of_model == type(model.lm).__name__
+
+
 def test_the_whole_network_is_a_plain_model(tmp_path: Path) -> None:
     model = task().build(TINY)
     (folder,) = task().export(model, tmp_path)
@@ -114,10 +149,22 @@ def test_the_whole_network_is_a_plain_model(tmp_path: Path) -> None:
     assert model.lm.config.use_cache is False  # the network itself stays as it was
 
 
-def test_code_that_reads_sizes_from_the_configuration_is_refused(tmp_path: Path) -> None:
+def unknown_layer(attention: Any) -> None:
+    attention.o_proj = torch.nn.Sequential(attention.o_proj)  # which does not tell how many heads there are
+
+
+def other_answer(attention: Any) -> None:
+    mends = attention.forward.mends
+    _, keys, values = (call for call, mend in mends.items() if mend.kind == "slice")
+    mends[keys], mends[values] = mends[values], mends[keys]  # as no configuration would have it
+
+
+@pytest.mark.parametrize("change", [unknown_layer, other_answer])
+def test_code_that_no_configuration_makes_right_is_refused(change: Callable[[Any], None], tmp_path: Path) -> None:
     model = lively(network("phi3"))
     own = space(model)
-    small = cut(model, own, own.architecture(random_mask(own)))
+    small = cut(model, own, own.architecture(random_mask(own))).eval()
+    change(small.lm.model.layers[1].self_attn)
     with pytest.raises(UserError, match=r"it can be loaded by dms_bench\.load alone"):
         task().export(small, tmp_path)
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from dms_bench.scaling import Coarse, CoarseError, SearchSpace, Supernet, budget_of, count, cut, find_space
-from dms_bench.scaling.fit import fit_to_budget
+from dms_bench.scaling.fit import fit_to_budget, nearest
 from dms_bench.scaling.magnitude import weight_norms
 
 RULES = [
@@ -141,6 +141,10 @@ def test_what_has_no_choice_is_not_searched():
     ("rule", "message"),
     [
         (Coarse(groups="*.fc1", step=25), "'*.fc1': 192 elements of blocks.0.mlp.fc1 in runs of 25; try 24 or 32"),
+        (
+            Coarse(groups="*", equal=True),
+            "groups '*' cannot keep equally many: 64 elements of stream, 2 of blocks.0.attn",
+        ),
         (Coarse(groups="*.fc9"), "no groups are called '*.fc9'; there are 13, such as 'stream', 'blocks.0"),
         (Coarse(stages="block"), "no stages are called 'block'; there are 1, such as 'blocks'"),
     ],
@@ -150,3 +154,62 @@ def test_rules_that_fit_nothing_say_so(rule, message):
     with pytest.raises(CoarseError) as error:
         find_space(model, example, coarse=[rule])
     assert message in str(error.value)
+
+
+EQUAL = [Coarse(groups="*.fc1", step=4, equal=True), Coarse(groups="*.heads", equal=True)]
+
+
+@functools.cache
+def equal_case() -> tuple[nn.Module, SearchSpace]:
+    model, example, _ = case()
+    return model, find_space(model, example, coarse=EQUAL)
+
+
+def kept_by_pattern(space: SearchSpace, mask: torch.Tensor) -> list[set[int]]:
+    kept = torch.zeros(len(space.units.sizes)).index_add_(0, space.units.owner, mask).long().tolist()
+    named = dict(zip(space.names, kept, strict=True))
+    return [{number for name, number in named.items() if name.endswith(end)} for end in (".fc1", ".heads", "stream")]
+
+
+@settings(deadline=None, max_examples=40)
+@given(st.floats(0.05, 0.95), st.integers(0, 1000))
+def test_tied_groups_keep_equally_many_of_their_own_best_at_any_budget(share, seed):
+    space = equal_case()[1]
+    low, high = space.reachable(space.macs_model)
+    generator = torch.Generator().manual_seed(seed)
+    counts = torch.rand(len(space.units.sizes), generator=generator) * torch.tensor(space.units.sizes)
+    importance = torch.rand(space.units.total, generator=generator)
+    budget = budget_of(space, macs=low + share * (high - low))
+    mask = fit_to_budget(space, counts, importance, budget)
+    assert [len(numbers) for numbers in kept_by_pattern(space, mask)] == [1, 1, 1]
+    assert space.hard_cost("macs", mask) <= 1.01 * budget.constraints[0].target
+    for start, size in zip(space.units.starts, space.units.sizes, strict=True):
+        own, stays = importance[start : start + size], mask[start : start + size].bool()
+        assert len(set(stays.tolist())) == 1 or float(own[stays].min()) > float(own[~stays].max())
+
+
+def test_the_wish_for_tied_groups_is_their_mean():
+    space = equal_case()[1]
+    counts = torch.tensor([float(size) for size in space.units.sizes])
+    hidden = [unit for unit, name in enumerate(space.names) if name.endswith(".fc1")]
+    counts[hidden] = torch.arange(len(hidden)).float() * 2 + 11  # 11, 13, ..., 21
+    mask = nearest(space, counts, torch.rand(space.units.total))
+    assert kept_by_pattern(space, mask) == [{16}, {2}, {64}]
+
+
+def test_a_search_moves_the_ratios_of_tied_groups_together():
+    model, space = equal_case()
+    net = Supernet(model, space)
+    net.importance.copy_(torch.rand(len(net.importance)))
+    hidden = [unit for unit, name in enumerate(space.names) if name.endswith(".fc1")]
+    with torch.no_grad():
+        net.ratios.fill_(0.25)
+        net.ratios[hidden[0]] = 0.85  # 0.25 + 0.6, shared by six
+    net.update()
+    ratios = net.ratios.detach()
+    torch.testing.assert_close(ratios[hidden], torch.full((len(hidden),), 0.25 + 0.6 / len(hidden)))
+    assert float(ratios[0]) == 0.25
+    with torch.no_grad():
+        net.ratios[hidden[0]] = 0.1
+    architecture = net.architecture()
+    assert len({len(architecture.groups[space.names[unit]]) for unit in hidden}) == 1
