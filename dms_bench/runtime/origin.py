@@ -14,16 +14,17 @@ _LENGTH = 12
 
 
 def weights_hash(trial: Trial) -> str | None:
-    """Return a hash of the files that the trial's supernet gets its weights from, whatever they are called.
+    """Return a hash of the files that the trial's supernet and teachers get their weights from, whatever their names.
 
     Returns:
-        Twelve hexadecimal digits. None where the supernet starts from random weights, or from those that a library's
-        version decides, which is recorded by itself; and where a file is missing, which the one who loads it reports.
+        Twelve hexadecimal digits. None where all weights are drawn here, or are those that a library's version
+        decides, which is recorded by itself; and where a file is missing, which the one who loads it reports.
     """
-    if trial.pipeline == "DMSnp":
-        return None
+    recipes = [recipe for recipe in (trial.pretrain, trial.search, trial.retrain) if recipe is not None]
     try:
-        digests = [_digest(path, path.stat().st_mtime_ns) for path in trial.task.weight_files(trial.network)]
+        files = trial.task.weight_files(trial.network) if trial.needs_pretrained else []
+        files += [path for recipe in recipes for path in recipe.weight_files()]
+        digests = [_digest(path, path.stat().st_mtime_ns) for path in files]
     except (OSError, UserError):
         return None
     return hashlib.sha256("\n".join(digests).encode()).hexdigest()[:_LENGTH] if digests else None

@@ -6,10 +6,10 @@ respect to activations and to weights). So a stage is estimated as
     3 x forward MACs per sample x training samples x epochs,
 
 with the supernet's MACs for pretraining and search, and the target's for retraining (a network that a method
-brings has its own throughout). Evaluation is
-not counted. The MACs of a network cut for another resource are not known before the search: they are
-taken to shrink as that resource does, with several constraints as the tightest; a latency in
-milliseconds says nothing before it is measured, and counts as the whole supernet.
+brings has its own throughout). Evaluation is not counted, nor what a teacher computes (a forward pass of its
+own for every sample). The MACs of a network cut for another resource are not known before the search: they are
+taken to shrink as that resource does, with several constraints as the tightest; a latency in milliseconds says
+nothing before it is measured, and counts as the whole supernet.
 """
 
 from __future__ import annotations

@@ -177,7 +177,7 @@ class _Run:
                 assert self.trial.retrain is not None
                 fit = task.fit
                 if self.trial.retrain.needs_teacher():
-                    fit = partial(fit, teacher=self._supernet(task))
+                    fit = partial(fit, teacher=self._pretrained(task))
                 network = fit(network, self.trial.retrain, loop)
             elif self.group.leads:
                 task.recalibrate(network, self.group.device)
@@ -250,8 +250,11 @@ class _Run:
 
     def _supernet(self, task: Task) -> nn.Module:
         """Build the network that is searched, with the weights that the pipeline starts from."""
-        network = self.trial.network
-        model = task.build(untrained(network) if self.starts_random else network)
+        return task.build(untrained(self.trial.network)) if self.starts_random else self._pretrained(task)
+
+    def _pretrained(self, task: Task) -> nn.Module:
+        """Build the network that is searched, with its weights before the search."""
+        model = task.build(self.trial.network)
         if self.supernet is not None:
             load_weights(model, self.supernet.stage("pretrain").output(WEIGHTS))
         return model

@@ -51,14 +51,14 @@ class Work(BaseModel):
 
     @property
     def supernet(self) -> WorkFolder | None:
-        """Folder of the pretrained supernet that the trial starts from, if it shares one."""
+        """Folder of the pretrained supernet that the trial starts or learns from, if it shares one."""
         shared = supernet_hash(self.trial)
         return SuiteFolder(self.suite_folder).supernet(shared) if shared else None
 
 
 def supernet_hash(trial: Trial) -> str | None:
     """Return the hash of the supernet's training, equal for all trials that can share it; None if there is none."""
-    if trial.pretrain is None or trial.pipeline == "DMSnp":
+    if trial.pretrain is None or not trial.needs_pretrained:
         return None
     content = trial.model_dump(mode="json", include={"task", "pretrain", "seed"})
     content["supernet"] = trial.network.model_dump(mode="json")

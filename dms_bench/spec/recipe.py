@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 from pydantic import Field
@@ -22,3 +23,7 @@ class Recipe(Spec):
     def needs_teacher(self) -> bool:
         """Whether the stage learns from the pretrained supernet, too; recipes that can distil say when."""
         return False
+
+    def weight_files(self) -> list[Path]:
+        """Return the files with weights that the stage reads besides the supernet's: of a teacher of its own."""
+        return []

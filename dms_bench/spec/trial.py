@@ -74,15 +74,17 @@ class Trial(Spec):
                 f"method {self.method.label()!r} is asked to measure the supernet's weights, "
                 "which pipeline 'DMSnp' leaves untrained: take DMSp or DMSp-"
             )
-        distils = any(recipe.needs_teacher() for recipe in (self.search, self.retrain) if recipe is not None)
-        if self.pipeline == "DMSnp" and distils:
-            raise ValueError("pipeline 'DMSnp' has no trained supernet to distil from: use DMSp or DMSp-")
+        if self.pipeline == "DMSnp" and self.search is not None and self.search.needs_teacher():
+            raise ValueError(
+                "pipeline 'DMSnp' searches without a trained supernet: only its 'retrain' can distil from one"
+            )
         if self.pretrain is not None and self.pretrain.needs_teacher():
             raise ValueError("the 'pretrain' recipe distils, but the supernet is the teacher")
         ready = self.network.pretrained or self.network.checkpoint
-        if self.pipeline != "DMSnp" and self.pretrain is None and not ready:
+        if self.needs_pretrained and self.pretrain is None and not ready:
+            why = "starts" if self.pipeline != "DMSnp" else "is to distil"
             raise ValueError(
-                f"pipeline {self.pipeline!r} starts from a trained supernet: give a 'pretrain' recipe, "
+                f"pipeline {self.pipeline!r} {why} from a trained supernet: give a 'pretrain' recipe, "
                 "'supernet.checkpoint' or 'supernet.pretrained'"
             )
         return self
@@ -104,8 +106,9 @@ class Trial(Spec):
             unused["budget"] = MacsBudget(target=1.0)
         if not self.method.trains_in_search:
             unused["search"] = None
-        if self.pipeline == "DMSnp":
+        if not self.needs_pretrained:
             unused["pretrain"] = None
+        if self.pipeline == "DMSnp":
             unused["supernet"] = self.supernet.model_copy(update={"weight_sharing": False})
         if self.pipeline == "DMSp-":
             unused["retrain"] = None
@@ -115,6 +118,11 @@ class Trial(Spec):
     def network(self) -> SupernetSpec:
         """The network that is trained and cut: the supernet, unless the method brings its own."""
         return self.method.network(self.supernet)
+
+    @property
+    def needs_pretrained(self) -> bool:
+        """Whether anything starts from the pretrained supernet, or learns from it."""
+        return self.pipeline != "DMSnp" or (self.retrain is not None and self.retrain.needs_teacher())
 
     @property
     def hash(self) -> str:

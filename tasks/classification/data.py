@@ -58,6 +58,9 @@ class DataSource(Protocol):
     ) -> TrainBatches:
         """Return this worker's part of the training batches."""
 
+    def statistics(self, model: nn.Module) -> tuple[Tensor, Tensor] | None:
+        """Return mean and deviation, [channels] each, that a network's images are normalised by; None: as all are."""
+
     def evaluation(
         self, model: nn.Module, split: Split, device: torch.device, shard: Shard = WHOLE, limit: int | None = None
     ) -> Iterator[Batch]:

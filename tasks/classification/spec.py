@@ -5,9 +5,10 @@ Reading it imports neither torch nor timm. Options carry timm's names and mean w
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from dms_bench.spec.base import Spec
 from dms_bench.spec.recipe import Recipe
@@ -126,6 +127,30 @@ Data = Annotated[
 ]
 
 
+class Teacher(Spec):
+    """A network of timm that has learnt the task already."""
+
+    model: str
+    #: timm's own weights, where there is no checkpoint.
+    pretrained: bool = True
+    #: Path of a safetensors or weights-only file.
+    checkpoint: str | None = None
+    #: Height and width of the images that it is shown, scaled from the student's; None: the student's.
+    image_size: Annotated[int, Field(ge=8)] | None = None
+
+
+class Distillation(Spec):
+    """Learn from a teacher's predictions, too: loss = the recipe's own + weight x distance from them."""
+
+    #: kl: divergence of softened predictions; dist: correlation between and within classes (Huang et al. 2022).
+    loss: Literal["kl", "dist"] = "kl"
+    weight: Annotated[float, Field(gt=0)] = 1.0
+    #: Both predictions are softened by it; the distance is multiplied by its square.
+    temperature: Annotated[float, Field(gt=0)] = 1.0
+    #: None: the pretrained supernet, as it was before the search.
+    teacher: Teacher | None = None
+
+
 class ClassificationRecipe(Recipe):
     """One training stage. `batch_size` is the number of images per optimiser step, over all workers."""
 
@@ -188,6 +213,14 @@ class ClassificationRecipe(Recipe):
     ratio: tuple[float, float] = (0.75, 4 / 3)
     train_interpolation: Literal["random", "bilinear", "bicubic"] = "random"
 
+    #: In no hash of a trial without it.
+    distil: Annotated[Distillation | None, Field(exclude_if=lambda distil: distil is None)] = None
+
+    @field_validator("distil", mode="before")
+    @classmethod
+    def _true_is_the_defaults(cls, value: Any) -> Any:
+        return {} if value is True else None if value is False else value
+
     @model_validator(mode="after")
     def _warmup_ends(self) -> Self:
         if self.warmup_epochs >= self.epochs:
@@ -197,6 +230,15 @@ class ClassificationRecipe(Recipe):
     def samples_per_epoch(self, available: int) -> int:
         """Return how many of the training images an epoch takes."""
         return available if self.epoch_steps is None else min(available, self.epoch_steps * self.batch_size)
+
+    def needs_teacher(self) -> bool:
+        """Whether the pretrained supernet teaches the stage."""
+        return self.distil is not None and self.distil.teacher is None
+
+    def weight_files(self) -> list[Path]:
+        """Return the file with the weights of a teacher of its own."""
+        teacher = self.distil.teacher if self.distil else None
+        return [Path(teacher.checkpoint)] if teacher and teacher.checkpoint else []
 
     @property
     def mixes(self) -> bool:

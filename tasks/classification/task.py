@@ -13,7 +13,7 @@ from dms_bench.errors import UserError
 from dms_bench.spec.recipe import Recipe
 from dms_bench.spec.supernet import SupernetSpec
 from dms_bench.tasks import Loop, Split, StructureHook
-from tasks.classification import measure, model, train
+from tasks.classification import distil, measure, model, train
 from tasks.classification.data import open_data
 from tasks.classification.optim import check_optimizer
 from tasks.classification.spec import ClassificationRecipe, ClassificationTask
@@ -57,6 +57,8 @@ class Classification:
         """Refuse, before anything runs, a recipe that cannot be used. Raises UserError."""
         recipe = _classification(recipe)
         check_optimizer(recipe)
+        if recipe.distil is not None and recipe.distil.teacher is not None:
+            distil.check(recipe.distil.teacher, self.spec)
         self._data.check_recipe(recipe)
 
     def train_samples(self) -> int:
@@ -72,10 +74,10 @@ class Classification:
         teacher: nn.Module | None = None,
     ) -> nn.Module:
         """Train `model` in place and return it. Raises TrialFailure where the loss is not finite."""
-        assert teacher is None  # no recipe of this task asks for one
         self.check_recipe(recipe)
-        classes = self.spec.data.classes
-        return train.fit(model, self._data, classes, _classification(recipe), loop, structure, self.seed)
+        own = _classification(recipe)
+        taught = distil.teaching(own.distil, teacher, model, self._data, self.spec) if own.distil else None
+        return train.fit(model, self._data, self.spec.data.classes, own, loop, structure, taught, self.seed)
 
     def losses(self, model: nn.Module, batches: int, device: torch.device) -> Iterator[Tensor]:
         """Yield the cross entropy of a few training batches of 64 images, without augmentation."""

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 from timm.data import create_dataset, create_loader, resolve_data_config
-from torch import nn
+from torch import Tensor, nn
 from torch.utils.data import Dataset, IterableDataset
 
 from dms_bench.errors import UserError, nearest
@@ -123,12 +123,6 @@ class TimmSource:
 
     def loader(self, dataset: Any, model: nn.Module, batch_size: int, device: torch.device, **options: Any) -> Any:
         """Return timm's loader with the model's own input configuration, where the data gives none."""
-        given = {"in_chans": self.channels, "input_size": (self.channels, self.size, self.size)}
-        for name in ("mean", "std", "crop_pct", "interpolation"):
-            given[name] = getattr(self.data, name)
-        config = resolve_data_config(given, model=network(model))
-        if self.channels == 1:
-            config |= {name: (float(np.mean(config[name])),) for name in ("mean", "std")}
         return create_loader(
             dataset,
             batch_size=batch_size,
@@ -137,8 +131,22 @@ class TimmSource:
             pin_memory=device.type == "cuda",
             # Workers live for an epoch: living longer, they would carry random state across a resume.
             persistent_workers=False,
-            **{**config, **options},
+            **{**self._input(model), **options},
         )
+
+    def statistics(self, model: nn.Module) -> tuple[Tensor, Tensor]:
+        """Return mean and deviation, [channels] each, that a network's images are normalised by."""
+        config = self._input(model)
+        return torch.tensor(config["mean"]), torch.tensor(config["std"])
+
+    def _input(self, model: nn.Module) -> dict[str, Any]:
+        given = {"in_chans": self.channels, "input_size": (self.channels, self.size, self.size)}
+        for name in ("mean", "std", "crop_pct", "interpolation"):
+            given[name] = getattr(self.data, name)
+        config: dict[str, Any] = resolve_data_config(given, model=network(model))
+        if self.channels == 1:
+            config |= {name: (float(np.mean(config[name])),) for name in ("mean", "std")}
+        return config
 
     def open(self, split: Split) -> Any:
         """Return a split without a transform: a `View`, or a stream."""

@@ -21,6 +21,7 @@ from torch.nn.parallel import DistributedDataParallel
 from dms_bench.errors import TrialFailure
 from dms_bench.tasks import Loop, StructureHook
 from tasks.classification.data import Batch, DataSource, Shard, derive_seed
+from tasks.classification.distil import Teaching
 from tasks.classification.measure import measure
 from tasks.classification.model import network, regularised
 from tasks.classification.objective import Objective
@@ -38,6 +39,7 @@ def fit(
     recipe: ClassificationRecipe,
     loop: Loop,
     structure: StructureHook | None,
+    teaching: Teaching | None,
     seed: int,
 ) -> nn.Module:
     """Train `model` from where the stage was left, and return it with its averaged weights, if any.
@@ -47,9 +49,11 @@ def fit(
         UserError: the recipe cannot be used with these data, workers or weights.
     """
     model.to(loop.device)
+    if teaching is not None:
+        teaching.to(loop.device)
     trains_weights = structure is None or structure.trains_weights
     with regularised(model, recipe.drop, recipe.drop_path), _frozen(model, not trains_weights):
-        training = Training(model, source, classes, recipe, loop, structure, seed)
+        training = Training(model, source, classes, recipe, loop, structure, teaching, seed)
         training.resume(loop.resume())
         while training.epoch < recipe.epochs:
             metrics = training.run_epoch()
@@ -69,10 +73,11 @@ class Training:
         recipe: ClassificationRecipe,
         loop: Loop,
         structure: StructureHook | None,
+        teaching: Teaching | None,
         seed: int,
     ) -> None:
         self.model, self.source, self.recipe, self.loop = model, source, recipe, loop
-        self.structure, self.seed, self.epoch = structure, seed, 0
+        self.structure, self.teaching, self.seed, self.epoch = structure, teaching, seed, 0
         self.shard = Shard(loop.rank, loop.world_size)
         self.batches = source.train(model, recipe, self.shard, loop.device, seed)
         self.objective = Objective(recipe, classes)
@@ -119,7 +124,7 @@ class Training:
         return metrics | (self.structure.metrics() if self.structure else {})
 
     def _step(self, step: int, micro_batches: list[Batch]) -> Tensor:
-        """Take one optimiser step and return the task's loss.
+        """Take one optimiser step and return its loss without the hook's.
 
         A step may have several forward and backward passes, one per micro-batch. The hook begins and
         ends with the step; its loss is added once, in the last pass.
@@ -133,8 +138,12 @@ class Training:
             with self._local(not last):
                 images, targets = self.objective.mix(images, labels)
                 with torch.autocast(self.loop.device.type, torch.bfloat16, enabled=self.recipe.amp == "bf16"):
+                    taught = self.teaching.scores(images) if self.teaching else None
                     scores = self.replica(images)
-                part = self.objective.loss(scores.float(), targets) / len(micro_batches)
+                part = self.objective.loss(scores.float(), targets)
+                if self.teaching is not None and taught is not None:
+                    part = part + self.teaching.loss(scores, taught)
+                part = part / len(micro_batches)
                 loss += part.detach()
                 if self.structure is not None and last:
                     part = part + self.structure.loss()
