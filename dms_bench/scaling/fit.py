@@ -90,18 +90,23 @@ class _Fit(_Sizes):
         if self.miss(kept) > TOLERANCE:  # the widths are too coarse: another block more or less may do
             others = (self.at_depth(other, counts) for other in self.other_depths(kept))
             kept = min([kept, *others], key=self.miss)
+        miss = float("inf")
+        while TOLERANCE < self.miss(kept) < miss:  # or another width of one group, to which all others give way
+            miss = self.miss(kept)
+            others = (self.at_depth(kept, counts, (unit, to)) for _, unit, to in self.steps(kept))
+            kept = min([kept, *others], key=self.miss)
         return self.binary(kept)
 
-    def at_depth(self, kept: Tensor, counts: Tensor) -> Tensor:
-        """Scale the wished-for widths to the budget, at the depth of `kept`."""
+    def at_depth(self, kept: Tensor, counts: Tensor, fixed: tuple[int, int] | None = None) -> Tensor:
+        """Scale the wished-for widths to the budget, at the depth of `kept` and a fixed (group, number of elements)."""
         low, high = 0.0, float(self.sizes.max()) / max(float(counts[: self.widths].amin()), 1e-3)
         for _ in range(60):  # to the last bit of what rounding can tell apart
             middle = (low + high) / 2
-            if self.cost(self.scaled(counts, middle, kept)) <= 1:
+            if self.cost(self.scaled(counts, middle, kept, fixed)) <= 1:
                 low = middle
             else:
                 high = middle
-        return self.polished(self.scaled(counts, low, kept))
+        return self.polished(self.scaled(counts, low, kept, fixed))
 
     def miss(self, kept: Tensor) -> float:
         """How far the cost is from the budget; far above it is no answer."""
@@ -117,9 +122,12 @@ class _Fit(_Sizes):
                     other[unit] = numbers[unit]
                     yield other
 
-    def scaled(self, counts: Tensor, factor: float, kept: Tensor) -> Tensor:
-        """Scale widths, keep the depth."""
-        return torch.cat([self.rounded(counts * factor)[: self.widths], kept[self.widths :]])
+    def scaled(self, counts: Tensor, factor: float, kept: Tensor, fixed: tuple[int, int] | None) -> Tensor:
+        """Scale widths but that of a fixed group, keep the depth."""
+        scaled = torch.cat([self.rounded(counts * factor)[: self.widths], kept[self.widths :]])
+        if fixed is not None:
+            scaled[self.tied == fixed[0]] = fixed[1]
+        return scaled
 
     def cost(self, kept: Tensor) -> float:
         return float(self.costs(kept[None, : self.widths], kept))

@@ -49,6 +49,22 @@ def test_kept_numbers_are_multiples_of_the_most_important_and_meet_the_budget(na
         assert len(set(stays.tolist())) == 1 or float(own[stays].min()) > float(own[~stays].max())
 
 
+def test_a_network_of_few_multiples_comes_close_too():
+    """Where one group's next multiple is 40 % of all MACs, all others have to make room for it."""
+    model = timm.create_model("test_efficientnet", in_chans=1, num_classes=20).eval()
+    space = find_space(model, torch.randn(1, 1, 32, 32), round_to=8)
+    sizes, misses = torch.tensor(space.units.sizes), []
+    for seed in range(30):
+        generator = torch.Generator().manual_seed(seed)
+        target = space.reachable(space.macs_model)[1] * (0.15 + 0.75 * torch.rand(1, generator=generator).item())
+        counts = torch.rand(len(sizes), generator=generator) * sizes
+        importance = torch.rand(space.units.total, generator=generator)
+        mask = fit_to_budget(space, counts, importance, budget_of(space, macs=target))
+        misses.append(abs(space.hard_cost("macs", mask) / target - 1))
+    assert sum(miss <= 0.01 for miss in misses) >= 28
+    assert max(misses) < 0.03
+
+
 def test_the_cut_network_has_such_layers():
     model, space = case("mobilenetv2_100")
     counts = torch.tensor(space.units.sizes) * 0.6
