@@ -102,11 +102,15 @@ def submit(
     profile: Profile = None,
     smoke: Smoke = False,
     fresh: Fresh = False,
+    patience: Annotated[
+        float,
+        typer.Option(min=0, help="Minutes to wait for a cluster that is lost; then the suite is submitted again."),
+    ] = 10.0,
 ) -> int:
     """Run a suite as a job on a Ray cluster; follows its log and ends with its exit code."""
     from dms_bench.runtime.submit import submit
 
-    return submit(suite, address, profile=profile, smoke=smoke, fresh=fresh)
+    return submit(suite, address, profile=profile, smoke=smoke, fresh=fresh, patience=60 * patience)
 
 
 def ls(

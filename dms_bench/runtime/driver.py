@@ -78,6 +78,7 @@ class Driver:
     def _train(self, total: int) -> str:
         """Have the work done; returns `finished`, `failed` or `stopped` (by the user)."""
         from dms_bench.runtime.console import Board
+        from dms_bench.runtime.nodes import check_nodes
         from dms_bench.runtime.schedule import run_all
         from dms_bench.runtime.session import ray_session
 
@@ -85,6 +86,7 @@ class Driver:
         works = [self._work("trial", trial) for trial in self._todo]
         try:
             with board.live(), ray_session():
+                check_nodes(self._folder, self._uri)
                 examples = [self._work("trial", sweep.example) for sweep in self._open_sweeps]
                 run_all(self._supernets([*works, *examples]), self._folder.scratch, self)
                 run_all([work for work in works if self._supernet_is_ready(work)], self._folder.scratch, self)
@@ -135,6 +137,10 @@ class Driver:
             if died or folder.failure() is None:
                 folder.fail(f"its process died {RETRIES + 1} times (killed, or out of memory)")
             self._fail(work)
+
+    def say(self, message: str) -> None:
+        """Tell the user (`hooks.Observer`)."""
+        self._console.print(message, markup=False, soft_wrap=True)
 
     def _fail(self, work: Work) -> None:
         self._board.ended(work, "failed", work.folder.failure() or "")

@@ -41,6 +41,9 @@ class Observer(Protocol):
     def ended(self, work: Work, died: bool) -> None:
         """Work is over; its process `died` once too often, or its folder says how it ended."""
 
+    def say(self, message: str) -> None:
+        """There is something that the user should know."""
+
 
 class _StatelessWhenPickled:
     def __getstate__(self) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from dms_bench.runtime.storage import SuiteFolder
+from dms_bench.runtime.storage import CLAIM_SECONDS, SuiteFolder
 from dms_bench.spec import Suite, Trial, resolve
 
 if TYPE_CHECKING:
@@ -31,13 +31,14 @@ def run_suite(suite: Suite, *, fresh: bool = False, console: Console | None = No
     from dms_bench import tracking
     from dms_bench.runtime.driver import Driver
     from dms_bench.runtime.sampling import sampled_sweeps
+    from dms_bench.runtime.session import on_a_cluster
 
     console = console or Console(highlight=False)
     uri = tracking.resolve_uri(suite.tracking)
     tracking.check(uri)
     folder = SuiteFolder.of(suite.storage, suite.name)
     trials = resolve(suite)
-    with folder.claimed():
+    with folder.claimed(CLAIM_SECONDS if on_a_cluster() else 0.0):  # a job's driver outlives its head for some seconds
         sweeps = list(sampled_sweeps(suite, folder.path))
         if fresh:
             drawn = [trial for sweep in sweeps for trial in sweep.trials]

@@ -7,11 +7,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import ray
 from ray import tune
 
-from dms_bench.errors import UserError
 from dms_bench.runtime.hooks import Feed, FromFeed, Observer, Watch
+from dms_bench.runtime.nodes import slots_for
 from dms_bench.runtime.work import Work
 from dms_bench.runtime.worker import tune_function
 from dms_bench.spec.trial import Resources
@@ -33,7 +32,7 @@ def run_all(works: Sequence[Work], scratch: Path, observer: Observer) -> None:
     """
     shapes = list(dict.fromkeys(work.trial.resources for work in works))
     for shape in shapes:
-        slots_for(shape)  # before anything is trained
+        slots_for(shape, observer.say)  # before anything is trained
     for shape in shapes:
         grid = [work.model_dump_json() for work in works if work.trial.resources == shape]
         _fit(shape, scratch, observer, {"work": tune.grid_search(grid)})
@@ -56,23 +55,6 @@ def run_sampled(feed: Feed, shape: Resources, scheduler: Any, scratch: Path, obs
     _fit(shape, scratch, observer, {}, search_alg=FromFeed(feed), scheduler=scheduler, num_samples=feed.left)
 
 
-def slots_for(shape: Resources) -> int:
-    """Return how many trials of this shape run at once.
-
-    Raises:
-        UserError: not a single one does.
-    """
-    available = ray.cluster_resources()
-    slots = []
-    for kind, each in (("CPU", shape.cpus), ("GPU", shape.gpus)):
-        needed, have = each * shape.workers, available.get(kind, 0)
-        if needed > have:
-            raise UserError(f"a trial needs {needed:g} {kind}s, there are {have:g}; change its 'resources'")
-        if needed:
-            slots.append(int(have / needed + 1e-9))
-    return min(slots)
-
-
 def _fit(shape: Resources, scratch: Path, observer: Observer, space: dict[str, Any], **options: Any) -> None:
     """Run one `Tuner` to its end."""
     tuner = tune.Tuner(
@@ -80,7 +62,7 @@ def _fit(shape: Resources, scratch: Path, observer: Observer, space: dict[str, A
         param_space=space,
         tune_config=tune.TuneConfig(
             reuse_actors=True,
-            max_concurrent_trials=slots_for(shape),
+            max_concurrent_trials=slots_for(shape, observer.say),
             trial_dirname_creator=_numbered(),
             **options,
         ),

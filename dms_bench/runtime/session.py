@@ -14,6 +14,8 @@ _ENVIRONMENT = {
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
     "RAY_TRAIN_ENABLE_PRINT_PATCH": "0",
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",
+    # A group whose node is gone waits for another one.
+    "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "600",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "1",
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_AIR_NEW_OUTPUT": "0",
@@ -28,6 +30,11 @@ _ENVIRONMENT = {
 _OBJECT_STORE_BYTES = 100 * 2**20
 
 
+def on_a_cluster() -> bool:
+    """Tell whether this process belongs to a Ray cluster (a job does), and does not start a Ray of its own."""
+    return "RAY_ADDRESS" in os.environ
+
+
 @contextmanager
 def ray_session() -> Iterator[None]:
     """Start Ray on this machine, or join the cluster of `RAY_ADDRESS` (set inside a Ray job)."""
@@ -40,7 +47,7 @@ def ray_session() -> Iterator[None]:
     # Ray gives some of its loggers a level of their own, which the packages' does not reach.
     for name in ("ray", "ray.tune", "ray.train", "ray.tune.execution.tune_controller"):
         logging.getLogger(name).setLevel(logging.ERROR)
-    if "RAY_ADDRESS" in os.environ:
+    if on_a_cluster():
         ray.init(
             log_to_driver=False,
             logging_level=logging.ERROR,

@@ -224,8 +224,8 @@ class SuiteFolder:
         return self.path / "ray"
 
     @contextmanager
-    def claimed(self) -> Iterator[None]:
-        """Be the suite's only driver.
+    def claimed(self, seconds: float = 0.0) -> Iterator[None]:
+        """Be the suite's only driver, waiting so long for the remains of a killed one to end.
 
         Raises:
             UserError: another driver runs the suite, or the folder cannot be written.
@@ -235,7 +235,7 @@ class SuiteFolder:
             (self.path / "lock").open("a").close()
         except OSError as error:
             raise UserError(f"storage {self.path}: {error.strerror or error}") from error
-        with locked(self.path / "lock") as mine:
+        with locked(self.path / "lock", seconds) as mine:
             if not mine:
                 holder = (self.path / "lock").read_text()
                 raise UserError(f"suite {self.path.name!r} is already running (process {holder} works in {self.path})")

@@ -1,4 +1,4 @@
-"""Send a suite to a Ray cluster as a job, follow its log, return its exit code."""
+"""Send a suite to a Ray cluster as a job, follow its log, and send it again where its head was lost."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import asyncio
 import logging
 import shlex
 import sys
+import time
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -21,43 +22,122 @@ EXCLUDES = (
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
 #: The job's own command needs no core, only a place on the head node.
 _ENTRYPOINT_RESOURCES = {"node:__internal_head__": 0.001}
+#: How often a job that was lost is submitted again: one that brings down every head must end.
+RESUBMISSIONS = 5
+#: Seconds between two looks at a cluster that does not answer, or at a job that says nothing.
+_LOOK_SECONDS = 2.0
+#: How Ray says that a job was not ended by its own command.
+_LOST = (
+    "JOB_SUPERVISOR_ACTOR_DIED", "JOB_SUPERVISOR_ACTOR_UNKNOWN_FAILURE", "JOB_SUPERVISOR_ACTOR_UNSCHEDULABLE",
+    "JOB_SUPERVISOR_ACTOR_START_FAILURE", "JOB_SUPERVISOR_ACTOR_START_TIMEOUT",
+)  # fmt: skip
 
 
 def submit(
-    suite_path: Path | str, address: str, *, profile: str | None = None, smoke: bool = False, fresh: bool = False
+    suite_path: Path | str,
+    address: str,
+    *,
+    profile: str | None = None,
+    smoke: bool = False,
+    fresh: bool = False,
+    patience: float = 600.0,
 ) -> int:
     """Run a suite as a Ray job, print its log as it comes, and return its exit code.
 
     The working folder is packed and unpacked on the cluster; what a job writes there is lost with it.
     So the suite's storage and tracking must be absolute, or the cluster be this machine.
 
+    A job dies with its head. When the head is back the suite is submitted again and goes on.
+
     Args:
         suite_path: a suite file below the working folder.
         address: of the cluster's dashboard, for example `http://127.0.0.1:8265`.
         profile: one of the suite's `profiles`.
         smoke: run the suite's `smoke` section.
-        fresh: forget the suite's earlier results first.
+        fresh: forget the suite's earlier results first (not again where the job is submitted again).
+        patience: seconds to wait, each time, for a cluster that no longer answers.
 
     Returns:
-        0, 1 or 2, as `dms-bench run` gives; 1 where the job was stopped or lost.
+        0, 1 or 2, as `dms-bench run` gives; 1 where the job was stopped or lost too often.
 
     Raises:
         UserError: the suite is wrong, the cluster does not answer, or the working folder is too large.
-        TrialFailure: the cluster is gone before the job has ended.
+        TrialFailure: the cluster is gone before the job has ended, and does not come back.
     """
     suite = load_suite(Path(suite_path), profile=profile, smoke=smoke)
     client = _client(address)
-    command = entrypoint(suite, Path(suite_path), address, profile=profile, smoke=smoke, fresh=fresh)
-    job = _submit(client, command, suite)
-    print(f"submitted {job} to {address}", flush=True)
-    try:
-        asyncio.run(_follow(client, job))
-        return _exit_code(client, job)
-    except KeyboardInterrupt:
-        print(f"{job} goes on; stop it with: ray job stop --address {address} {job}", file=sys.stderr)
-        return 1
-    except (ConnectionError, RuntimeError) as error:
-        raise TrialFailure(f"{address} no longer answers; whether {job} goes on is unknown: {_line(error)}") from error
+    for submission in range(RESUBMISSIONS + 1):
+        first = submission == 0
+        command = entrypoint(suite, Path(suite_path), address, profile=profile, smoke=smoke, fresh=fresh and first)
+        job = _submit(client, command, suite, 0.0 if first else patience)
+        print(f"submitted {job} to {address}" + ("" if first else ", to go on from there"), flush=True)
+        try:
+            code = _Watch(client, address, job, patience).code()
+        except KeyboardInterrupt:
+            print(f"{job} goes on; stop it with: ray job stop --address {address} {job}", file=sys.stderr)
+            return 1
+        if code is not None:
+            return code
+    print(f"{address}: the job was lost {RESUBMISSIONS + 1} times", file=sys.stderr)
+    return 1
+
+
+class _Watch:
+    """Follows one job to its end, through times in which its cluster does not answer."""
+
+    def __init__(self, client: Any, address: str, job: str, patience: float) -> None:
+        self._client, self._address, self._job, self._patience = client, address, job, patience
+        self._printed = 0
+
+    def code(self) -> int | None:
+        """Print the job's log as it comes; returns its exit code, None where it was lost.
+
+        Raises:
+            TrialFailure: the cluster does not answer for longer than patience lasts.
+        """
+        while True:
+            try:
+                asyncio.run(self._follow())
+                details = self._client.get_job_info(self._job)
+            except Exception as error:  # of aiohttp, requests or Ray: whatever a lost connection raises
+                if not self._still_known(error):
+                    print(f"{self._job} is lost with the cluster's head", file=sys.stderr)
+                    return None
+            else:
+                if details.status.is_terminal():
+                    return _exit_code(self._job, details)
+            time.sleep(_LOOK_SECONDS)
+
+    async def _follow(self) -> None:
+        """Print what the log has beyond what is printed already."""
+        seen = 0
+        async for text in self._client.tail_job_logs(self._job):
+            seen += len(text)
+            new = text[-(seen - self._printed) :] if seen > self._printed else ""
+            self._printed = max(self._printed, seen)
+            print(new, end="", flush=True)
+
+    def _still_known(self, error: Exception) -> bool:
+        """Wait for the cluster to answer; returns whether it (still) knows the job.
+
+        Raises:
+            TrialFailure: it does not answer in time.
+        """
+        deadline = time.monotonic() + self._patience
+        told = False
+        while True:
+            try:
+                return any(known.submission_id == self._job for known in self._client.list_jobs())
+            except Exception as again:
+                if time.monotonic() >= deadline:
+                    raise TrialFailure(
+                        f"{self._address} no longer answers; whether {self._job} goes on is unknown: {_line(again)}"
+                    ) from error
+            if not told:
+                minutes = f"{self._patience / 60:g} minutes"
+                print(f"{self._address} does not answer; waiting up to {minutes} for it", file=sys.stderr, flush=True)
+                told = True
+            time.sleep(_LOOK_SECONDS)
 
 
 def entrypoint(
@@ -109,35 +189,42 @@ def _client(address: str) -> Any:
         raise UserError(f"no Ray cluster answers at {address}: {_line(error)}") from error
 
 
-def _submit(client: Any, command: str, suite: Suite) -> str:
+def _submit(client: Any, command: str, suite: Suite, patience: float) -> str:
+    """Hand the job in; a cluster whose head has just come back may not take jobs for a while.
+
+    Raises:
+        UserError: the cluster does not take it, for longer than patience (seconds) lasts.
+    """
     excludes = list(EXCLUDES)
     storage = Path(suite.storage).expanduser().absolute()
     if storage.is_relative_to(Path.cwd()) and storage != Path.cwd():
         excludes.append(f"/{storage.relative_to(Path.cwd()).as_posix()}/")
-    try:
-        job: str = client.submit_job(
-            entrypoint=command,
-            runtime_env={"working_dir": ".", "excludes": excludes},
-            entrypoint_resources=_ENTRYPOINT_RESOURCES,
-            metadata={"dms_bench_suite": suite.name},
-        )
-    except (RuntimeError, ValueError, ConnectionError) as error:
-        raise UserError(f"the cluster does not take the job: {_line(error)}") from error
-    return job
+    deadline = time.monotonic() + patience
+    while True:
+        try:
+            job: str = client.submit_job(
+                entrypoint=command,
+                runtime_env={"working_dir": ".", "excludes": excludes},
+                entrypoint_resources=_ENTRYPOINT_RESOURCES,
+                metadata={"dms_bench_suite": suite.name},
+            )
+            return job
+        except (RuntimeError, ValueError, ConnectionError) as error:
+            if time.monotonic() >= deadline:
+                raise UserError(f"the cluster does not take the job: {_line(error)}") from error
+        time.sleep(_LOOK_SECONDS)
 
 
-async def _follow(client: Any, job: str) -> None:
-    async for text in client.tail_job_logs(job):
-        print(text, end="", flush=True)
-
-
-def _exit_code(client: Any, job: str) -> int:
-    details = client.get_job_info(job)
+def _exit_code(job: str, details: Any) -> int | None:
+    """Return the exit code of a job that is over, None where something else than its command has ended it."""
     code = details.driver_exit_code
-    if code is None:
-        print(f"{job} ended as {details.status}: {details.message}", file=sys.stderr)
+    if code in (0, 1, 2) and details.status != "STOPPED":
+        return int(code)
+    print(f"{job} ended as {details.status}: {' '.join(str(details.message).split())[-500:]}", file=sys.stderr)
+    if details.status == "STOPPED":  # by the user
         return 1
-    return int(code) if code in (0, 1, 2) else 1
+    # A code beyond 2 is a signal's: the driver was killed.
+    return None if code is not None or details.error_type in _LOST else 1
 
 
 def _line(error: Exception) -> str:

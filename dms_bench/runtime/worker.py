@@ -123,7 +123,10 @@ def _run_group(work: Work) -> None:
         _group_function,
         train_loop_config={"work": work.model_dump_json()},
         scaling_config=ScalingConfig(
-            num_workers=resources.workers, use_gpu=resources.gpus > 0, resources_per_worker=each
+            num_workers=resources.workers,
+            use_gpu=resources.gpus > 0,
+            resources_per_worker=each,
+            placement_strategy=resources.placement.upper(),
         ),
         run_config=RunConfig(
             name=f"{work.key}-{len(list(work.folder.attempts.glob('*.json')))}",

@@ -29,6 +29,12 @@ class Resources(Spec):
     #: Per worker. Fractions share a device and need `workers: 1`.
     cpus: Annotated[float, Field(gt=0)] = 1
     gpus: Annotated[float, Field(ge=0)] = 0
+    #: Of several workers over nodes. pack: on few nodes, spread: on many, where there is room; strict_pack: all on
+    #: one node, strict_spread: each on its own, or the trial waits. Not part of a content where it is not given: trials
+    #: from before there was a choice keep their hashes.
+    placement: Annotated[
+        Literal["pack", "spread", "strict_pack", "strict_spread"], Field(exclude_if=lambda value: value == "pack")
+    ] = "pack"
 
     @model_validator(mode="after")
     def _fractions_need_one_worker(self) -> Self:

@@ -122,10 +122,11 @@ def test_submit_hands_over_the_suite_and_returns_the_jobs_exit_code(dms_bench, s
     calls = []
     monkeypatch.setattr(submit, "submit", lambda *given, **options: calls.append((*given, options)) or 1)
     assert dms_bench("submit", suite)[0] == 1
-    assert dms_bench("submit", suite, "--address", "http://ray.example:8265", "--smoke", "--fresh")[0] == 1
+    there = ("--address", "http://ray.example:8265", "--patience", "0.5")
+    assert dms_bench("submit", suite, *there, "--smoke", "--fresh")[0] == 1
     assert calls == [
-        (suite, "http://127.0.0.1:8265", {"profile": None, "smoke": False, "fresh": False}),
-        (suite, "http://ray.example:8265", {"profile": None, "smoke": True, "fresh": True}),
+        (suite, "http://127.0.0.1:8265", {"profile": None, "smoke": False, "fresh": False, "patience": 600.0}),
+        (suite, "http://ray.example:8265", {"profile": None, "smoke": True, "fresh": True, "patience": 30.0}),
     ]
 
 

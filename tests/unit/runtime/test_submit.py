@@ -1,10 +1,12 @@
+from types import SimpleNamespace
+
 import pytest
 from ray.exceptions import AuthenticationError
-from ray.job_submission import JobSubmissionClient
+from ray.job_submission import JobStatus, JobSubmissionClient
 
 from dms_bench.errors import TrialFailure, UserError
 from dms_bench.runtime import submit as module
-from dms_bench.runtime.submit import entrypoint, submit
+from dms_bench.runtime.submit import RESUBMISSIONS, entrypoint, submit
 from dms_bench.spec import Suite
 
 HERE, THERE = "http://127.0.0.1:8265", "http://ray.example:8265"
@@ -70,19 +72,115 @@ def test_a_cluster_that_wants_a_token_is_one_line(monkeypatch):
         submit("quick.yaml", HERE)
 
 
-@pytest.mark.usefixtures("quick")
-def test_a_cluster_that_is_lost_is_a_failure_of_the_run(monkeypatch, capsys):
-    class Client:
-        def submit_job(self, **job):
-            return "job_1"
+class Cluster:
+    """A job client whose every answer about a job is written down beforehand, in order; errors are raised."""
 
-        async def tail_job_logs(self, job):
-            yield "one line of the log\n"
+    def __init__(self, *answers, log="one line of the log\n", knows=True):
+        self.answers, self.log, self.knows, self.commands = list(answers), log, knows, []
 
-        def get_job_info(self, job):
-            raise ConnectionError("no route to\nhost")
+    def submit_job(self, *, entrypoint, **_):
+        self.commands.append(entrypoint)
+        return f"job_{len(self.commands)}"
 
-    monkeypatch.setattr(module, "_client", lambda address: Client())
+    async def tail_job_logs(self, job):
+        for line in self.log.splitlines(keepends=True):
+            yield line
+
+    def get_job_info(self, job):
+        answer = self.answers.pop(0)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    def list_jobs(self):
+        if isinstance(self.knows, Exception):
+            raise self.knows
+        return [SimpleNamespace(submission_id=f"job_{len(self.commands)}")] if self.knows else []
+
+
+def _ended(status, code=None, error_type=None):
+    return SimpleNamespace(status=JobStatus(status), driver_exit_code=code, error_type=error_type, message="said\nRay")
+
+
+@pytest.fixture
+def submit_to(monkeypatch, quick):
+    def submit_to(cluster, **options):
+        monkeypatch.setattr(module, "_client", lambda address: cluster)
+        monkeypatch.setattr(module, "_LOOK_SECONDS", 0.0)
+        return submit("quick.yaml", HERE, **{"patience": 0.0, **options})
+
+    return submit_to
+
+
+LOST = ConnectionError("no route to\nhost")
+
+
+def test_a_cluster_that_is_lost_for_good_is_a_failure_of_the_run(submit_to, capsys):
     with pytest.raises(TrialFailure, match="whether job_1 goes on is unknown: no route to host"):
-        submit("quick.yaml", HERE)
+        submit_to(Cluster(LOST, knows=LOST))
     assert capsys.readouterr().out == f"submitted job_1 to {HERE}\none line of the log\n"
+
+
+def test_a_job_lost_with_its_head_is_submitted_again_and_forgets_nothing(submit_to, capsys):
+    cluster = Cluster(LOST, _ended("SUCCEEDED", 0), knows=False)
+    assert submit_to(cluster, fresh=True) == 0
+    first, second = cluster.commands
+    assert first == second.replace("run quick.yaml", "run quick.yaml --fresh")
+    assert f"submitted job_2 to {HERE}, to go on from there" in capsys.readouterr().out
+
+
+def test_a_cluster_is_waited_for(submit_to, monkeypatch, capsys):
+    cluster = Cluster(LOST, _ended("SUCCEEDED", 0), knows=LOST)
+
+    def sleep(seconds):
+        cluster.knows = False
+
+    monkeypatch.setattr(module.time, "sleep", sleep)
+    assert submit_to(cluster, patience=120.0) == 0
+    assert len(cluster.commands) == 2
+    assert f"{HERE} does not answer; waiting up to 2 minutes for it" in capsys.readouterr().err
+
+
+def test_a_job_that_outlived_its_dashboard_is_followed_on_without_repeating_its_log(submit_to, capsys):
+    cluster = Cluster(LOST, _ended("RUNNING"), _ended("FAILED", 2), log="abc\ndef\n")
+    assert submit_to(cluster) == 2
+    assert len(cluster.commands) == 1
+    assert capsys.readouterr().out == f"submitted job_1 to {HERE}\nabc\ndef\n"
+
+
+@pytest.mark.parametrize("code", [0, 1, 2])
+def test_the_exit_code_is_the_jobs(submit_to, code):
+    assert submit_to(Cluster(_ended("FAILED" if code else "SUCCEEDED", code))) == code
+
+
+@pytest.mark.parametrize(
+    "ended",
+    [_ended("STOPPED", -15), _ended("STOPPED", 1), _ended("FAILED", None, "RUNTIME_ENV_SETUP_FAILURE")],
+    ids=["killed", "stopped", "environment"],
+)
+def test_a_job_that_the_user_stopped_or_that_cannot_start_is_not_submitted_again(submit_to, ended, capsys):
+    cluster = Cluster(ended)
+    assert submit_to(cluster) == 1
+    assert len(cluster.commands) == 1
+    assert f"job_1 ended as {ended.status}: said Ray" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("ended", [_ended("FAILED", -9), _ended("FAILED", None, "JOB_SUPERVISOR_ACTOR_DIED")])
+def test_a_job_that_is_killed_each_time_ends(submit_to, ended):
+    cluster = Cluster(*[ended] * (RESUBMISSIONS + 1))
+    assert submit_to(cluster) == 1
+    assert len(cluster.commands) == RESUBMISSIONS + 1
+
+
+def test_a_head_that_is_back_but_takes_no_jobs_yet_is_asked_again(submit_to, monkeypatch):
+    cluster = Cluster(LOST, _ended("SUCCEEDED", 0), knows=False)
+    submitted, refusals = cluster.submit_job, [RuntimeError("No available agent"), None]
+
+    def submit_job(**job):
+        if cluster.commands and (refusal := refusals.pop(0)):
+            raise refusal
+        return submitted(**job)
+
+    monkeypatch.setattr(cluster, "submit_job", submit_job)
+    assert submit_to(cluster, patience=60.0) == 0
+    assert not refusals
