@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import sys
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TextIO
 
@@ -27,6 +28,17 @@ def console(file: TextIO | None = None) -> Console:
 
     limited = (file or sys.stdout).isatty() or "COLUMNS" in os.environ
     return Console(file=file, width=None if limited else _WIDTH, highlight=False)
+
+
+def columns(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Return a plain table: of thousands of rows, which rich takes many seconds to draw."""
+    cells = [list(headings), *(list(row) for row in rows)]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    rule = ["─" * width for width in widths]
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
+        for line in (cells[0], rule, *cells[1:])
+    )
 
 
 def write(content: RenderableType, output: Path | None) -> None:

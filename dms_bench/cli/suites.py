@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from dms_bench.cli.output import Output, console, write
+from dms_bench.cli.output import Output, columns, console, write
 from dms_bench.errors import UserError, nearest
 
 SuiteFile = Annotated[Path, typer.Argument(metavar="SUITE", help="A suite file (YAML).", show_default=False)]
@@ -39,20 +39,14 @@ def validate(suites: Annotated[list[Path], typer.Argument(metavar="SUITE...", he
 
 def plan(suite: SuiteFile, profile: Profile = None, smoke: Smoke = False) -> None:
     """Show the trials of a suite, and how much training they are, without running anything."""
-    from rich import box
-    from rich.table import Table
-
     from dms_bench.runtime.plan import plan, total_days, total_macs
     from dms_bench.spec import load_suite
 
     loaded = load_suite(suite, profile=profile, smoke=smoke)
     planned = plan(loaded)
-    table = Table(box=box.SIMPLE_HEAD)
-    for heading in ("experiment", "method", "budget", "pipeline", "seed", "hash", "stages (epochs x MACs x samples)"):
-        table.add_column(heading, no_wrap=heading != "stages (epochs x MACs x samples)")
-    table.add_column("training MACs", justify="right")
-    if loaded.resources.gpus:
-        table.add_column("A100 days", justify="right")
+    costly = loaded.resources.gpus > 0
+    headings = ("experiment", "method", "budget", "pipeline", "seed", "hash", "stages (epochs x MACs x samples)")
+    rows = []
     for trial in planned:
         stages = ", ".join(
             f"{stage.stage} {stage.epochs} x {stage.macs:.3g} x {stage.samples}" for stage in trial.stages
@@ -60,8 +54,8 @@ def plan(suite: SuiteFile, profile: Profile = None, smoke: Smoke = False) -> Non
         name = trial.hash or f"{trial.count} samples"
         identity = (trial.experiment, trial.method, trial.budget, trial.pipeline, str(trial.seed), name)
         estimates = ", ".join(f"{stage.stage} {stage.gpu_days:.3g}" for stage in trial.stages)
-        table.add_row(*identity, stages, f"{trial.training_macs:.2e}", *([estimates] if loaded.resources.gpus else []))
-    write(table, None)
+        rows.append((*identity, stages, f"{trial.training_macs:.2e}", *([estimates] if costly else [])))
+    write(columns((*headings, "training MACs", *(["A100 days"] if costly else [])), rows), None)
     trials = sum(trial.count for trial in planned)
     typer.echo(
         f"{trials} trials, about {total_macs(planned):.2e} MACs of training (3 x forward MACs x samples x epochs)"

@@ -44,6 +44,18 @@ def resolve(suite: Suite) -> list[Trial]:
     Raises:
         InvalidSpecError: a trial does not validate; its problems have a line each.
     """
+    global _latest
+    # Asked for again after a suite was loaded, and checked; with thousands of trials that takes a second.
+    if _latest is None or _latest[0] is not suite:
+        _latest = (suite, _resolve(suite))
+    return list(_latest[1])
+
+
+#: The suite that was resolved last, and its trials; both never change.
+_latest: tuple[Suite, list[Trial]] | None = None
+
+
+def _resolve(suite: Suite) -> list[Trial]:
     trials: dict[str, Trial] = {}
     problems: list[Problem] = []
     for position, experiment in enumerate(suite.experiments):
