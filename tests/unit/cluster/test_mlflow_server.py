@@ -61,7 +61,7 @@ def test_mlflow_takes_the_command(where):
     subprocess.run(["bash", "-n", "-c", SCRIPTS[where]], check=True)
     (words,) = commands(SCRIPTS[where], "exec mlflow")
     options = parse("mlflow", words)
-    assert options["backend_store_uri"].startswith("postgresql://mlflow@")
+    assert options["backend_store_uri"].startswith("postgresql+psycopg://mlflow@")
     assert "password" not in SCRIPTS[where].lower()
     assert options["artifacts_destination"] == "s3://mlflow"
     assert "mlflow:5000" in options["allowed_hosts"]
