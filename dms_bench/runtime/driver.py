@@ -76,7 +76,12 @@ class Driver:
         return 0 if status == "finished" else 1
 
     def _train(self, total: int) -> str:
-        """Have the work done; returns `finished`, `failed` or `stopped` (by the user)."""
+        """Have the work done; returns `finished`, `failed` or `stopped` (by the user).
+
+        Raises:
+            UserError: a trial needs more than the machine has.
+            TrialFailure: the storage takes nothing more.
+        """
         from dms_bench.runtime.console import Board
         from dms_bench.runtime.nodes import check_nodes
         from dms_bench.runtime.schedule import run_all
@@ -97,6 +102,9 @@ class Driver:
                 f"interrupted after {board.ended_trials} of {total} trials; the same command goes on from here"
             )
             return "stopped"
+        except Exception:
+            self._folder.check_room()  # Tune meets a full disk with whatever error comes of its half-written files
+            raise
         counted = [f"{number} {status}" for status, number in board.counts.items() if number]
         self._console.print(f"{self._suite.name}: " + ", ".join(counted))
         return "failed" if board.counts["failed"] else "finished"
@@ -135,7 +143,11 @@ class Driver:
             self._board.ended(work, "stopped", stopped[0])
         else:
             if died or folder.failure() is None:
-                folder.fail(f"its process died {RETRIES + 1} times (killed, or out of memory)")
+                try:
+                    folder.fail(f"its process died {RETRIES + 1} times (killed, or out of memory)")
+                except OSError as error:  # on a full disk workers cannot write down why they failed, either
+                    self._board.ended(work, "failed", f"storage {self._folder.path}: {error.strerror}")
+                    return
             self._fail(work)
 
     def say(self, message: str) -> None:

@@ -35,6 +35,14 @@ def on_a_cluster() -> bool:
     return "RAY_ADDRESS" in os.environ
 
 
+def _one_line(record: logging.LogRecord) -> bool:
+    """Cut what Tune says of a failure down to its reason: where it happened is in the trial's own record."""
+    if record.exc_info and record.exc_info[1] is not None:
+        lines = str(record.exc_info[1]).strip().splitlines() or [type(record.exc_info[1]).__name__]
+        record.msg, record.args, record.exc_info = f"{record.getMessage().strip()} ({lines[-1]})", (), None
+    return True
+
+
 @contextmanager
 def ray_session() -> Iterator[None]:
     """Start Ray on this machine, or join the cluster of `RAY_ADDRESS` (set inside a Ray job)."""
@@ -47,6 +55,8 @@ def ray_session() -> Iterator[None]:
     # Ray gives some of its loggers a level of their own, which the packages' does not reach.
     for name in ("ray", "ray.tune", "ray.train", "ray.tune.execution.tune_controller"):
         logging.getLogger(name).setLevel(logging.ERROR)
+    for name in ("ray.tune.execution.tune_controller", "ray.tune.execution.experiment_state", "ray.tune.tune"):
+        logging.getLogger(name).addFilter(_one_line)
     if on_a_cluster():
         ray.init(
             log_to_driver=False,

@@ -244,6 +244,21 @@ class SuiteFolder:
             finally:
                 shutil.rmtree(self.scratch, ignore_errors=True)
 
+    def check_room(self) -> None:
+        """Make sure that something can be written.
+
+        Raises:
+            TrialFailure: the disk is full, or cannot be written any more.
+        """
+        probe = self.path / ".room"
+        try:
+            write_atomic(probe, b"\0" * 2**16)
+            probe.unlink()
+        except OSError as error:
+            raise TrialFailure(
+                f"storage {self.path}: {error.strerror}; make room, and the same command goes on from here"
+            ) from error
+
     def clear(self) -> None:
         """Forget all trials, supernets and latency models."""
         for name in ("trials", "supernets", "latency", "samples"):

@@ -10,7 +10,7 @@ import logging
 import math
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from typing import Any
 
 from dms_bench.errors import TrialFailure, UserError
@@ -63,7 +63,8 @@ def carry_out(work: Work, report: Callable[[dict[str, Any]], None]) -> None:
     except TrackingLost as error:
         _log.warning("%s", error)  # the driver publishes from the folder
     except Exception as error:
-        folder.fail(message_of(error), traceback.format_exc())
+        with suppress(OSError):  # of a full disk; the driver meets it, too, and says so
+            folder.fail(message_of(error), traceback.format_exc())
     _publish_failure(work)
 
 
