@@ -10,6 +10,7 @@ unexport PYTHONDONTWRITEBYTECODE
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 UV_VERSION := 0.13.9
 PORT ?= 5000
+ROUNDS ?= 10
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -17,7 +18,7 @@ INSTALLED := $(VENV)/.installed
 
 PAPER_SUITES := $(sort $(wildcard benchmarks/paper/table*.yaml))
 
-.PHONY: help install quickstart paper-proxy test test-slow lint format ui lock clean
+.PHONY: help install quickstart paper-proxy test test-slow faults lint format ui lock clean
 
 help: ## List what there is
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "make %-12s %s\n", $$1, $$2 }'
@@ -50,6 +51,9 @@ test: install ## Run the tests that take seconds
 
 test-slow: install ## Run the tests that take minutes
 	$(BIN)/python -m pytest -m slow
+
+faults: install ## Disturb suites in 110 ways: processes killed, disks full, files damaged (ROUNDS=10; more than an hour)
+	$(BIN)/python -m tests.faults --rounds $(ROUNDS) --output tests/faults/faults.csv
 
 lint: install ## Check style and types
 	$(BIN)/ruff check

@@ -82,6 +82,7 @@ class Toy:
             loop.epoch_done(epoch, metrics, saved)
             _note(f"epoch {loop._stage.path} {epoch}")
             _die(loop, epoch)
+            _jump(epoch)
         return model
 
     def check_recipe(self, recipe):
@@ -144,3 +145,11 @@ def _die(loop, epoch):
         except FileExistsError:
             return
         os.kill(os.getpid(), 9)
+
+
+def _jump(epoch):
+    """Move this process's clock once, in the epoch and by the seconds that the environment names."""
+    place, _, seconds = os.environ.get("TOY_CLOCK", "").partition(" ")
+    if place == str(epoch) and not hasattr(time, "real"):
+        time.real = time.time
+        time.time = lambda: time.real() + float(seconds)

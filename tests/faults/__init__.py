@@ -1,0 +1,1 @@
+"""A campaign of faults: `make faults`, or `python -m tests.faults --help`."""
