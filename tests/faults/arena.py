@@ -26,7 +26,8 @@ from dms_bench.tracking.reading import read_trials
 PLUGIN = Path(__file__).parents[1] / "integration" / "plugin"
 #: Seconds for anything to happen, on a loaded machine.
 LIMIT = 300.0
-STEPS, PAUSE = 4, 0.05
+#: An epoch takes so long that what a killed attempt has done costs more than what its last second may hide.
+STEPS, PAUSE = 4, 0.15
 EPOCHS = {"search": 3, "retrain": 4}
 #: Seeds of the suite's trials; a trial of two workers takes half a minute to start.
 SEEDS = {1: 3, 2: 1}

@@ -69,6 +69,12 @@ def test_validate_goes_on_after_a_suite_that_is_not_valid(dms_bench, suite):
     assert dms_bench("validate", bad)[2] == f"error: {bad}: smoke.retrain.epochs: 'one' is not a whole number\n"
 
 
+def test_columns_are_as_wide_as_their_widest_cell():
+    from dms_bench.cli.output import columns
+
+    assert columns(("a", "bb"), [("ccc", "d"), ("e", "")]) == "a    bb\n───  ──\nccc  d\ne"
+
+
 def test_plan(dms_bench, suite):
     code, out, err = dms_bench("plan", suite)
     assert (code, err) == (0, "")
