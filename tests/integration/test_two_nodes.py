@@ -39,14 +39,14 @@ def database():
     """URI of a database in a PostgreSQL of the system's packages."""
     binaries = _postgres_binaries()
     if binaries is None:
-        pytest.skip("PostgreSQL is not installed")
+        pytest.skip("needs PostgreSQL on this machine: apt-get install postgresql")
     folder = Path(tempfile.mkdtemp(prefix="pg"))
     owner = None
     if os.getuid() == 0:  # which PostgreSQL refuses to run as
         with contextlib.suppress(KeyError):
             owner = pwd.getpwnam("postgres").pw_uid
         if owner is None:
-            pytest.skip("PostgreSQL does not run as root, and there is no user postgres")
+            pytest.skip("PostgreSQL refuses to run as root: run as another user, or add a user postgres")
         os.chown(folder, owner, -1)
     data, port = folder / "data", _free_port()
     quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "user": owner, "cwd": folder}

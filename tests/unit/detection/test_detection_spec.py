@@ -45,7 +45,7 @@ def test_a_recipe_knows_ultralytics_options_and_no_others():
         DetectionRecipe.model_validate({"epochs": 3, "optimizer": "auto"})
 
 
-@pytest.mark.skipif(find_spec("ultralytics") is None, reason="Ultralytics is not installed")
+@pytest.mark.skipif(find_spec("ultralytics") is None, reason="optional: pip install dms-bench[detection]")
 def test_defaults_are_ultralytics_own():
     from ultralytics.cfg import get_cfg
 

@@ -87,7 +87,7 @@ def test_a_suite_of_no_table_has_a_page_too(store, make_trial, make_suite, tmp_p
     assert "did you mean 'own'?" in capsys.readouterr().err
 
 
-@pytest.mark.skipif(BROWSER is None, reason="no chromium on this machine: apt-get install chromium")
+@pytest.mark.skipif(BROWSER is None, reason="needs a browser on this machine: apt-get install chromium")
 @pytest.mark.parametrize("width", [1280, 800])
 def test_a_browser_shows_it(page, tmp_path, width):
     copy = tmp_path / "probed.html"

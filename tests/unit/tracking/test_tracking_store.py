@@ -76,7 +76,7 @@ def test_paths_that_cannot_hold_a_database(tmp_path: Path) -> None:
         check(f"sqlite:///{tmp_path / 'file'}")
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere; the test below asks in its place")
 def test_an_unwritable_folder(tmp_path: Path) -> None:
     tmp_path.chmod(0o500)
     with pytest.raises(UserError, match="no permission"):
