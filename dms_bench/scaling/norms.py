@@ -104,7 +104,7 @@ def masked_group_norm(x: Tensor, mask: Tensor, weight: Tensor | None, bias: Tens
     return result.view(x.shape).to(x.dtype)
 
 
-#: Rows that a CPU takes at a time: what is formed of them stays in its cache, which halves the time (measured).
+#: Rows that a CPU takes at a time: what is formed of them stays in its cache (one hundredth of DeiT-Tiny's step).
 _ROWS_AT_A_TIME = 256
 
 
@@ -117,7 +117,7 @@ class _MaskedLayerNorm(torch.autograd.Function):
     """(x - mu) r scale + shift with mu = sum(s x), r = 1 / sqrt(sum(s (x - mu)^2) + eps), s = mask / sum(mask).
 
     Only the input and two numbers per row are kept for the backward pass, as in the library's own
-    norm, and no product with the features is formed twice.
+    norm.
     """
 
     @staticmethod
