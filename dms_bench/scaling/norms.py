@@ -129,7 +129,7 @@ class _MaskedLayerNorm(torch.autograd.Function):
             torch.mv(x[part], shares, out=mean[part].squeeze(1))
             own = torch.sub(x[part], mean[part], out=result[part])
             torch.rsqrt(own.square() @ shares + eps, out=inverse[part].squeeze(1))
-            own.mul_(inverse[part]).mul_(scale).add_(shift)
+            torch.addcmul(shift, own.mul_(inverse[part]), scale, out=own)
         ctx.save_for_backward(x, mask, scale, mean, inverse)
         return result
 
@@ -149,11 +149,11 @@ class _MaskedLayerNorm(torch.autograd.Function):
                 first, second = gradient[part] @ scale, product @ scale
                 of_scale += product.sum(0)
                 of_shift += gradient[part].sum(0)
-                torch.mul(normal, second.unsqueeze(1), out=product).add_(first.unsqueeze(1))
-                of_shares -= first @ normal + normal.mul_(product).sum(0)
+                torch.addcmul(first.unsqueeze(1), normal, second.unsqueeze(1), out=product)
+                of_shares.addmv_(normal.T, first).add_(normal.mul_(product).sum(0))
                 own = torch.mul(gradient[part], scale, out=of_x[part])
-                own.sub_(product.mul_(shares)).mul_(inverse[part])
-            of_shares /= 2
+                own.addcmul_(product, shares, value=-1).mul_(inverse[part])
+            of_shares /= -2
             # The mean's own value moves all shares' gradients alike, which normalising them takes out.
             of_mask = (of_shares - of_shares @ shares) / total
         return of_x, of_mask, of_scale, of_shift, None

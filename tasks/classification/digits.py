@@ -2,10 +2,22 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 from numpy.typing import NDArray
 
 from tasks.classification.spec import DigitsData
+
+
+#: How many there are.
+SAMPLES = 1797
+
+
+def train_samples(data: DigitsData) -> int:
+    """Return the size of the training split, without loading anything."""
+    rest = SAMPLES - math.ceil(data.test_fraction * SAMPLES)
+    return rest - math.ceil(_val_share(data) * rest)
 
 
 def load(data: DigitsData, split: str, size: int, channels: int) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
@@ -40,5 +52,10 @@ def split_indices(labels: NDArray[np.int64], data: DigitsData) -> dict[str, NDAr
         return kept, held
 
     rest, test = hold_out(np.arange(len(labels)), data.test_fraction)
-    train, val = hold_out(rest, data.val_fraction / (1 - data.test_fraction))
+    train, val = hold_out(rest, _val_share(data))
     return {"train": train, "val": val, "test": test}
+
+
+def _val_share(data: DigitsData) -> float:
+    """Return the validation split's share of what is left when the test split is taken."""
+    return data.val_fraction / (1 - data.test_fraction)

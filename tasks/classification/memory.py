@@ -58,7 +58,7 @@ class MemorySource:
 
     def train_samples(self) -> int:
         """Return the number of training images."""
-        return self.data.train if isinstance(self.data, GlyphsData) else len(self.tensors("train")[1])
+        return self.data.train if isinstance(self.data, GlyphsData) else digits.train_samples(self.data)
 
     def train(
         self, model: nn.Module, recipe: ClassificationRecipe, shard: Shard, device: torch.device, seed: int

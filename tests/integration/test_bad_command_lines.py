@@ -122,15 +122,23 @@ none.yaml ../x /dev/null sqlite:// sqlite:///none.db http://
 WORDS = st.sampled_from([*VOCABULARY.split(), "", " ", "\u0000", "\u200b"])
 
 
-@given(st.lists(WORDS, max_size=6))
-@settings(max_examples=150, deadline=None)
-def test_no_sequence_of_words_ends_in_a_traceback(tmp_path_factory, words):
-    out, err = io.StringIO(), io.StringIO()
-    folder = contextlib.chdir(tmp_path_factory.mktemp("words"))
-    with folder, contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-        code = cli._main(words)
-    assert code in (0, 2)
-    assert bool(err.getvalue()) == (code == 2)
+#: How many cases are tried: some always, many among the slow tests.
+CASES = pytest.mark.parametrize("cases", [150, pytest.param(1000, marks=pytest.mark.slow)])
+
+
+@CASES
+def test_no_sequence_of_words_ends_in_a_traceback(tmp_path_factory, cases):
+    @given(st.lists(WORDS, max_size=6))
+    @settings(max_examples=cases, deadline=None)
+    def check(words):
+        out, err = io.StringIO(), io.StringIO()
+        folder = contextlib.chdir(tmp_path_factory.mktemp("words"))
+        with folder, contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+            code = cli._main(words)
+        assert code in (0, 2)
+        assert bool(err.getvalue()) == (code == 2)
+
+    check()
 
 
 def _places(node, path=()):
@@ -147,18 +155,22 @@ SCALARS = st.one_of(
 VALUES = st.recursive(SCALARS, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner))
 
 
-@given(st.sampled_from([place for place in _places(SUITE) if place]), VALUES)
-@settings(max_examples=150, deadline=None)
-def test_no_value_in_a_suite_ends_in_a_traceback(tmp_path_factory, place, value):
-    suite = copy.deepcopy(SUITE)
-    node = suite
-    for key in place[:-1]:
-        node = node[key]
-    node[place[-1]] = value
-    path = tmp_path_factory.mktemp("suite") / "suite.yaml"
-    path.write_text(yaml.safe_dump(suite))
-    out, err = io.StringIO(), io.StringIO()
-    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-        code = cli._main(["validate", str(path)])
-    assert code in (0, 2)
-    assert all(line.startswith("error: ") for line in err.getvalue().splitlines())
+@CASES
+def test_no_value_in_a_suite_ends_in_a_traceback(tmp_path_factory, cases):
+    @given(st.sampled_from([place for place in _places(SUITE) if place]), VALUES)
+    @settings(max_examples=cases, deadline=None)
+    def check(place, value):
+        suite = copy.deepcopy(SUITE)
+        node = suite
+        for key in place[:-1]:
+            node = node[key]
+        node[place[-1]] = value
+        path = tmp_path_factory.mktemp("suite") / "suite.yaml"
+        path.write_text(yaml.safe_dump(suite))
+        out, err = io.StringIO(), io.StringIO()
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+            code = cli._main(["validate", str(path)])
+        assert code in (0, 2)
+        assert all(line.startswith("error: ") for line in err.getvalue().splitlines())
+
+    check()

@@ -129,6 +129,14 @@ def test_digits_splits_are_disjoint_stratified_and_stable() -> None:
     assert not np.array_equal(splits["val"], digits.split_indices(labels, DigitsData(seed=1))["val"])
 
 
+@pytest.mark.parametrize("held", [(0.2, 0.2), (0.1, 0.3), (0.15, 0.07), (1 / 3, 1 / 3)])
+def test_digits_are_counted_without_being_loaded(held: tuple[float, float]) -> None:
+    from sklearn.datasets import load_digits
+
+    data = DigitsData(val_fraction=held[0], test_fraction=held[1])
+    assert digits.train_samples(data) == len(digits.split_indices(load_digits().target, data)["train"])
+
+
 def test_digits_are_scaled_up() -> None:
     images, labels = digits.load(DigitsData(), "val", 16, 3)
     assert images.shape == (len(labels), 3, 16, 16)
