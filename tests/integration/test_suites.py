@@ -15,8 +15,10 @@ BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 
 
 @pytest.mark.timeout(1500)
-@pytest.mark.parametrize("name", ["baselines", "detection", "language"])
-def test_every_method_runs_and_is_compared(name, tmp_path):
+@pytest.mark.parametrize(
+    ("name", "profile"), [("baselines", None), ("detection", None), ("detection", "pretrained"), ("language", None)]
+)
+def test_every_method_runs_and_is_compared(name, profile, tmp_path):
     if name == "detection":
         pytest.importorskip("ultralytics", reason="the suite needs dms-bench[detection]")
     path = BENCHMARKS / f"{name}.yaml"
@@ -26,11 +28,11 @@ def test_every_method_runs_and_is_compared(name, tmp_path):
         environment = os.environ | {"OMP_NUM_THREADS": "1"}
         return subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=1400)
 
-    done = dms_bench("run", str(path), "--smoke")
+    done = dms_bench("run", str(path), "--smoke", *(["--profile", profile] if profile else []))
     assert done.returncode == 0, done.stdout + done.stderr
-    board = dms_bench("leaderboard", "--suite", f"{name}-smoke", "--format", "csv")
+    board = dms_bench("leaderboard", "--suite", "-".join(filter(None, (name, profile, "smoke"))), "--format", "csv")
     rows = list(csv.DictReader(io.StringIO(board.stdout)))
-    trials = resolve(load_suite(path, smoke=True))
+    trials = resolve(load_suite(path, profile=profile, smoke=True))
     assert sorted((row["experiment"], row["method"]) for row in rows) == sorted(
         (trial.experiment, trial.method.label()) for trial in trials
     )
