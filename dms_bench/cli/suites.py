@@ -49,7 +49,9 @@ def plan(suite: SuiteFile, profile: Profile = None, smoke: Smoke = False) -> Non
     rows = []
     for trial in planned:
         stages = ", ".join(
-            f"{stage.stage} {stage.epochs} x {stage.macs:.3g} x {stage.samples}" for stage in trial.stages
+            f"{stage.stage} {stage.epochs} x {stage.macs:.3g} x {stage.samples}"
+            + (f" (taught by {stage.teacher_macs:.3g})" if stage.teacher_macs else "")
+            for stage in trial.stages
         )
         name = trial.hash or f"{trial.count} samples"
         identity = (trial.experiment, trial.method, trial.budget, trial.pipeline, str(trial.seed), name)

@@ -6,8 +6,8 @@ respect to activations and to weights). So a stage is estimated as
     3 x forward MACs per sample x training samples x epochs,
 
 with the supernet's MACs for pretraining and search, and the target's for retraining (a network that a method
-brings has its own throughout). Evaluation is not counted, nor what a teacher computes (a forward pass of its
-own for every sample). The MACs of a network cut for another resource are not known before the search: they are
+brings has its own throughout), and one forward pass of a teacher, if there is one, for every sample. Evaluation is
+not counted. The MACs of a network cut for another resource are not known before the search: they are
 taken to shrink as that resource does, with several constraints as the tightest; a latency in milliseconds says
 nothing before it is measured, and counts as the whole supernet.
 """
@@ -25,6 +25,7 @@ from dms_bench.spec.budget import Constraint, LatencyBudget, constraints_of, for
 if TYPE_CHECKING:
     from dms_bench.scaling import Count
     from dms_bench.spec.supernet import SupernetSpec
+    from dms_bench.spec.task import TaskSpec
 
 #: Forward and backward pass of a sample, in forward passes.
 PASSES = 3
@@ -44,16 +45,19 @@ class StageEstimate:
     shared: str | None = None
     #: Elements that the layers write for one sample.
     activations: float = 0.0
+    #: Forward MACs and activations of the teacher, which also sees every sample.
+    teacher_macs: float = 0.0
+    teacher_activations: float = 0.0
 
     @property
     def gpu_days(self) -> float:
         """Estimated time of the whole stage on an A100, by the paper's own figure (`gpu_days`)."""
-        return gpu_days(self.activations * self.samples * self.epochs)
+        return gpu_days((self.activations + self.teacher_activations / PASSES) * self.samples * self.epochs)
 
     @property
     def training_macs(self) -> float:
         """Estimated MACs of the whole stage."""
-        return PASSES * self.macs * self.samples * self.epochs
+        return (PASSES * self.macs + self.teacher_macs) * self.samples * self.epochs
 
 
 @dataclass(frozen=True)
@@ -165,9 +169,9 @@ class _Estimator:
     def _stages(self, trial: Trial) -> tuple[StageEstimate, ...]:
         from dms_bench.runtime.work import supernet_hash
 
-        network, samples = self._count(trial, trial.network)
+        network, samples = self._count(trial, trial.task, trial.network)
         whole = float(network.macs)
-        supernet, _ = self._count(trial, trial.supernet)
+        supernet, _ = self._count(trial, trial.task, trial.supernet)
         share = min(_share(trial, constraint, supernet) for constraint in constraints_of(trial.budget))
         if trial.network != trial.supernet:
             share = 1.0  # the method's own network is not cut
@@ -176,8 +180,13 @@ class _Estimator:
             ("search", trial.search, whole, None),
             ("retrain", trial.retrain, whole * share, None),
         )
-        return tuple(
-            StageEstimate(
+        estimates = []
+        for stage, recipe, macs, shared in stages:
+            if recipe is None:
+                continue
+            teaching = recipe.teacher(trial.task, trial.supernet)
+            teacher = self._count(trial, *teaching)[0] if teaching else None
+            estimate = StageEstimate(
                 stage,
                 macs,
                 recipe.samples_per_epoch(samples),
@@ -185,19 +194,20 @@ class _Estimator:
                 shared,
                 # Of a narrower network MACs fall with the square of the widths, activations with the widths.
                 network.activations * (macs / whole) ** 0.5,
+                float(teacher.macs) if teacher else 0.0,
+                float(teacher.activations) if teacher else 0.0,
             )
-            for stage, recipe, macs, shared in stages
-            if recipe is not None
-        )
+            estimates.append(estimate)
+        return tuple(estimates)
 
-    def _count(self, trial: Trial, network: SupernetSpec) -> tuple[Count, int]:
+    def _count(self, trial: Trial, spec: TaskSpec, network: SupernetSpec) -> tuple[Count, int]:
         """Return a network's cost and the number of training samples."""
         from dms_bench.runtime.spaces import untrained
         from dms_bench.scaling import count
 
         network = untrained(network)
-        key = (trial.task.model_dump_json(), network.model_dump_json())  # four times as fast as hashes
+        key = (spec.model_dump_json(), network.model_dump_json())  # four times as fast as hashes
         if key not in self._known:
-            task = trial.task.load_implementation()(trial.task, trial.seed)
+            task = spec.load_implementation()(spec, trial.seed)
             self._known[key] = (count(task.build(network), task.example_input()), task.train_samples())
         return self._known[key]

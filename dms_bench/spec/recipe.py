@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from pydantic import Field
 
 from dms_bench.spec.base import Spec
+
+if TYPE_CHECKING:
+    from dms_bench.spec.supernet import SupernetSpec
+    from dms_bench.spec.task import TaskSpec
 
 
 class Recipe(Spec):
@@ -23,6 +27,10 @@ class Recipe(Spec):
     def needs_teacher(self) -> bool:
         """Whether the stage learns from the pretrained supernet, too; recipes that can distil say when."""
         return False
+
+    def teacher(self, task: TaskSpec, supernet: SupernetSpec) -> tuple[TaskSpec, SupernetSpec] | None:
+        """Return the network that also sees every sample, and the task as it sees it; None where nobody teaches."""
+        return (task, supernet) if self.needs_teacher() else None
 
     def weight_files(self) -> list[Path]:
         """Return the files with weights that the stage reads besides the supernet's: of a teacher of its own."""

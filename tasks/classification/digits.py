@@ -9,7 +9,6 @@ from numpy.typing import NDArray
 
 from tasks.classification.spec import DigitsData
 
-
 #: How many there are.
 SAMPLES = 1797
 

@@ -12,6 +12,7 @@ from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from dms_bench.spec.base import Spec
 from dms_bench.spec.recipe import Recipe
+from dms_bench.spec.supernet import SupernetSpec
 from dms_bench.spec.task import TaskSpec
 from dms_bench.spec.units import WholeCount
 
@@ -234,6 +235,14 @@ class ClassificationRecipe(Recipe):
     def needs_teacher(self) -> bool:
         """Whether the pretrained supernet teaches the stage."""
         return self.distil is not None and self.distil.teacher is None
+
+    def teacher(self, task: TaskSpec, supernet: SupernetSpec) -> tuple[TaskSpec, SupernetSpec] | None:
+        """Return the supernet, or a teacher of its own at the size that it is shown."""
+        own = self.distil.teacher if self.distil else None
+        if own is None:
+            return super().teacher(task, supernet)
+        shown = {"image_size": own.image_size} if own.image_size else {}
+        return task.model_copy(update=shown), SupernetSpec(model=own.model)
 
     def weight_files(self) -> list[Path]:
         """Return the file with the weights of a teacher of its own."""

@@ -17,8 +17,15 @@ MACS, PARAMS = 100, 110
 SAMPLES = 7
 
 
+class TaughtRecipe(Recipe):
+    taught: bool = False
+
+    def needs_teacher(self):
+        return self.taught
+
+
 class LinearSpec(TaskSpec):
-    recipe_class: ClassVar[type[Recipe]] = Recipe
+    recipe_class: ClassVar[type[Recipe]] = TaughtRecipe
     metric: ClassVar[str] = "top1"
 
     kind: Literal["linear"] = "linear"
@@ -109,6 +116,16 @@ def test_shared_pretraining_is_counted_once(planned):
 def test_the_search_only_pipeline_retrains_nothing(planned):
     (trial,) = planned(pipeline="DMSp-", pretrain={"epochs": 5})
     assert list(stages(trial)) == ["pretrain", "search"]
+
+
+def test_a_teacher_passes_every_sample_forward(planned):
+    retrain = {"epochs": 10, "taught": True}
+    (trial,) = planned(retrain=retrain, pretrain={"epochs": 5})
+    (alone,) = planned()
+    stage, untaught = trial.stages[-1], alone.stages[-1]
+    assert stages(trial)["retrain"] == pytest.approx((3 * MACS * 0.3 + MACS) * SAMPLES * 10)
+    assert stage.gpu_days - untaught.gpu_days == pytest.approx(gpu_days(10 / 3 * SAMPLES * 10), rel=1e-9, abs=0)
+    assert stages(trial)["search"] == stages(alone)["search"], "nobody teaches there"
 
 
 def test_samples_are_planned_by_their_first(planned):

@@ -15,9 +15,10 @@ from torch import Tensor, nn
 from dms_bench.errors import UserError
 from dms_bench.scaling import Supernet, find_space
 from dms_bench.scaling.masking import MaskHook
+from dms_bench.spec.supernet import SupernetSpec
 from tasks.classification import distil
 from tasks.classification.distil import Teaching, decorrelation, divergence
-from tasks.classification.spec import ClassificationTask, Distillation
+from tasks.classification.spec import ClassificationRecipe, ClassificationTask, Distillation
 from tasks.classification.timm_data import TimmSource
 from tests.unit.classification.classification_helpers import (
     CPU,
@@ -188,3 +189,13 @@ def test_a_recipe_without_a_teacher_is_what_it_was() -> None:
     assert recipe(distil=False).content_hash() == recipe().content_hash()
     assert recipe(distil=True).needs_teacher()
     assert recipe(distil=True).content_hash() != recipe().content_hash()
+
+
+def test_a_teacher_of_its_own_is_planned_at_the_size_that_it_is_shown() -> None:
+    task = ClassificationTask(data={"name": "digits"}, image_size=16)
+    supernet = SupernetSpec(model="resnet18")
+    distil = {"teacher": {"model": "resnet34", "image_size": 24}}
+    shown, network = ClassificationRecipe(epochs=1, lr=0.1, distil=distil).teacher(task, supernet)
+    assert (shown.image_size, network.model) == (24, "resnet34")
+    assert ClassificationRecipe(epochs=1, lr=0.1, distil=True).teacher(task, supernet) == (task, supernet)
+    assert ClassificationRecipe(epochs=1, lr=0.1).teacher(task, supernet) is None
