@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from dms_bench.report.paper.compare import Comparison, Line
+from dms_bench.report.paper.labels import Label, place
 from dms_bench.report.svg import PALETTE
 from dms_bench.tracking import names
 
@@ -22,6 +23,13 @@ _LEAST_DAYS = 1e-7
 _DMS = "DMSnp"
 
 Point = tuple[Line, float, float]
+
+
+class _Names(NamedTuple):
+    """Names of a panel, and the points that they may not hide."""
+
+    labels: list[Label]
+    points: list[tuple[float, float]]
 
 
 def draw_scatter(comparisons: Sequence[Comparison], title: str) -> Any:
@@ -42,25 +50,44 @@ def draw_scatter(comparisons: Sequence[Comparison], title: str) -> Any:
     FigureCanvasAgg(figure)
     axes = figure.subplots(2 if separate else 1, 2, squeeze=False)
     colours = _colours(lines)
-    _panel(axes[0][0], lines, colours, _published_macs, "multiply-accumulates [G]", log=False)
-    _panel(axes[0][1], lines, colours, _published_days, "search cost, public + private [GPU or TPU days]", log=True)
+    days = "search cost, public + private [GPU or TPU days]"
+    left = _panel(axes[0][0], lines, colours, _published_macs, "multiply-accumulates [G]", log=False)
+    right = _panel(axes[0][1], lines, colours, _published_days, days, log=True)
+    named = [(axes[0][0], left), (axes[0][1], right)]
     axes[0][0].set_title("published: accuracy against MACs", loc="left", fontsize=11, color=_INK)
     axes[0][1].set_title("published: accuracy against search cost", loc="left", fontsize=11, color=_INK)
     if ours and comparable:
-        _stars(axes[0][0], ours, _our_macs(1e9))
-        _stars(axes[0][1], ours, _our_days)
+        named += [
+            (axes[0][0], _stars(axes[0][0], ours, _our_macs(1e9))),
+            (axes[0][1], _stars(axes[0][1], ours, _our_days)),
+        ]
     if separate:
         task = " / ".join(sorted({comparison.task for comparison in comparisons if comparison.task}))
         kind = " / ".join(sorted({line.measured.tag(names.DEVICE_KIND).upper() for line in ours if line.measured}))
         for axis, name in zip(axes[1], ("MACs", "search cost"), strict=True):
             axis.set_title(f"ours, proxy ({task}): accuracy against {name}", loc="left", fontsize=11, color=_INK)
-        _stars(axes[1][0], ours, _our_macs(1e6))
-        _stars(axes[1][1], ours, _our_days)
+        named += [
+            (axes[1][0], _stars(axes[1][0], ours, _our_macs(1e6))),
+            (axes[1][1], _stars(axes[1][1], ours, _our_days)),
+        ]
         _finish(axes[1][0], "multiply-accumulates [M]", log=False)
         _finish(axes[1][1], f"search cost, public + private [{kind} days]", log=True)
     figure.suptitle(title, x=0.012, ha="left", fontsize=15, fontweight="bold", color=_INK)
     figure.legend(handles=_legend(colours, bool(ours)), loc="outside lower left", ncols=5, frameon=False, fontsize=9.5)
+    figure.draw_without_rendering()  # names are placed in the final layout
+    for panel, names_of in _joined(named):
+        place(panel, names_of.labels, names_of.points)
     return figure
+
+
+def _joined(named: Sequence[tuple[Any, _Names]]) -> list[tuple[Any, _Names]]:
+    """Bring together what is drawn in the same panel."""
+    found: dict[Any, _Names] = {}
+    for panel, some in named:
+        known = found.setdefault(panel, _Names([], []))
+        known.labels.extend(some.labels)
+        known.points.extend(some.points)
+    return list(found.items())
 
 
 def _distinct(lines: Sequence[Line]) -> list[Line]:
@@ -124,7 +151,7 @@ def _panel(
     label: str,
     *,
     log: bool,
-) -> None:
+) -> _Names:
     points = [
         (line, where, line.published)
         for line in lines
@@ -147,38 +174,27 @@ def _panel(
             marker = "D" if line.row.later else "o"
             face = "white" if distilled else colour
             axes.scatter(where, height, s=size, marker=marker, facecolor=face, edgecolor=colour, lw=1.6, zorder=3)
-    _label(axes, [point for point in points if _worth_a_name(point[0], colours)])
     _finish(axes, label, log=log)
+    return _Names(_label([point for point in points if _worth_a_name(point[0], colours)]), [p[1:] for p in points])
 
 
 def _worth_a_name(line: Line, colours: dict[str, str]) -> bool:
     return _family(line) not in colours or line.row.later or _family(line) == _DMS
 
 
-def _label(axes: Any, points: Sequence[Point]) -> None:
-    """Write names beside points: those of DMS above to the left, others below to the right, moved off one another."""
-    highest, lowest = max((p[2] for p in points), default=1.0), min((p[2] for p in points), default=0.0)
-    taken: list[Point] = []
-    for point in sorted(points, key=lambda found: (found[1], -found[2])):
-        line, where, height = point
+def _label(points: Sequence[Point]) -> list[Label]:
+    """Return the names of published points, those of DMS first."""
+    found = []
+    for line, where, height in sorted(points, key=lambda point: (_family(point[0]) != _DMS, point[1], -point[2])):
         dms = _family(line) == _DMS
-        near = sum(
-            (_family(other[0]) == _DMS) == dms
-            and abs(height - other[2]) < 0.05 * (highest - lowest)
-            and abs(where - other[1]) < 0.2 * where
-            for other in taken
-        )
         name = line.row.name.replace("DMSnp-EN-", "").replace("DMSnp*-EN-", "*") if dms else line.row.name
-        offset = (-6, 7 + 12 * near) if dms else (9, -8 - 13 * near)
-        axes.annotate(
-            name, (where, height), offset, textcoords="offset points", fontsize=8.5, va="center", zorder=4,
-            color=PALETTE[0] if dms else "#4a5361", ha="right" if dms else "left",
-        )  # fmt: skip
-        taken.append(point)
+        found.append(Label(name, where, height, PALETTE[0] if dms else "#4a5361"))
+    return found
 
 
-def _stars(axes: Any, lines: Sequence[Line], x: Callable[[Line], float | None]) -> None:
+def _stars(axes: Any, lines: Sequence[Line], x: Callable[[Line], float | None]) -> _Names:
     """Draw ours with their intervals: DMS filled, everything else open."""
+    found = _Names([], [])
     for line in lines:
         where, (mean, half, _) = x(line), line.ours
         if where is None or mean is None or line.measured is None:
@@ -187,15 +203,9 @@ def _stars(axes: Any, lines: Sequence[Line], x: Callable[[Line], float | None]) 
         face = _OURS if method == "dms" else "white"
         axes.errorbar(where, mean, yerr=half, color=_OURS, lw=1.2, capsize=3, alpha=0.7, zorder=4)
         axes.scatter(where, mean, s=130, marker="*", facecolor=face, edgecolor=_OURS, lw=1.3, zorder=5)
-        axes.annotate(
-            _own_name(line, method),
-            (where, mean),
-            (8, 5),
-            textcoords="offset points",
-            fontsize=8,
-            color=_OURS,
-            zorder=6,
-        )
+        found.points.append((where, mean))
+        found.labels.append(Label(_own_name(line, method), where, mean, _OURS, 8))
+    return found
 
 
 def _own_name(line: Line, method: str) -> str:
