@@ -68,6 +68,7 @@ def _plot(folder: WorkFolder) -> Path:
 
     path = folder.path / "architecture.png"
     if not path.exists():
-        sizes = json.loads((folder.path / ARCHITECTURE).read_text())["sizes"]
-        plot_architecture({name: (kept, size) for name, (kept, size) in sizes.items()}, path)
+        description = json.loads((folder.path / ARCHITECTURE).read_text())
+        sizes = {name: (kept, size) for name, (kept, size) in description["sizes"].items()}
+        plot_architecture(sizes, set(description["architecture"]["stages"]), path)
     return path
