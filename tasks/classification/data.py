@@ -3,32 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Literal, Protocol
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from dms_bench.errors import UserError
 from tasks.classification.spec import ClassificationRecipe, ClassificationTask, TimmData
+from tasks.common.sharding import WHOLE, Shard
 
 #: Images [batch, channels, size, size], normalised, and labels [batch], on the device asked for.
 Batch = tuple[Tensor, Tensor]
 Split = Literal["train", "val", "test"]
 EVALUATION_BATCH = 256
-
-
-@dataclass(frozen=True)
-class Shard:
-    """The part of the data that one worker of several sees."""
-
-    rank: int = 0
-    count: int = 1
-
-
-#: All of the data.
-WHOLE = Shard()
 
 
 class TrainBatches(Protocol):
@@ -76,11 +63,6 @@ def open_data(task: ClassificationTask) -> DataSource:
     from tasks.classification.memory import MemorySource
 
     return MemorySource(task.data, task.image_size, task.channels)
-
-
-def derive_seed(*parts: int) -> int:
-    """Mix integers into one seed of 63 bits, so that (1, 2) and (2, 1) are unrelated."""
-    return int(np.random.SeedSequence(parts).generate_state(1, np.uint64)[0] >> 1)
 
 
 def micro_batch(recipe: ClassificationRecipe, shard: Shard) -> int:

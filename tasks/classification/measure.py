@@ -11,7 +11,8 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from dms_bench.scaling.modes import modes_kept
-from tasks.classification.data import WHOLE, Batch, Shard
+from tasks.classification.data import Batch
+from tasks.common.sharding import WHOLE, Shard
 
 
 @torch.no_grad()

@@ -16,17 +16,9 @@ from torch import Tensor, nn
 
 from dms_bench.errors import UserError
 from tasks.classification import digits, glyphs
-from tasks.classification.data import (
-    EVALUATION_BATCH,
-    WHOLE,
-    Batch,
-    Shard,
-    Split,
-    derive_seed,
-    micro_batch,
-    steps_per_epoch,
-)
+from tasks.classification.data import EVALUATION_BATCH, Batch, Split, micro_batch, steps_per_epoch
 from tasks.classification.spec import ClassificationRecipe, DigitsData, GlyphsData
+from tasks.common.sharding import WHOLE, Shard, derive_seed
 
 Arrays = tuple[NDArray[np.uint8], NDArray[np.int64]]
 #: Recipe options that only timm's image pipeline applies.

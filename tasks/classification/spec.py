@@ -15,6 +15,7 @@ from dms_bench.spec.recipe import Recipe
 from dms_bench.spec.supernet import SupernetSpec
 from dms_bench.spec.task import TaskSpec
 from dms_bench.spec.units import WholeCount
+from tasks.common.recipe import SteppedRecipe
 
 Share = Annotated[float, Field(ge=0, lt=1)]
 OpenShare = Annotated[float, Field(gt=0, lt=1)]
@@ -152,7 +153,7 @@ class Distillation(Spec):
     teacher: Teacher | None = None
 
 
-class ClassificationRecipe(Recipe):
+class ClassificationRecipe(SteppedRecipe):
     """One training stage. `batch_size` is the number of images per optimiser step, over all workers."""
 
     #: Optimiser steps of an epoch, where it is to end before all images were seen; for searches of some hundred steps.
@@ -164,12 +165,8 @@ class ClassificationRecipe(Recipe):
     momentum: Share = 0.9
     #: Further arguments of the optimiser, such as `{eps: 0.001}`.
     opt_kwargs: dict[str, Any] = Field(default_factory=dict)
-    #: Micro-batches that a worker's part of `batch_size` is split into, to save memory.
-    grad_accum_steps: Annotated[int, Field(ge=1)] = 1
     clip_grad: Annotated[float, Field(gt=0)] | None = None
     clip_mode: Literal["norm", "value", "agc"] = "norm"
-    #: Autocast of the forward pass.
-    amp: Literal["none", "bf16"] = "none"
 
     #: Schedule, advanced on every optimiser step; times are in epochs.
     sched: Literal["cosine", "step", "multistep", "poly", "constant"] = "cosine"

@@ -15,18 +15,10 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset, IterableDataset
 
 from dms_bench.errors import UserError, nearest
-from tasks.classification.data import (
-    EVALUATION_BATCH,
-    WHOLE,
-    Batch,
-    Shard,
-    Split,
-    derive_seed,
-    micro_batch,
-    steps_per_epoch,
-)
+from tasks.classification.data import EVALUATION_BATCH, Batch, Split, micro_batch, steps_per_epoch
 from tasks.classification.model import network
 from tasks.classification.spec import ClassificationRecipe, TimmData
+from tasks.common.sharding import WHOLE, Shard, derive_seed
 
 _PREFIXES = ("torch", "hfds", "hfids", "wds", "tfds")
 #: The modules that timm's readers import, by prefix.

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from dms_bench.errors import UserError
+from tasks.common.sharding import Shard
 from tasks.language.spec import AlpacaData, LanguageRecipe, LanguageTask
 from tasks.language.text import Part, documents, instructions
 from tasks.language.tokenizer import tokenizer_of
@@ -41,18 +42,6 @@ class Sequences:
 
     def __len__(self) -> int:
         return len(self.tokens)
-
-
-@dataclass(frozen=True)
-class Shard:
-    """The part of the data that one worker of several sees."""
-
-    rank: int = 0
-    count: int = 1
-
-
-#: All of the data.
-WHOLE = Shard()
 
 
 class Text:
@@ -127,11 +116,6 @@ def micro_batch(recipe: LanguageRecipe, shard: Shard) -> int:
             f"{recipe.grad_accum_steps} grad_accum_steps: make it a multiple of {parts}"
         )
     return size
-
-
-def derive_seed(*parts: int) -> int:
-    """Mix integers into one seed of 63 bits, so that (1, 2) and (2, 1) are unrelated."""
-    return int(np.random.SeedSequence(parts).generate_state(1, np.uint64)[0] >> 1)
 
 
 @lru_cache(maxsize=8)

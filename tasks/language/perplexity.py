@@ -18,7 +18,8 @@ from torch import Tensor, nn
 
 from dms_bench.errors import UserError
 from dms_bench.scaling.modes import modes_kept
-from tasks.language.data import IGNORED, WHOLE, Shard, Text
+from tasks.common.sharding import WHOLE, Shard
+from tasks.language.data import IGNORED, Text
 from tasks.language.spec import AlpacaData, Corpus, LanguageTask
 from tasks.language.text import Part, corpus_text, documents
 from tasks.language.tokenizer import tokenizer_of

@@ -17,6 +17,7 @@ from dms_bench.spec.recipe import Recipe
 from dms_bench.spec.supernet import SupernetSpec
 from dms_bench.spec.task import TaskSpec
 from dms_bench.spec.units import WholeCount
+from tasks.common.recipe import SteppedRecipe
 
 Share = Annotated[float, Field(ge=0, lt=1)]
 OpenShare = Annotated[float, Field(gt=0, lt=1)]
@@ -140,7 +141,7 @@ class Lora(Spec):
     targets: tuple[str, ...] = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 
 
-class LanguageRecipe(Recipe):
+class LanguageRecipe(SteppedRecipe):
     """One training stage by AdamW. `batch_size` is the number of sequences per optimiser step, over all workers."""
 
     lr: Annotated[float, Field(gt=0)]
@@ -149,11 +150,7 @@ class LanguageRecipe(Recipe):
     #: A schedule of transformers, advanced on every optimiser step.
     lr_scheduler_type: Literal["linear", "cosine", "constant_with_warmup"] = "cosine"
     warmup_steps: Annotated[int, Field(ge=0)] = 0
-    #: Micro-batches that a worker's part of `batch_size` is split into, to save memory.
-    grad_accum_steps: Annotated[int, Field(ge=1)] = 1
     clip_grad: Annotated[float, Field(gt=0)] | None = 1.0
-    #: Autocast of the forward pass.
-    amp: Literal["none", "bf16"] = "none"
     #: Keep the inputs of blocks only and compute the rest again in the backward pass.
     gradient_checkpointing: bool = False
     #: End an epoch after so many optimiser steps; None: when all of the text was seen.

@@ -12,8 +12,9 @@ from dms_bench.errors import UserError
 from dms_bench.spec.recipe import Recipe
 from dms_bench.spec.supernet import SupernetSpec
 from dms_bench.tasks import Loop, Split, StructureHook
+from tasks.common.sharding import derive_seed
 from tasks.language import export, generation, library, model, train, zero_shot
-from tasks.language.data import Text, derive_seed
+from tasks.language.data import Text
 from tasks.language.objective import cross_entropy
 from tasks.language.perplexity import check_corpora, perplexities
 from tasks.language.spec import LanguageRecipe, LanguageTask

@@ -6,9 +6,10 @@ import pytest
 import torch
 
 from dms_bench.errors import UserError
-from tasks.classification.data import WHOLE, steps_per_epoch
+from tasks.classification.data import steps_per_epoch
 from tasks.classification.memory import MemorySource
 from tasks.classification.spec import ClassificationRecipe, GlyphsData
+from tasks.common.sharding import WHOLE
 
 CPU = torch.device("cpu")
 

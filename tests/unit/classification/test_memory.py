@@ -9,9 +9,9 @@ import torch
 
 from dms_bench.errors import UserError
 from tasks.classification import digits, memory
-from tasks.classification.data import WHOLE, Shard
 from tasks.classification.memory import MemorySource, cached_arrays, translate
 from tasks.classification.spec import DigitsData, GlyphsData
+from tasks.common.sharding import WHOLE, Shard
 from tests.unit.classification.classification_helpers import CPU, GLYPHS, recipe
 
 

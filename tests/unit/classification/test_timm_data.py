@@ -10,10 +10,10 @@ from PIL import Image
 
 from dms_bench.errors import UserError
 from dms_bench.spec.supernet import SupernetSpec
-from tasks.classification.data import Shard
 from tasks.classification.spec import ClassificationTask
 from tasks.classification.task import Classification
 from tasks.classification.timm_data import TimmSource
+from tasks.common.sharding import Shard
 from tests.unit.classification.classification_helpers import CPU, MemoryLoop, recipe, same
 
 NET = SupernetSpec(model="test_efficientnet")

@@ -11,7 +11,8 @@ import torch
 from pydantic import ValidationError
 
 from dms_bench.errors import UserError
-from tasks.language.data import IGNORED, Shard, Text
+from tasks.common.sharding import Shard
+from tasks.language.data import IGNORED, Text
 from tasks.language.spec import AlpacaData, Corpus, HubData, LanguageTask, PystdlibData, TextData
 from tasks.language.text import corpus_text, documents, instructions
 from tasks.language.tokenizer import tokenizer_of
