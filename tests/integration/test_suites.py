@@ -16,7 +16,14 @@ BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 
 @pytest.mark.timeout(1500)
 @pytest.mark.parametrize(
-    ("name", "profile"), [("baselines", None), ("detection", None), ("detection", "pretrained"), ("language", None)]
+    ("name", "profile"),
+    [
+        ("baselines", None),
+        ("detection", None),
+        ("detection", "pretrained"),
+        ("language", None),
+        ("language", "frozen"),
+    ],
 )
 def test_every_method_runs_and_is_compared(name, profile, tmp_path):
     if name == "detection":
