@@ -114,9 +114,10 @@ def _resolve_experiment(suite: Suite, experiment: Experiment) -> tuple[list[Tria
     ]
     trials: list[Trial] = []
     failures: dict[Problem, list[Sequence[Choice]]] = {}
+    parsed: dict[str, Any] = {}
     for choices in combinations:
         try:
-            trials.append(_trial(suite, experiment, choices))
+            trials.append(_trial(suite, experiment, choices, parsed))
         except InvalidSpecError as error:
             for problem in error.problems:
                 failures.setdefault(problem, []).append(choices)
@@ -166,8 +167,16 @@ def _representative_samples(experiment: Experiment) -> list[tuple[Choice, ...]]:
     return [first, *others]
 
 
-def _trial(suite: Suite, experiment: Experiment, choices: Sequence[Choice]) -> Trial:
+def _trial(
+    suite: Suite, experiment: Experiment, choices: Sequence[Choice], parsed: dict[str, Any] | None = None
+) -> Trial:
     """Validate one combination.
+
+    Args:
+        suite: the suite.
+        experiment: one of its experiments.
+        choices: the combination.
+        parsed: what is not swept, filled by the first valid combination: others take it as it is, in half the time.
 
     Raises:
         InvalidSpecError: with paths relative to the experiment.
@@ -176,8 +185,12 @@ def _trial(suite: Suite, experiment: Experiment, choices: Sequence[Choice]) -> T
     # `method` is set before `method.temperature`, in whatever order they are written.
     for choice in sorted(choices, key=lambda choice: choice.field.count(".")):
         _assign(settings, choice)
+    swept = {choice.field.partition(".")[0] for choice in choices}
     try:
-        return Trial.model_validate(settings | {"experiment": experiment.name}).canonical()
+        trial = Trial.model_validate(settings | (parsed or {}) | {"experiment": experiment.name})
+        if parsed is not None and not parsed and "task" not in swept:  # recipes are parsed by the task's own class
+            parsed.update({name: getattr(trial, name) for name in settings if name not in swept})
+        return trial.canonical()
     except ValidationError as error:
         raise InvalidSpecError([_placed(problem, choices) for problem in problems_of(error, settings)]) from None
 
