@@ -12,7 +12,7 @@ from torch.nn import functional
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.checkpoint import checkpoint
 
-from dms_bench.scaling import Supernet, budget_of, find_space
+from dms_bench.scaling import Supernet, budget_of, find_space, norms
 from dms_bench.scaling.branches import find_tails
 from dms_bench.scaling.masking import BlendBlock, MaskedNorm, ScaleWeight
 from dms_bench.scaling.norms import masked_layer_norm
@@ -173,8 +173,10 @@ def test_soft_block_masks_scale_branches(net):
         mask.fill_(1)
 
 
-@pytest.mark.parametrize("shape", [(6, 5), (2, 3, 5)])
-def test_masked_layer_norm_is_its_definition_in_value_and_gradient(shape):
+@pytest.mark.parametrize(("shape", "at_a_time"), [((6, 5), 2**17), ((2, 3, 5), 2**17), ((7, 5), 11), ((7, 5), 1)])
+def test_masked_layer_norm_is_its_definition_in_value_and_gradient(shape, at_a_time, monkeypatch):
+    monkeypatch.setattr(norms, "_ELEMENTS_AT_A_TIME", at_a_time)
+
     def definition(x, mask, weight, bias):
         shares = mask / mask.sum()
         mean = (x * shares).sum(-1, keepdim=True)
