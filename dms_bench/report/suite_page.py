@@ -104,7 +104,7 @@ def _strip(network: Network, record: Record) -> str:
             bars.append(f'<rect {shape} fill="{colour}">{tip}</rect>')
     width = max(1, len(network.layers)) * _BAR
     macs, params = (fmt.count(record.metrics.get(name)) for name in ("macs", "params"))
-    size = f"{network.blocks} blocks, {macs} MACs, {params} parameters"
+    size = f"{network.depth}, {macs} MACs, {params} parameters"
     return (
         f'<figure class="strip"><figcaption>{escape(network.title)}: {size}</figcaption>'
         f'<svg viewBox="0 0 {width} {_TALL}" width="{width}" height="{_TALL}" role="img" '

@@ -17,8 +17,6 @@ _KEPT, _WHOLE, _INK = "#0072b2", "#d5dae1", "#1d2430"
 _SHADES = ("#f3f5f8", "#ffffff")
 #: Layers that are not of the trunk: they squeeze, and would hide the others' pattern.
 _LEFT_OUT = re.compile(r"\.se\.")
-#: Where blocks are found in the names of layers: stage and block of EfficientNets, else block of a stage or network.
-_BLOCKS = (re.compile(r"^(\w+\.\d+\.\d+)\."), re.compile(r"^(\w+\.\d+)\."))
 
 
 @dataclass(frozen=True)
@@ -37,12 +35,14 @@ class Network:
 
     title: str
     layers: tuple[Layer, ...]
+    #: Blocks of all stages that could have been removed, and those that were not.
+    removable: int
+    blocks: int
 
     @property
-    def blocks(self) -> int:
-        """Number of blocks of its stages that are left."""
-        found = ({match[1] for layer in self.layers if (match := form.match(layer.name))} for form in _BLOCKS)
-        return len(next(filter(None, found), ()))
+    def depth(self) -> str:
+        """The blocks in words."""
+        return f"{self.blocks} of {self.removable} removable blocks" if self.removable else "no block is removable"
 
 
 def read_network(uri: str, record: Record, title: str) -> Network:
@@ -71,7 +71,8 @@ def network_of(description: dict[str, Any], title: str) -> Network:
         for name, (kept, whole) in description["sizes"].items()
         if name not in stages and not _LEFT_OUT.search(name) and not name.startswith(removed)
     ]
-    return Network(title, tuple(layers))
+    depths = [description["sizes"][stage] for stage in stages]
+    return Network(title, tuple(layers), sum(whole for _, whole in depths), sum(kept for kept, _ in depths))
 
 
 def _stage(name: str, stages: set[str]) -> str:
@@ -112,7 +113,7 @@ def _panel(axes: Any, network: Network, tallest: int) -> None:
     axes.set_xlim(-0.7, len(network.layers) - 0.3)
     axes.set_ylim(0, 1.12 * tallest)
     axes.set_title(
-        f"{network.title}: {network.blocks} blocks, {len(network.layers)} widths", loc="left", fontsize=11, color=_INK
+        f"{network.title}: {network.depth}, {len(network.layers)} widths", loc="left", fontsize=11, color=_INK
     )
     axes.set_ylabel("channels", fontsize=10, color=_INK)
     axes.set_xlabel("layer, from the input to the output (squeeze layers left out)", fontsize=10, color=_INK)
