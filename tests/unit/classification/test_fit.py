@@ -165,6 +165,19 @@ def test_averages_replace_the_weights_and_not_the_structure() -> None:
     assert not torch.equal(live.model.fc.weight, averaged.model.fc.weight)
 
 
+def test_an_average_that_warms_up_is_another_one() -> None:
+    averaged, warmed = (fit(model_ema_decay=0.99, model_ema_warmup=warmup) for warmup in (False, True))
+    assert not same(averaged.state_dict(), warmed.state_dict())
+
+
+def test_the_schedule_ends_with_the_last_step() -> None:
+    loop = MemoryLoop()
+    fit(loop, epochs=2, sched="cosine")
+    rates = [metrics["lr"] for _, metrics in loop.epochs]
+    assert rates[0] > 0
+    assert rates[1] == 0
+
+
 def test_recalibration_averages_over_the_batches() -> None:
     norm = nn.BatchNorm2d(1, momentum=0.3)
     norm.running_mean.fill_(7)
