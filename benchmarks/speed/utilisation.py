@@ -10,26 +10,22 @@ that ran in one go: the time is that of its run in MLflow, from before Ray start
 from __future__ import annotations
 
 import argparse
+import json
 
-from mlflow import MlflowClient
-
-from dms_bench.tracking import names
+from dms_bench.tracking import StageCost, connect, names
 from dms_bench.tracking.reading import Record, read_trials
-
-_STAGE, _PRETRAIN = "cost/", "cost/pretrain_device_days"
-_SECONDS = 24 * 3600
 
 
 def busy(trials: list[Record]) -> float:
-    """Return the seconds of all stages; the pretraining of a supernet that trials share counts once."""
+    """Return the seconds of all stages; what several trials share counts once."""
     own, shared = 0.0, {}
     for trial in trials:
-        for name, days in trial.metrics.items():
-            if name == _PRETRAIN:
-                shared[(trial.tags[names.EXPERIMENT], trial.tags[names.MODEL], trial.seed, days)] = days
-            elif name.startswith(_STAGE):
-                own += days
-    return (own + sum(shared.values())) * _SECONDS
+        for cost in map(StageCost.model_validate, json.loads(trial.tags[names.COSTS])):
+            if cost.stage in names.PUBLIC_STAGES:
+                shared[(cost.stage, trial.tags[names.EXPERIMENT], trial.seed, cost.seconds)] = cost.seconds
+            else:
+                own += cost.seconds
+    return own + sum(shared.values())
 
 
 def main() -> None:
@@ -39,7 +35,7 @@ def main() -> None:
     parser.add_argument("--tracking", default="sqlite:///mlflow.db")
     parser.add_argument("--workers", type=int, required=True, help="trials that run at the same time")
     asked = parser.parse_args()
-    client = MlflowClient(asked.tracking)
+    client = connect(asked.tracking)
     experiment = client.get_experiment_by_name(asked.suite)
     of_suite = f"tags.`{names.STATUS}` = 'finished' and run_name = '{asked.suite}'"
     runs = client.search_runs([experiment.experiment_id], of_suite) if experiment else []

@@ -49,24 +49,40 @@ def place(axes: Any, labels: Sequence[Label], points: Sequence[tuple[float, floa
         extent = text.get_window_extent(renderer)
         width, height = extent.width + 4 * pixel, extent.height
         x, y = axes.transData.transform((label.x, label.y))
-        best: tuple[float, Box, int] | None = None
-        for distance in _DISTANCES:
-            for right, up in _DIRECTIONS:
-                left = x + right * distance * pixel - width * (1 - right) / 2
-                bottom = y + up * distance * pixel - height * (1 - up) / 2
-                box = (left, bottom, left + width, bottom + height)
-                hidden = sum(_overlap(box, other) for other in taken) + _outside(box, frame)
-                if best is None or hidden < best[0]:
-                    best = (hidden, box, distance)
-            if best is not None and best[0] == 0:
-                break
-        assert best is not None
-        _, box, distance = best
+        distance, box = _freest((x, y), (width, height), pixel, taken, frame)
         text.set_position(((box[0] - x) / pixel + 2, (box[1] - y) / pixel))
         if distance >= _LED:
             end = axes.transData.inverted().transform((min(max(x, box[0]), box[2]), min(max(y, box[1]), box[3])))
             axes.plot([label.x, end[0]], [label.y, end[1]], color=label.colour, lw=0.6, alpha=0.6, zorder=3)
         taken.append(box)
+
+
+def _freest(
+    point: tuple[float, float], size: tuple[float, float], pixel: float, taken: Sequence[Box], frame: Any
+) -> tuple[int, Box]:
+    """Return the first place around a point where a name hides nothing, else where it hides least, and its distance."""
+    places = (
+        (distance, _beside(point, size, right * distance * pixel, up * distance * pixel, right, up))
+        for distance in _DISTANCES
+        for right, up in _DIRECTIONS
+    )
+    found: list[tuple[float, int, Box]] = []
+    for distance, box in places:
+        hidden = sum(_overlap(box, other) for other in taken) + _outside(box, frame)
+        if hidden == 0:
+            return distance, box
+        found.append((hidden, distance, box))
+    _, distance, box = min(found, key=lambda place: place[0])
+    return distance, box
+
+
+def _beside(
+    point: tuple[float, float], size: tuple[float, float], across: float, along: float, right: int, up: int
+) -> Box:
+    """Return the box of a name that is moved from a point, with its near side there."""
+    left = point[0] + across - size[0] * (1 - right) / 2
+    bottom = point[1] + along - size[1] * (1 - up) / 2
+    return (left, bottom, left + size[0], bottom + size[1])
 
 
 def _overlap(one: Box, other: Box) -> float:

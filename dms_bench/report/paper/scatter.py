@@ -31,6 +31,11 @@ class _Names(NamedTuple):
     labels: list[Label]
     points: list[tuple[float, float]]
 
+    def extend(self, others: _Names) -> None:
+        """Add what else is drawn in the panel."""
+        self.labels.extend(others.labels)
+        self.points.extend(others.points)
+
 
 def draw_scatter(comparisons: Sequence[Comparison], title: str) -> Any:
     """Return the figure (matplotlib's).
@@ -51,43 +56,30 @@ def draw_scatter(comparisons: Sequence[Comparison], title: str) -> Any:
     axes = figure.subplots(2 if separate else 1, 2, squeeze=False)
     colours = _colours(lines)
     days = "search cost, public + private [GPU or TPU days]"
-    left = _panel(axes[0][0], lines, colours, _published_macs, "multiply-accumulates [G]", log=False)
-    right = _panel(axes[0][1], lines, colours, _published_days, days, log=True)
-    named = [(axes[0][0], left), (axes[0][1], right)]
+    named = {
+        axes[0][0]: _panel(axes[0][0], lines, colours, _published_macs, "multiply-accumulates [G]", log=False),
+        axes[0][1]: _panel(axes[0][1], lines, colours, _published_days, days, log=True),
+    }
     axes[0][0].set_title("published: accuracy against MACs", loc="left", fontsize=11, color=_INK)
     axes[0][1].set_title("published: accuracy against search cost", loc="left", fontsize=11, color=_INK)
     if ours and comparable:
-        named += [
-            (axes[0][0], _stars(axes[0][0], ours, _our_macs(1e9))),
-            (axes[0][1], _stars(axes[0][1], ours, _our_days)),
-        ]
+        named[axes[0][0]].extend(_stars(axes[0][0], ours, _our_macs(1e9)))
+        named[axes[0][1]].extend(_stars(axes[0][1], ours, _our_days))
     if separate:
         task = " / ".join(sorted({comparison.task for comparison in comparisons if comparison.task}))
         kind = " / ".join(sorted({line.measured.tag(names.DEVICE_KIND).upper() for line in ours if line.measured}))
         for axis, name in zip(axes[1], ("MACs", "search cost"), strict=True):
             axis.set_title(f"ours, proxy ({task}): accuracy against {name}", loc="left", fontsize=11, color=_INK)
-        named += [
-            (axes[1][0], _stars(axes[1][0], ours, _our_macs(1e6))),
-            (axes[1][1], _stars(axes[1][1], ours, _our_days)),
-        ]
+        named[axes[1][0]] = _stars(axes[1][0], ours, _our_macs(1e6))
+        named[axes[1][1]] = _stars(axes[1][1], ours, _our_days)
         _finish(axes[1][0], "multiply-accumulates [M]", log=False)
         _finish(axes[1][1], f"search cost, public + private [{kind} days]", log=True)
     figure.suptitle(title, x=0.012, ha="left", fontsize=15, fontweight="bold", color=_INK)
     figure.legend(handles=_legend(colours, bool(ours)), loc="outside lower left", ncols=5, frameon=False, fontsize=9.5)
     figure.draw_without_rendering()  # names are placed in the final layout
-    for panel, names_of in _joined(named):
-        place(panel, names_of.labels, names_of.points)
+    for panel, drawn in named.items():
+        place(panel, drawn.labels, drawn.points)
     return figure
-
-
-def _joined(named: Sequence[tuple[Any, _Names]]) -> list[tuple[Any, _Names]]:
-    """Bring together what is drawn in the same panel."""
-    found: dict[Any, _Names] = {}
-    for panel, some in named:
-        known = found.setdefault(panel, _Names([], []))
-        known.labels.extend(some.labels)
-        known.points.extend(some.points)
-    return list(found.items())
 
 
 def _distinct(lines: Sequence[Line]) -> list[Line]:
