@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 #: Prefix of everything that dms_bench tags; a run with the tag `TRIAL` is a trial's.
 TRIAL = "dms.trial"
 SUITE = "dms.suite"
@@ -63,3 +65,8 @@ def target(constraint: str) -> str:
 def cost_metric(stage: str) -> str:
     """Name of the cost of a stage, in devices x days."""
     return f"cost/{stage}_device_days"
+
+
+def plain(name: str) -> str:
+    """Name that MLflow takes for a metric: what it refuses, such as the prime of a second group, becomes `_`."""
+    return re.sub(r"[^\w .:/-]", "_", name, flags=re.ASCII)

@@ -67,7 +67,9 @@ class TrialRun:
             self._next_flush = 0.0
         self._stage = stage
         now = int(time.time() * 1000)
-        self._metrics += [Metric(f"{stage}/{name}", float(value), now, epoch) for name, value in metrics.items()]
+        self._metrics += [
+            Metric(names.plain(f"{stage}/{name}"), float(value), now, epoch) for name, value in metrics.items()
+        ]
         if time.monotonic() >= self._next_flush:
             self.flush()
 

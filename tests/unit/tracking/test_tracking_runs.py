@@ -75,7 +75,7 @@ def test_a_finished_trial_holds_everything(
 ) -> None:
     trial = make_trial("dms", seed=3)
     run = open_trial(trial)
-    run.log("search", 1, {"train_loss": 2.0, "kept": 0.9})
+    run.log("search", 1, {"train_loss": 2.0, "kept": 0.9, "kept/model.stream'": 0.4})
     run.log("search", 2, {"train_loss": 1.0, "kept": 0.5})
     (tmp_path / "architecture.json").write_text("{}")
     run.artifact(tmp_path / "architecture.json")
@@ -104,6 +104,7 @@ def test_a_finished_trial_holds_everything(
     assert (metrics["macs"], metrics["supernet_macs"], metrics["target_macs"]) == (300, 1000, 301)
     assert metrics["budget_missed"] == 0
     assert history(run, "search/train_loss") == [(1, 2.0), (2, 1.0)]
+    assert history(run, "search/kept/model.stream_") == [(1, 0.4)]
     assert {item.path for item in client.list_artifacts(run.run_id)} == {"architecture.json", "spec.json"}
     spec = Path(client.download_artifacts(run.run_id, "spec.json", str(tmp_path))).read_text()
     assert json.loads(spec)["seed"] == 3
