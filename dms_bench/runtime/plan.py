@@ -171,10 +171,11 @@ class _Estimator:
 
         network, samples = self._count(trial, trial.task, trial.network)
         whole = float(network.macs)
-        supernet, _ = self._count(trial, trial.task, trial.supernet)
+        own = trial.network != trial.supernet
+        supernet = self._count(trial, trial.task, trial.supernet)[0] if own else network
         share = min(_share(trial, constraint, supernet) for constraint in constraints_of(trial.budget))
-        if trial.network != trial.supernet:
-            share = 1.0  # the method's own network is not cut
+        if own:
+            share = 1.0  # the method's network is not cut
         stages = (
             ("pretrain", trial.pretrain, whole, supernet_hash(trial)),
             ("search", trial.search, whole, None),

@@ -36,13 +36,14 @@ class Spec(BaseModel):
         """
         if not isinstance(value, dict):
             return handler(value)
+        fields = cls.model_fields
         wrong = [
-            _detail("unknown_field", f"{UNKNOWN}; {nearest(str(name), cls.model_fields)}", (str(name),), given)
+            _detail("unknown_field", f"{UNKNOWN}; {nearest(str(name), fields)}", (str(name),), given)
             for name, given in value.items()
-            if name not in cls.model_fields
+            if name not in fields
         ]
         try:
-            result = handler({name: given for name, given in value.items() if name in cls.model_fields})
+            result = handler({name: given for name, given in value.items() if name in fields})
         except ValidationError as error:
             if not wrong:
                 raise

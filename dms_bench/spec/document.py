@@ -122,8 +122,9 @@ def _check_keys(node: MappingNode) -> None:
 
 def _nearest_file(path: Path) -> str:
     """Return a phrase with the suite files that the missing one may have been."""
-    folders = [path.parent, Path("benchmarks")]
-    found = {str(file) for folder in folders if folder.is_dir() for file in sorted(folder.rglob("*.y*ml"))[:1000]}
+    # Below the file's own folder there may be anything: an environment, a whole disk.
+    beside = path.parent.glob("*.y*ml") if path.parent.is_dir() else ()
+    found = {str(file) for file in sorted((*beside, *Path("benchmarks").rglob("*.y*ml")))}
     if not found:
         return f"no YAML files in {path.parent}"
     by_name = {Path(file).name: file for file in found}

@@ -95,7 +95,7 @@ def resolve_sample(suite: Suite, experiment: Experiment, point: Mapping[str, Any
     """
     choices = [Choice(field, value, ("sweep", field)) for field, value in (dict(point) | dict(values)).items()]
     try:
-        return _trial(suite, experiment, choices)
+        return _Combinations(suite, experiment).trial(choices)
     except InvalidSpecError as error:
         place: Path = ("experiments", suite.experiments.index(experiment))
         raise InvalidSpecError([Problem((*place, *path), text) for path, text in error.problems]) from None
@@ -114,10 +114,10 @@ def _resolve_experiment(suite: Suite, experiment: Experiment) -> tuple[list[Tria
     ]
     trials: list[Trial] = []
     failures: dict[Problem, list[Sequence[Choice]]] = {}
-    parsed: dict[str, Any] = {}
+    validated = _Combinations(suite, experiment)
     for choices in combinations:
         try:
-            trials.append(_trial(suite, experiment, choices, parsed))
+            trials.append(validated.trial(choices))
         except InvalidSpecError as error:
             for problem in error.problems:
                 failures.setdefault(problem, []).append(choices)
@@ -167,32 +167,36 @@ def _representative_samples(experiment: Experiment) -> list[tuple[Choice, ...]]:
     return [first, *others]
 
 
-def _trial(
-    suite: Suite, experiment: Experiment, choices: Sequence[Choice], parsed: dict[str, Any] | None = None
-) -> Trial:
-    """Validate one combination.
+class _Combinations:
+    """Validates combinations of one experiment; what they share is parsed with the first."""
 
-    Args:
-        suite: the suite.
-        experiment: one of its experiments.
-        choices: the combination.
-        parsed: what is not swept, filled by the first valid combination: others take it as it is, in half the time.
+    def __init__(self, suite: Suite, experiment: Experiment) -> None:
+        self._name = experiment.name
+        self._settings = merged({"resources": suite.resources.model_dump()}, experiment.settings)
+        #: Fields of a valid trial that no combination changes; with them others take half the time.
+        self._shared: dict[str, Any] = {}
 
-    Raises:
-        InvalidSpecError: with paths relative to the experiment.
-    """
-    settings = merged({"resources": suite.resources.model_dump()}, experiment.settings)
-    # `method` is set before `method.temperature`, in whatever order they are written.
-    for choice in sorted(choices, key=lambda choice: choice.field.count(".")):
-        _assign(settings, choice)
-    swept = {choice.field.partition(".")[0] for choice in choices}
-    try:
-        trial = Trial.model_validate(settings | (parsed or {}) | {"experiment": experiment.name})
-        if parsed is not None and not parsed and "task" not in swept:  # recipes are parsed by the task's own class
-            parsed.update({name: getattr(trial, name) for name in settings if name not in swept})
+    def trial(self, choices: Sequence[Choice]) -> Trial:
+        """Return the trial of one combination.
+
+        Args:
+            choices: of the same fields for each combination.
+
+        Raises:
+            InvalidSpecError: with paths relative to the experiment.
+        """
+        settings = dict(self._settings)
+        # `method` is set before `method.temperature`, in whatever order they are written.
+        for choice in sorted(choices, key=lambda choice: choice.field.count(".")):
+            _assign(settings, choice)
+        try:
+            trial = Trial.model_validate(settings | self._shared | {"experiment": self._name})
+        except ValidationError as error:
+            raise InvalidSpecError([_placed(problem, choices) for problem in problems_of(error, settings)]) from None
+        swept = {choice.field.partition(".")[0] for choice in choices}
+        if not self._shared and "task" not in swept:  # recipes are parsed by the task's own class
+            self._shared = {name: getattr(trial, name) for name in settings if name not in swept}
         return trial.canonical()
-    except ValidationError as error:
-        raise InvalidSpecError([_placed(problem, choices) for problem in problems_of(error, settings)]) from None
 
 
 def _assign(settings: dict[str, Any], choice: Choice) -> None:

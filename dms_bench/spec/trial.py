@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from functools import cached_property
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, SerializeAsAny, ValidationInfo, field_validator, model_validator
@@ -130,10 +132,16 @@ class Trial(Spec):
         """Whether anything starts from the pretrained supernet, or learns from it."""
         return self.pipeline != "DMSnp" or (self.retrain is not None and self.retrain.needs_teacher())
 
-    @property
+    @cached_property
     def hash(self) -> str:
         """Content hash of everything that decides the result (where it runs does not)."""
         return self.model_copy(update={"resources": Resources()}).content_hash()
+
+    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
+        """Copy the fields and change some, as pydantic does, but not the hash that was computed before."""
+        copy = super().model_copy(update=update, deep=deep)
+        copy.__dict__.pop("hash", None)
+        return copy
 
     @property
     def name(self) -> str:

@@ -162,6 +162,14 @@ def test_a_mistake_of_ours_keeps_its_traceback(dms_bench, suite, monkeypatch):
         dms_bench("run", suite)
 
 
+def test_only_files_beside_the_missing_one_and_ours_are_looked_at(dms_bench, suite):
+    Path("elsewhere").mkdir()
+    Path("elsewhere/tinny.yaml").write_text("")
+    for missing in ("tinny.yaml", "../tinny.yaml"):
+        assert dms_bench("run", missing)[2] == f"error: {missing}: no such file; did you mean 'benchmarks/tiny.yaml'?\n"
+    assert "did you mean 'elsewhere/tinny.yaml'" in dms_bench("run", "elsewhere/tinnny.yaml")[2]
+
+
 @pytest.mark.parametrize(
     ("arguments", "line"),
     [

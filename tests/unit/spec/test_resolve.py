@@ -90,6 +90,13 @@ def test_whatever_decides_the_result_is_in_the_hash(trials, experiment):
         hashes.add(trial.hash)
 
 
+def test_a_changed_copy_has_a_hash_of_its_own(trials):
+    (one,) = trials()
+    known = one.hash
+    assert one.model_copy(update={"seed": 1}).hash != known
+    assert one.model_copy().hash == one.hash == known
+
+
 def test_the_order_of_fields_is_not_in_the_hash(trials, document, experiment):
     (one,) = trials()
     document["experiments"] = [dict(reversed(experiment.items()))]
