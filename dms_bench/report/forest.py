@@ -64,7 +64,8 @@ def _line(row: Row, x: Axis, level: float) -> list[str]:
     name = row.method if len(row.method) <= _LONGEST else row.method[: _LONGEST - 1] + "…"
     parts = [f'<text x="{_LABELS - 10}" y="{level:.1f}" dy="0.35em" text-anchor="end">{escape(name)}</text>']
     if row.ci95 is not None:
-        bar = f"M{x(mean - row.ci95):.1f} {level - 3:.1f}v6m0-3H{x(mean + row.ci95):.1f}m0-3v6"
+        (left, less), (right, more) = (x.interval_end(row, sign) for sign in (-1, 1))
+        bar = f"M{left:.1f} {level - 3 * less:.1f}v{6 * less}m0 {-3 * less}H{right:.1f}m0 {-3 * more}v{6 * more}"
         parts.append(f'<path class="interval" d="{bar}" stroke="{colour}"/>')
     parts.append(f'<circle cx="{x(mean):.1f}" cy="{level:.1f}" r="4.5" fill="{colour}">{tooltip(row)}</circle>')
     return parts

@@ -19,7 +19,7 @@ from dms_bench.report.paper.write import html_section
 from dms_bench.report.records import Record
 from dms_bench.tracking import names
 
-_BAR, _TALL = 9, 74
+_BAR, _TALL, _WIDE = 9, 74, 420
 _KEPT, _WHOLE = "#0072b2", "#dde3ea"
 _STAGES = ("build", "pretrain", "predictor", "search", "retrain", "recalibrate", "evaluate")
 
@@ -96,13 +96,15 @@ def _architectures(uri: str, done: Sequence[Record]) -> str:
 
 
 def _strip(network: Network, record: Record) -> str:
+    # A network of few groups would otherwise be a stripe of a few millimetres.
+    bar = max(_BAR, round(_WIDE / max(1, len(network.layers))))
     bars = []
     for place, layer in enumerate(network.layers):
         tip = f"<title>{escape(f'{layer.name}: {layer.kept} of {layer.whole}')}</title>"
         for height, colour in ((_TALL, _WHOLE), (_TALL * layer.kept / layer.whole, _KEPT)):
-            shape = f'x="{place * _BAR}" y="{_TALL - height:.1f}" width="{_BAR - 1}" height="{height:.1f}"'
+            shape = f'x="{place * bar}" y="{_TALL - height:.1f}" width="{bar - 1}" height="{height:.1f}"'
             bars.append(f'<rect {shape} fill="{colour}">{tip}</rect>')
-    width = max(1, len(network.layers)) * _BAR
+    width = max(1, len(network.layers)) * bar
     macs, params = (fmt.count(record.metrics.get(name)) for name in ("macs", "params"))
     size = f"{network.depth}, {macs} MACs, {params} parameters"
     return (

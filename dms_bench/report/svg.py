@@ -36,6 +36,11 @@ class Axis:
         share = (scale(value) - scale(self.low)) / (scale(self.high) - scale(self.low))
         return self.start + share * (self.end - self.start)
 
+    def interval_end(self, row: Row, sign: int) -> tuple[float, bool]:
+        """Return the pixel of an end of a row's interval, and whether the axis holds it; if not, it is drawn open."""
+        value = (row.mean or 0.0) + sign * (row.ci95 or 0.0)
+        return self(value), self.low <= value <= self.high
+
 
 def colours(rows: Sequence[Row]) -> dict[str, str]:
     """Give every method of a page one colour, the same in all panels."""
@@ -77,14 +82,20 @@ def _x_axis(macs: Sequence[float]) -> Axis:
 
 
 def measure_axis(rows: Sequence[Row], start: float, end: float) -> Axis:
-    """Return an axis from pixel `start` to `end` that holds the means of rows and their intervals."""
-    ends = [(row.mean or 0) + sign * (row.ci95 or 0) for row in rows for sign in (-1, 1)]
-    low, high = min(ends), max(ends)
+    """Return an axis from pixel `start` to `end` that holds the means of rows, and as a rule their intervals.
+
+    An interval that is wide beside the differences between means, as that of few seeds which fail, would leave no room
+    to tell those apart: the axis goes beyond the means by as much as these lie apart, or as most intervals need.
+    """
+    means = [row.mean or 0.0 for row in rows]
+    halves = sorted(row.ci95 or 0.0 for row in rows)
+    beyond = max(max(means) - min(means), halves[len(halves) // 2])
+    ends = [(row.mean or 0.0) + sign * (row.ci95 or 0.0) for row in rows for sign in (-1, 1)]
+    low, high = max(min(ends), min(means) - beyond), min(max(ends), max(means) + beyond)
     pad = (high - low or abs(high) or 1.0) * 0.08
-    low, high = low - pad, high + pad
-    if fmt.is_percent(rows[0].metric):
-        low, high = max(0.0, low), min(100.0, high)
-    return Axis(low, high, False, start, end)
+    # None of the measures can be negative.
+    top = 100.0 if fmt.is_percent(rows[0].metric) else math.inf
+    return Axis(max(0.0, low - pad), min(high + pad, top), False, start, end)
 
 
 def ticks(low: float, high: float, wanted: int = 5) -> list[float]:
@@ -148,8 +159,8 @@ def _series(rows: Sequence[Row], x: Axis, y: Axis, colour: str, shift: float) ->
     parts = [f'<polyline class="series" points="{line}" stroke="{colour}"/>'] if len(rows) > 1 else []
     for row, (a, b) in zip(rows, centres, strict=True):
         if row.ci95 is not None:
-            top, foot = y((row.mean or 0) + row.ci95), y((row.mean or 0) - row.ci95)
-            bar = f"M{a - 3:.1f} {top:.1f}h6m-3 0V{foot:.1f}m-3 0h6"
+            (top, more), (foot, less) = (y.interval_end(row, sign) for sign in (1, -1))
+            bar = f"M{a - 3 * more:.1f} {top:.1f}h{6 * more}m{-3 * more} 0V{foot:.1f}m{-3 * less} 0h{6 * less}"
             parts.append(f'<path class="interval" d="{bar}" stroke="{colour}"/>')
         parts.append(f'<circle cx="{a:.1f}" cy="{b:.1f}" r="4.5" fill="{colour}">{tooltip(row)}</circle>')
     return parts

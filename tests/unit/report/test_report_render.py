@@ -16,7 +16,7 @@ from dms_bench.errors import UserError
 from dms_bench.report import Row, leaderboard, render, show
 from dms_bench.report.forest import forest
 from dms_bench.report.layout import blocks
-from dms_bench.report.svg import colours, panel, ticks
+from dms_bench.report.svg import colours, measure_axis, panel, ticks
 
 FIRST = (
     "task,model,budget,method,metric,mean,ci95,n,macs,params,latency_ms,search_device_days,device,"
@@ -226,6 +226,24 @@ def test_a_forest_has_a_line_for_each_row_and_places_it_by_its_mean(board: list[
     assert levels[-1] < height
     assert [text.text for text in svg.findall("text[@class='budget']")] == ["-", "macs 30%", "macs 50%"]
     assert places["dms, macs 30%: top1"].get("fill") != places["uniform, macs 30%: top1"].get("fill")
+
+
+def test_one_wide_interval_does_not_hide_the_differences_between_the_others(board: list[Row]) -> None:
+    values = {"dms": (12.0, 0.3), "uniform": (12.2, 0.2), "group_norm": (12.4, 0.2), "random": (18.0, 24.0)}
+    rows = [replace(board[1], metric="perplexity", method=name, mean=m, ci95=c) for name, (m, c) in values.items()]
+    axis = measure_axis(rows, 0, 100)
+    assert 0 < axis.low < 12.0 - 0.3
+    assert 18.0 < axis.high < 30
+    assert axis.interval_end(rows[0], -1) == (axis(11.7), True)
+    assert axis.interval_end(rows[3], -1) == (0, False)
+    assert axis.interval_end(rows[3], 1) == (100, False)
+    for draw in (forest(rows, ""), panel(rows, colours(rows), "")):
+        bars = [path.get("d", "") for path in ElementTree.fromstring(draw).findall("path[@class='interval']")]
+        assert len(bars) == 4
+        open_ended = [bar for bar in bars if "6" not in re.findall(r"[vh](-?\d+)", bar)]  # no caps
+        assert len(open_ended) == 1
+    few = [replace(board[1], metric="perplexity", mean=1.0, ci95=5.0)]
+    assert measure_axis(few, 0, 100).low == 0  # no measure is negative
 
 
 def test_a_page_draws_more_methods_than_colours_as_a_forest(board: list[Row]) -> None:
