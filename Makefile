@@ -18,7 +18,7 @@ INSTALLED := $(VENV)/.installed
 
 PAPER_SUITES := $(sort $(wildcard benchmarks/paper/table*.yaml))
 
-.PHONY: help install quickstart paper-proxy test test-slow faults lint format ui lock clean
+.PHONY: help install quickstart paper-proxy test test-slow faults lint format docs ui lock clean
 
 help: ## List what there is
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "make %-12s %s\n", $$1, $$2 }'
@@ -63,6 +63,9 @@ lint: install ## Check style and types
 format: install ## Put the code into shape
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
+
+docs: install ## Write the reference of every module, as it documents itself, into docs/ (open docs/index.html)
+	$(BIN)/pdoc --docformat google --output-directory docs dms_bench tasks
 
 ui: install ## Browse results in MLflow's pages, on this machine only (PORT=5000)
 	$(BIN)/mlflow ui --backend-store-uri sqlite:///mlflow.db --host 127.0.0.1 --port $(PORT)
