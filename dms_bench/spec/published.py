@@ -188,7 +188,11 @@ class PublishedTable(Spec):
     #: The first is the one that is judged.
     measures: Annotated[list[Measure], Field(min_length=1)]
     rows: Annotated[list[PublishedRow], Field(min_length=1)]
+    #: What the claim comes to.
     rules: tuple[Rule, ...]
+    #: What a reader will ask and the claim does not say, such as whether controls do as well: judged like rules, but no
+    #: part of the verdict.
+    doubts: tuple[Rule, ...] = ()
     remarks: tuple[str, ...] = ()
 
     @model_validator(mode="before")
@@ -203,13 +207,13 @@ class PublishedTable(Spec):
         known = Counter(row.id for row in self.rows)
         if known.most_common(1)[0][1] > 1:
             raise ValueError(f"two rows have the id {known.most_common(1)[0][0]!r}")
-        ours = {row.id for row in self.rows if row.ours is not None}
-        for rule in self.rules:
+        ours = {row.id for row in self.rows if row.ours is not None and not row.full_only}
+        for rule in (*self.rules, *self.doubts):
             for name in (value for key, value in rule if key in ("row", "than", "to")):
                 if name not in known:
                     raise ValueError(f"a rule names the row {name!r}; {nearest(name, known)}")
                 if name not in ours:
-                    raise ValueError(f"a rule judges the row {name!r}, which has no trials of ours ('ours')")
+                    raise ValueError(f"a rule judges the row {name!r}, which has no trials of ours in both profiles")
         return self
 
     def in_proxy(self) -> Self:

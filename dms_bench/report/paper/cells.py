@@ -17,6 +17,7 @@ _QUESTIONS = {
     "undecided": "undecided at this number of seeds",
     "missing": "cannot be judged yet: trials are missing",
 }
+_ANSWERS = {"reproduced": "yes", "not reproduced": "no", "undecided": "undecided", "missing": "trials are missing"}
 
 
 def title(comparison: Comparison) -> str:
@@ -122,6 +123,9 @@ def notes(comparison: Comparison) -> list[str]:
     seen = f" on {comparison.task}" if comparison.task else ""
     found.append(f"Verdict{seen} ({comparison.profile}): {_QUESTIONS[comparison.outcome]}.")
     found += [f"- {verdict.question}: {verdict.outcome}; {verdict.evidence}" for verdict in comparison.verdicts]
+    if comparison.doubts:
+        found.append("Not said by the claim, and no part of the verdict:")
+        found += [f"- {doubt.question}: {_ANSWERS[doubt.outcome]}; {doubt.evidence}" for doubt in comparison.doubts]
     if comparison.correlation is not None:
         tau, n = comparison.correlation
         found.append(f"Order of the rows beside the published order: Kendall's tau {tau:+.2f} over {n} rows.")

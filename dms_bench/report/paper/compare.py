@@ -81,7 +81,9 @@ class Comparison:
     #: What our trials were trained on, as the leaderboard prints it; empty without trials.
     task: str
     lines: tuple[Line, ...]
+    #: On the claim's rules, and on what it leaves open.
     verdicts: tuple[Verdict, ...]
+    doubts: tuple[Verdict, ...]
     correlation: Correlation | None
 
     @property
@@ -135,6 +137,7 @@ def compare(
     where = f"table {table.number}, "
     table = table.in_proxy() if profile == "proxy" else table
     rows = {row.id: select(ours, row.ours, where + row.id) if row.ours is not None else None for row in table.rows}
+    measured = {name: found for name, found in rows.items() if found is not None}
     tolerances = published.tolerances
     lines = tuple(
         Line(row, measure, rows[row.id], tolerances[row.tolerance] if row.tolerance else None, profile == "full")
@@ -150,7 +153,8 @@ def compare(
         command=f"dms-bench run {folder}/{table.suite}.yaml{option}",
         task=" / ".join(sorted({record.tags[names.TASK] for record in ours})),
         lines=lines,
-        verdicts=tuple(judge(table, {name: measured for name, measured in rows.items() if measured is not None})),
+        verdicts=judge(table.rules, table, measured),
+        doubts=judge(table.doubts, table, measured),
         correlation=_correlation([line for line in lines if line.measure == table.measures[0]]),
     )
 

@@ -32,14 +32,15 @@ class Verdict:
     evidence: str
 
 
-def judge(table: PublishedTable, rows: Mapping[str, Measured]) -> list[Verdict]:
-    """Return a verdict for each of a table's rules.
+def judge(rules: Sequence[Rule], table: PublishedTable, rows: Mapping[str, Measured]) -> tuple[Verdict, ...]:
+    """Return a verdict for each rule.
 
     Args:
+        rules: some of the table's.
         table: the published table.
         rows: our trials by the row's id.
     """
-    return [_judge(rule, table, rows) for rule in table.rules]
+    return tuple(_judge(rule, table, rows) for rule in rules)
 
 
 def together(outcomes: Sequence[Outcome]) -> Outcome:

@@ -31,7 +31,7 @@ RULES: list[dict[str, Any]] = [
 ]
 
 
-def small_paper(rows: Any = ROWS, rules: Any = RULES, **measure: Any) -> Published:
+def small_paper(rows: Any = ROWS, rules: Any = RULES, doubts: Any = (), **measure: Any) -> Published:
     """Return a paper of one table."""
     return Published.model_validate(
         {
@@ -40,6 +40,7 @@ def small_paper(rows: Any = ROWS, rules: Any = RULES, **measure: Any) -> Publish
             "tables": [
                 {
                     "number": 2, "title": "Small table", "claim": "DMS wins.", "rows": rows, "rules": rules,
+                    "doubts": doubts,
                     "measures": [{"field": "top1_percent", "metric": "top1", **measure}], "remarks": ["Rounded."],
                     "setting": {"data": "ImageNet"},
                 }

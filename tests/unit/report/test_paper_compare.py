@@ -1,8 +1,10 @@
 """Lines, differences, tolerances and verdicts of a published table, against a store of known numbers."""
 
 import pytest
+from pydantic import ValidationError
 
 from dms_bench.errors import UserError
+from dms_bench.report.paper.cells import notes
 from dms_bench.report.paper.compare import choose_profile
 from dms_bench.report.paper.judge import together
 from dms_bench.report.paper.measured import Measured, distilled, select
@@ -110,6 +112,32 @@ def test_margins_and_lower_is_better(filled):
     assert filled(paper=small_paper(rules=by)).outcome == "not reproduced"
     lower = small_paper(rules=[{"kind": "better", "row": "dms", "than": "uniform"}], higher_is_better=False)
     assert filled(paper=lower).outcome == "not reproduced"
+
+
+def test_what_the_claim_leaves_open_is_answered_but_no_part_of_the_verdict(filled):
+    doubts = [
+        {"kind": "better", "row": "random", "than": "uniform"},
+        {"kind": "better", "row": "uniform", "than": "random"},
+        {"kind": "equal", "row": "dms", "to": "uniform", "within": 3.9},
+    ]
+    comparison = filled(paper=small_paper(doubts=doubts))
+    assert comparison.outcome == "reproduced"
+    said = notes(comparison)
+    place = said.index("Not said by the claim, and no part of the verdict:")
+    assert [line.partition(": ")[2].partition(";")[0] for line in said[place + 1 : place + 4]] == [
+        "no",
+        "yes",
+        "undecided",
+    ]
+    assert "- random beats uniform: no; -10.23 ± 1.99 (n = 3)" in said
+    assert not any("no part of the verdict" in line for line in notes(filled()))
+
+
+@pytest.mark.parametrize("field", ["rules", "doubts"])
+def test_a_rule_names_rows_that_both_profiles_have(field):
+    full_only = [{**row, "full_only": True} if row["id"] == "random" else row for row in ROWS]
+    with pytest.raises(ValidationError, match="judges the row 'random', which has no trials of ours in both profiles"):
+        small_paper(full_only, **{"rules": [], field: [{"kind": "better", "row": "dms", "than": "random"}]})
 
 
 @pytest.mark.parametrize(("within", "outcome"), [(4.5, "reproduced"), (3.9, "undecided"), (3.0, "not reproduced")])
