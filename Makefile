@@ -35,7 +35,7 @@ $(INSTALLED): requirements.lock pyproject.toml
 	@$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
 	@touch $@
 
-quickstart: install ## Search, retrain and compare on images, then show the leaderboard (about 6 minutes on 2 cores)
+quickstart: install ## Search, retrain and compare on images, then show the leaderboard (5 to 8 minutes on 2 cores)
 	$(BIN)/dms-bench run benchmarks/quick.yaml
 	$(BIN)/dms-bench leaderboard --suite quick
 
