@@ -5,7 +5,7 @@ Exit codes: 0 all is well, 1 a trial failed or the run was interrupted, 2 the us
 
 from __future__ import annotations
 
-import contextlib
+import errno
 import gc
 import os
 import sys
@@ -47,9 +47,6 @@ def main() -> None:
     code = _main()
     if "ray" in sys.modules:  # has processes of its own to end
         sys.exit(code)
-    for stream in (sys.stdout, sys.stderr):
-        with contextlib.suppress(BrokenPipeError):
-            stream.flush()
     # As mypy does: to take torch's objects apart one by one takes a second, of which nobody has anything.
     os._exit(code)
 
@@ -57,6 +54,13 @@ def main() -> None:
 def _main(arguments: list[str] | None = None) -> int:
     try:
         code = app(args=arguments, prog_name="dms-bench", standalone_mode=False) or 0
+        sys.stdout.flush()
+    except BrokenPipeError:  # whoever reads has seen enough
+        return 0
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        return _error(f"{error.strerror}: what was to be written is not complete", 2)
     except UserError as error:
         return _error(str(error), 2)
     except TyperException as error:

@@ -95,7 +95,7 @@ def resolve_sample(suite: Suite, experiment: Experiment, point: Mapping[str, Any
     """
     choices = [Choice(field, value, ("sweep", field)) for field, value in (dict(point) | dict(values)).items()]
     try:
-        return _Combinations(suite, experiment).trial(choices)
+        return _Validator(suite, experiment).trial(choices)
     except InvalidSpecError as error:
         place: Path = ("experiments", suite.experiments.index(experiment))
         raise InvalidSpecError([Problem((*place, *path), text) for path, text in error.problems]) from None
@@ -114,10 +114,10 @@ def _resolve_experiment(suite: Suite, experiment: Experiment) -> tuple[list[Tria
     ]
     trials: list[Trial] = []
     failures: dict[Problem, list[Sequence[Choice]]] = {}
-    validated = _Combinations(suite, experiment)
+    validator = _Validator(suite, experiment)
     for choices in combinations:
         try:
-            trials.append(validated.trial(choices))
+            trials.append(validator.trial(choices))
         except InvalidSpecError as error:
             for problem in error.problems:
                 failures.setdefault(problem, []).append(choices)
@@ -167,7 +167,7 @@ def _representative_samples(experiment: Experiment) -> list[tuple[Choice, ...]]:
     return [first, *others]
 
 
-class _Combinations:
+class _Validator:
     """Validates combinations of one experiment; what they share is parsed with the first."""
 
     def __init__(self, suite: Suite, experiment: Experiment) -> None:

@@ -162,6 +162,17 @@ def test_a_mistake_of_ours_keeps_its_traceback(dms_bench, suite, monkeypatch):
         dms_bench("run", suite)
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs Linux's /dev/full, a disk without room")
+@pytest.mark.parametrize("command", ["ls", "schema"])
+def test_output_that_finds_no_room_is_one_line(command):
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "dms_bench", command], stdout=full, stderr=subprocess.PIPE, text=True
+        )
+    assert done.returncode == 2
+    assert done.stderr == "error: No space left on device: what was to be written is not complete\n"
+
+
 def test_only_files_beside_the_missing_one_and_ours_are_looked_at(dms_bench, suite):
     Path("elsewhere").mkdir()
     Path("elsewhere/tinny.yaml").write_text("")
