@@ -54,3 +54,16 @@ def test_every_trial_of_a_suite_is_shown_in_its_table():
             trials = records(PAPER / f"{suite}.yaml", profile)
             shown = {record.hash for row in rows for record in select(trials, row.ours, row.id).records}
             assert {record.name for record in trials if record.hash not in shown} == set(), suite
+
+
+@pytest.mark.parametrize("profile", [None, "full"])
+@pytest.mark.parametrize("number", [5, 10])
+def test_what_is_trained_as_long_has_the_epochs_of_search_and_retraining(number, profile):
+    def length(recipe):
+        return recipe.epochs * (getattr(recipe, "steps", None) or 1)
+
+    trials = resolve(load_suite(PAPER / f"table{number:02}.yaml", profile=profile))
+    ours = {length(t.search) + length(t.retrain) for t in trials if t.method.kind == "dms" and t.pipeline == "DMSp"}
+    longer = {length(t.retrain) for t in trials if t.experiment == "longer"}
+    assert longer == ours
+    assert len(longer) == 1
