@@ -82,20 +82,25 @@ def _x_axis(macs: Sequence[float]) -> Axis:
 
 
 def measure_axis(rows: Sequence[Row], start: float, end: float) -> Axis:
-    """Return an axis from pixel `start` to `end` that holds the means of rows, and as a rule their intervals.
+    """Return an axis from pixel `start` to `end` that holds the means of rows, and as a rule their intervals."""
+    low, high = room([(row.mean or 0.0, row.ci95 or 0.0) for row in rows], percent=fmt.is_percent(rows[0].metric))
+    return Axis(low, high, False, start, end)
+
+
+def room(measured: Sequence[tuple[float, float]], *, percent: bool) -> tuple[float, float]:
+    """Return the bounds of an axis for means and half widths of their intervals.
 
     An interval that is wide beside the differences between means, as that of few seeds which fail, would leave no room
     to tell those apart: the axis goes beyond the means by as much as these lie apart, or as most intervals need.
     """
-    means = [row.mean or 0.0 for row in rows]
-    halves = sorted(row.ci95 or 0.0 for row in rows)
+    means = [mean for mean, _ in measured]
+    halves = sorted(half for _, half in measured)
     beyond = max(max(means) - min(means), halves[len(halves) // 2])
-    ends = [(row.mean or 0.0) + sign * (row.ci95 or 0.0) for row in rows for sign in (-1, 1)]
+    ends = [mean + sign * half for mean, half in measured for sign in (-1, 1)]
     low, high = max(min(ends), min(means) - beyond), min(max(ends), max(means) + beyond)
     pad = (high - low or abs(high) or 1.0) * 0.08
     # None of the measures can be negative.
-    top = 100.0 if fmt.is_percent(rows[0].metric) else math.inf
-    return Axis(max(0.0, low - pad), min(high + pad, top), False, start, end)
+    return max(0.0, low - pad), min(high + pad, 100.0 if percent else math.inf)
 
 
 def ticks(low: float, high: float, wanted: int = 5) -> list[float]:

@@ -39,7 +39,7 @@ def place(axes: Any, labels: Sequence[Label], points: Sequence[tuple[float, floa
     pixel = figure.dpi / 72
     frame = axes.get_window_extent(renderer)
     marks = [axes.transData.transform(point) for point in points]
-    taken: list[Box] = [(x - 4 * pixel, y - 4 * pixel, x + 4 * pixel, y + 4 * pixel) for x, y in marks]
+    taken: list[Box] = [(x - 5 * pixel, y - 5 * pixel, x + 5 * pixel, y + 5 * pixel) for x, y in marks]
     for label in labels:
         text = axes.annotate(
             label.text, (label.x, label.y), (0, 0), textcoords="offset points", fontsize=label.size,

@@ -1,7 +1,7 @@
 """Figure 3: accuracy against MACs and against search cost, the published points and ours.
 
 Colour is the family, open markers are distilled networks, large ones a high search cost (as the paper classes it). Ours
-are stars: beside the published points where they are of the published task, in panels of their own where they are a
+stand beside the published points where they are of the published task, and in panels of their own where they are a
 proxy's.
 """
 
@@ -9,32 +9,21 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 from dms_bench.report.paper.compare import Comparison, Line
 from dms_bench.report.paper.labels import Label, place
+from dms_bench.report.paper.ours import Names, draw_ours, fit_height, short_name, styles
 from dms_bench.report.svg import PALETTE
 from dms_bench.tracking import names
 
-_GREY, _INK, _OURS = "#8a93a0", "#1d2430", "#d55e00"
+_GREY, _INK = "#8a93a0", "#1d2430"
 _SMALL, _LARGE = 42, 120
 #: A day's fraction below which a cost is taken for this, as a logarithm has no zero.
 _LEAST_DAYS = 1e-7
 _DMS = "DMSnp"
 
 Point = tuple[Line, float, float]
-
-
-class _Names(NamedTuple):
-    """Names of a panel, and the points that they may not hide."""
-
-    labels: list[Label]
-    points: list[tuple[float, float]]
-
-    def extend(self, others: _Names) -> None:
-        """Add what else is drawn in the panel."""
-        self.labels.extend(others.labels)
-        self.points.extend(others.points)
 
 
 def draw_scatter(comparisons: Sequence[Comparison], title: str) -> Any:
@@ -63,19 +52,21 @@ def draw_scatter(comparisons: Sequence[Comparison], title: str) -> Any:
     axes[0][0].set_title("published: accuracy against MACs", loc="left", fontsize=11, color=_INK)
     axes[0][1].set_title("published: accuracy against search cost", loc="left", fontsize=11, color=_INK)
     if ours and comparable:
-        named[axes[0][0]].extend(_stars(axes[0][0], ours, _our_macs(1e9)))
-        named[axes[0][1]].extend(_stars(axes[0][1], ours, _our_days))
+        named[axes[0][0]].extend(draw_ours(axes[0][0], ours, _our_macs(1e9), log=False))
+        named[axes[0][1]].extend(draw_ours(axes[0][1], ours, _our_days, log=True))
     if separate:
         task = " / ".join(sorted({comparison.task for comparison in comparisons if comparison.task}))
         kind = " / ".join(sorted({line.measured.tag(names.DEVICE_KIND).upper() for line in ours if line.measured}))
         for axis, name in zip(axes[1], ("MACs", "search cost"), strict=True):
             axis.set_title(f"ours, proxy ({task}): accuracy against {name}", loc="left", fontsize=11, color=_INK)
-        named[axes[1][0]] = _stars(axes[1][0], ours, _our_macs(1e6))
-        named[axes[1][1]] = _stars(axes[1][1], ours, _our_days)
-        _finish(axes[1][0], "multiply-accumulates [M]", log=False)
+        named[axes[1][0]] = draw_ours(axes[1][0], ours, _our_macs(1e6), log=False)
+        named[axes[1][1]] = draw_ours(axes[1][1], ours, _our_days, log=True)
+        _finish(axes[1][0], "multiply-accumulates [M], points of one budget side by side", log=False)
         _finish(axes[1][1], f"search cost, public + private [{kind} days]", log=True)
+        for axis in axes[1]:
+            fit_height(axis, ours)
     figure.suptitle(title, x=0.012, ha="left", fontsize=15, fontweight="bold", color=_INK)
-    figure.legend(handles=_legend(colours, bool(ours)), loc="outside lower left", ncols=5, frameon=False, fontsize=9.5)
+    figure.legend(handles=_legend(colours, ours), loc="outside lower left", ncols=5, frameon=False, fontsize=9.5)
     figure.draw_without_rendering()  # names are placed in the final layout
     for panel, drawn in named.items():
         place(panel, drawn.labels, drawn.points)
@@ -108,7 +99,7 @@ def _colours(lines: Sequence[Line]) -> dict[str, str]:
     for line in drawn:
         counts[_family(line)] = counts.get(_family(line), 0) + 1
     several = sorted((name for name, count in counts.items() if count > 1), key=lambda name: (name != _DMS, name))
-    colours = [*(colour for colour in PALETTE if colour not in (_OURS, "#7f7f7f")), "#882255", "#117733"]
+    colours = [*(colour for colour in PALETTE if colour not in ("#d55e00", "#7f7f7f")), "#882255", "#117733"]
     return dict(zip(several, colours, strict=False))
 
 
@@ -143,7 +134,7 @@ def _panel(
     label: str,
     *,
     log: bool,
-) -> _Names:
+) -> Names:
     points = [
         (line, where, line.published)
         for line in lines
@@ -167,7 +158,7 @@ def _panel(
             face = "white" if distilled else colour
             axes.scatter(where, height, s=size, marker=marker, facecolor=face, edgecolor=colour, lw=1.6, zorder=3)
     _finish(axes, label, log=log)
-    return _Names(_label([point for point in points if _worth_a_name(point[0], colours)]), [p[1:] for p in points])
+    return Names(_label([point for point in points if _worth_a_name(point[0], colours)]), [p[1:] for p in points])
 
 
 def _worth_a_name(line: Line, colours: dict[str, str]) -> bool:
@@ -179,29 +170,8 @@ def _label(points: Sequence[Point]) -> list[Label]:
     found = []
     for line, where, height in sorted(points, key=lambda point: (_family(point[0]) != _DMS, point[1], -point[2])):
         dms = _family(line) == _DMS
-        name = line.row.name.replace("DMSnp-EN-", "").replace("DMSnp*-EN-", "*") if dms else line.row.name
-        found.append(Label(name, where, height, PALETTE[0] if dms else "#4a5361"))
+        found.append(Label(short_name(line) if dms else line.row.name, where, height, PALETTE[0] if dms else "#4a5361"))
     return found
-
-
-def _stars(axes: Any, lines: Sequence[Line], x: Callable[[Line], float | None]) -> _Names:
-    """Draw ours with their intervals: DMS filled, everything else open."""
-    found = _Names([], [])
-    for line in lines:
-        where, (mean, half, _) = x(line), line.ours
-        if where is None or mean is None or line.measured is None:
-            continue
-        method = line.measured.tag(names.METHOD)
-        face = _OURS if method == "dms" else "white"
-        axes.errorbar(where, mean, yerr=half, color=_OURS, lw=1.2, capsize=3, alpha=0.7, zorder=4)
-        axes.scatter(where, mean, s=130, marker="*", facecolor=face, edgecolor=_OURS, lw=1.3, zorder=5)
-        found.points.append((where, mean))
-        found.labels.append(Label(_own_name(line, method), where, mean, _OURS, 8))
-    return found
-
-
-def _own_name(line: Line, method: str) -> str:
-    return line.row.name if method == "dms" else "designed" if method == "supernet" else method
 
 
 def _finish(axes: Any, label: str, *, log: bool) -> None:
@@ -217,7 +187,7 @@ def _finish(axes: Any, label: str, *, log: bool) -> None:
     axes.margins(x=0.12, y=0.12)
 
 
-def _legend(colours: dict[str, str], ours: bool) -> list[Any]:
+def _legend(colours: dict[str, str], ours: Sequence[Line]) -> list[Any]:
     from matplotlib.lines import Line2D
 
     def mark(label: str, **style: Any) -> Any:
@@ -230,7 +200,7 @@ def _legend(colours: dict[str, str], ours: bool) -> list[Any]:
         mark("high search cost", markersize=11),
         mark("later than the paper", marker="D"),
     ]
-    if ours:
-        found.append(mark("ours, DMS", marker="*", color=_OURS, markersize=12))
-        found.append(mark("ours, others", marker="*", color=_OURS, markersize=12, markerfacecolor="white"))
+    found += [
+        mark(f"ours, {style.label}", marker=style.marker, color=style.colour, markersize=9) for style in styles(ours)
+    ]
     return found

@@ -2,12 +2,14 @@
 
 import csv
 import io
+import itertools
 import re
 from html.parser import HTMLParser
 from xml.etree import ElementTree
 
 import pytest
 import yaml
+from matplotlib.collections import PathCollection
 from rich.console import Console
 
 from dms_bench.cli import _main
@@ -156,6 +158,25 @@ def test_figure_3_is_drawn_with_and_beside_ours(store, make_trial, make_suite, p
     ours = [place for place in places if abs(place[1] - 75.1) < 1e-6]
     assert ((1.0, 75.0) in places, bool(ours)) == (True, profile == "full")
     assert panels[1].get_xscale() == "log"
+
+
+def test_our_points_of_one_budget_stand_side_by_side_and_wide_intervals_run_out(store, make_trial, make_suite):
+    run_suite(store, make_trial, make_suite, {**CLEAR, "random": {0: 20.0, 1: 90.0}})
+    from dms_bench.report.paper.scatter import draw_scatter
+
+    figure = draw_scatter([compared(store, small_paper())], "title")
+    figure.draw_without_rendering()
+    by_macs, by_cost = figure.axes[2:]
+    points = [part for part in by_macs.collections if isinstance(part, PathCollection)]
+    assert len({tuple(part.get_edgecolor()[0]) for part in points}) == len(points) == 3
+    places = sorted(by_macs.transData.transform(part.get_offsets()[0])[0] for part in points)
+    assert all(right - left > 4 for left, right in itertools.pairwise(places))
+    assert [text.get_text() for text in by_macs.texts] == ["DMSnp"]
+    # The interval of two seeds 70 points apart is 445 points to either side; the means lie 20 apart.
+    for panel in (by_macs, by_cost):
+        low, high = panel.get_ylim()
+        assert 25 < low < 55
+        assert high <= 100
 
 
 def test_figure_4_leaves_removed_blocks_out():
