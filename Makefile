@@ -11,6 +11,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 UV_VERSION := 0.13.9
 PORT ?= 5000
 ROUNDS ?= 10
+JOBS ?= 2
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -52,8 +53,8 @@ test: install ## Run the tests that take seconds
 test-slow: install ## Run the tests that take minutes
 	$(BIN)/python -m pytest -m slow
 
-faults: install ## Disturb suites in 110 ways: processes killed, disks full, files damaged (ROUNDS=10; more than an hour)
-	$(BIN)/python -m tests.faults --rounds $(ROUNDS) --output tests/faults/faults.csv
+faults: install ## Disturb suites in 110 ways: processes killed, disks full, files damaged (ROUNDS=10, JOBS=2; more than an hour)
+	$(BIN)/python -m tests.faults --rounds $(ROUNDS) --jobs $(JOBS) --output tests/faults/faults.csv
 
 lint: install ## Check style and types
 	$(BIN)/ruff check

@@ -1,8 +1,9 @@
 """Disturb small suites in every way that is known to happen, and see that nothing is lost or counted twice.
 
 A round is one fault of each kind; `--rounds 10` are 110 faults. The same seed draws the same faults; the moment at
-which one strikes also depends on the machine. It lives with the tests, not with the benchmarks: it measures
-nothing, it passes or fails, and needs their toy task.
+which one strikes also depends on the machine. With `--jobs`, several strike at the same time, each in a suite that has
+a Ray, a server and a disk of its own; rows are in the order of their ends. It lives with the tests, not with the
+benchmarks: it measures nothing, it passes or fails, and needs their toy task.
 """
 
 from __future__ import annotations
@@ -15,24 +16,29 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import ExitStack
 from pathlib import Path
+from queue import SimpleQueue
 from typing import Any
 
 from dms_bench.errors import UserError
 from tests.faults import kinds
-from tests.faults.arena import Arena, BrokenPromiseError
+from tests.faults.arena import SEEDS, Arena, BrokenPromiseError
 from tests.faults.places import Disk, Server
 
 COLUMNS = ("number", "fault", "workers", "what happened", "seconds", "outcome")
+#: Number of workers -> leaderboard.
+Undisturbed = Mapping[int, str]
 
 
 class Campaign:
-    """Faults of all kinds, on suites in one folder."""
+    """Faults of all kinds, one after the other, on suites in one folder; with a server and a disk of its own."""
 
-    def __init__(self, folder: Path, seed: int, away: float, stack: ExitStack) -> None:
-        self.folder, self._seed, self._number = folder, seed, 0
+    def __init__(self, folder: Path, undisturbed: Undisturbed, away: float, stack: ExitStack) -> None:
+        folder.mkdir()
+        self._folder, self._undisturbed = folder, undisturbed
         server = Server(folder / "server")
         stack.callback(server.kill)
         on_server: dict[str, Any] = {"server": server.address}
@@ -56,19 +62,15 @@ class Campaign:
         else:
             stack.callback(disk.close)
             self.kinds["disk full"] = (kinds.full_disk(disk), {"storage": disk.folder})
-        self._calm: dict[int, str] = {}
 
-    def fault(self, name: str) -> dict[str, Any]:
+    def fault(self, number: int, name: str, chance: random.Random) -> dict[str, Any]:
         """Run one suite, disturbed; returns a row of the table."""
         fault, needs = self.kinds[name]
-        undisturbed = self._undisturbed(needs.get("workers", 1))
-        self._number += 1
-        chance = random.Random(f"{self._seed} {self._number} {name}")
-        arena = Arena(self.folder / f"{self._number:04d}", f"f{self._number:04d}", chance, **needs)
+        arena = Arena(self._folder / f"{number:04d}", f"f{number:04d}", chance, **needs)
         begun, happened, outcome = time.monotonic(), "", "as undisturbed"
         try:
             happened = fault(arena)
-            arena.check(undisturbed)
+            arena.check(self._undisturbed[arena.workers])
         except BrokenPromiseError as broken:
             outcome = " ".join(str(broken).split())
         finally:
@@ -77,29 +79,46 @@ class Campaign:
             shutil.rmtree(arena.folder)
             shutil.rmtree(arena.suite.path, ignore_errors=True)
         seconds = round(time.monotonic() - begun, 1)
-        return dict(zip(COLUMNS, (self._number, name, arena.workers, happened, seconds, outcome), strict=True))
+        return dict(zip(COLUMNS, (number, name, arena.workers, happened, seconds, outcome), strict=True))
 
-    def _undisturbed(self, workers: int) -> str:
-        """Return the leaderboard of a suite that nobody disturbs."""
-        if workers not in self._calm:
-            arena = Arena(self.folder / f"calm{workers}", f"calm{workers}", random.Random(0), workers=workers)
-            arena.finish()
-            self._calm[workers] = arena.board()
-            arena.check(self._calm[workers])
-        return self._calm[workers]
+
+def undisturbed(folder: Path, workers: int) -> str:
+    """Return the leaderboard of a suite that nobody disturbs."""
+    arena = Arena(folder / f"calm{workers}", f"calm{workers}", random.Random(0), workers=workers)
+    arena.finish()
+    board = arena.board()
+    arena.check(board)
+    return board
 
 
 def _rows(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
     folder = Path(tempfile.mkdtemp(prefix="faults"))
+    boards = {workers: undisturbed(folder, workers) for workers in SEEDS}
     with ExitStack() as stack:
-        campaign = Campaign(folder, options.seed, options.away, stack)
-        names = options.kind or list(campaign.kinds)
-        if unknown := set(names) - set(campaign.kinds):
-            raise UserError(f"no such kinds: {', '.join(sorted(unknown))}; there are {', '.join(campaign.kinds)}")
+        campaigns = [Campaign(folder / f"job{job}", boards, options.away, stack) for job in range(options.jobs)]
+        names = options.kind or list(campaigns[0].kinds)
+        if unknown := set(names) - set(campaigns[0].kinds):
+            raise UserError(f"no such kinds: {', '.join(sorted(unknown))}; there are {', '.join(campaigns[0].kinds)}")
         order = [name for _ in range(options.rounds) for name in names]
         random.Random(options.seed).shuffle(order)
-        for name in order:
-            yield campaign.fault(name)
+        free = SimpleQueue[Campaign]()
+        for campaign in campaigns:
+            free.put(campaign)
+
+        def strike(number: int, name: str) -> dict[str, Any]:
+            campaign = free.get()
+            try:
+                return campaign.fault(number, name, random.Random(f"{options.seed} {number} {name}"))
+            finally:
+                free.put(campaign)
+
+        with ThreadPoolExecutor(options.jobs) as pool:
+            pending = [pool.submit(strike, number, name) for number, name in enumerate(order, start=1)]
+            try:
+                for done in as_completed(pending):
+                    yield done.result()
+            finally:
+                pool.shutdown(cancel_futures=True)
     print(f"suites that failed are in {folder}", file=sys.stderr)
 
 
@@ -109,6 +128,7 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=10, help="faults of each kind (10)")
     parser.add_argument("--seed", type=int, default=0, help="what is drawn (0)")
     parser.add_argument("--away", type=float, default=60.0, help="seconds that the server does not answer (60)")
+    parser.add_argument("--jobs", type=int, default=1, help="faults at the same time, each with its own Ray (1)")
     parser.add_argument("--kind", action="append", help="only this kind; again for more")
     parser.add_argument("--output", type=Path, help="CSV file to write, row by row")
     options = parser.parse_args()
