@@ -40,7 +40,7 @@ quickstart: install ## Search, retrain and compare on images, then show the lead
 	$(BIN)/dms-bench run benchmarks/quick.yaml
 	$(BIN)/dms-bench leaderboard --suite quick
 
-paper-proxy: install ## Run the small versions of the paper's tables (resumable, says how long each takes), then show them beside the paper's
+paper-proxy: install ## Run the small versions of the paper's tables (some 500 trials, 3 1/2 hours on 2 cores, resumable), then show them beside the paper's
 	@start=$$SECONDS; for suite in $(PAPER_SUITES); do \
 	  begun=$$SECONDS; $(BIN)/dms-bench run $$suite || failed=$$?; \
 	  echo "$$suite: $$(( SECONDS - begun )) s, $$(( SECONDS - start )) s in all"; \
