@@ -121,11 +121,14 @@ class Arena:
         return [(int(line[0]), Path(line[2]), line[3]) for line in words if line[1] == word and len(line) > 3]
 
     def wait_for(self, condition: Callable[[], object], what: str) -> None:
-        """Wait until something holds."""
+        """Wait until something holds, as long as there is a driver that could bring it about."""
         deadline = time.monotonic() + LIMIT
-        while not condition():
-            if time.monotonic() > deadline:
-                raise BrokenPromiseError(f"{what}: not within {LIMIT:g} s")
+        while True:
+            ended = all(driver.poll() is not None for driver in self._drivers)
+            if condition():
+                return
+            if ended or time.monotonic() > deadline:
+                raise BrokenPromiseError(f"{what}: not {'before the driver ended' if ended else f'in {LIMIT:g} s'}")
             time.sleep(0.02)
 
     def anywhere(self, left: int = 3) -> str:

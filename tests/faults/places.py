@@ -35,7 +35,7 @@ class Server:
                 "--artifacts-destination", str(self._folder / "artifacts"),
             ],
             cwd=self._folder, start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-            env=os.environ | {"MLFLOW_DISABLE_TELEMETRY": "true"},
+            env=os.environ | {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"},
         )  # fmt: skip
         deadline = time.monotonic() + 120
         while not self._answers():

@@ -95,3 +95,11 @@ def test_a_result_that_forgets_the_attempts_before_is_noticed(arena):
     _result(folder)
     with pytest.raises(BrokenPromiseError, match=r"search cost 0\.01 s, trained 1\.80 s in 2 attempts"):
         arena.check("the board")
+
+
+def test_nobody_waits_for_what_no_driver_will_do(arena):
+    arena.wait_for(lambda: True, "nothing")
+    begun = time.monotonic()
+    with pytest.raises(BrokenPromiseError, match="epochs: not before the driver ended"):
+        arena.wait_for(lambda: False, "epochs")
+    assert time.monotonic() - begun < 10
