@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal
 
 from dms_bench.errors import TrialFailure
+from dms_bench.runtime.memory import Crowd, NodeOutOfMemoryError
 from dms_bench.runtime.sampling import SampledSweep, Sampler
 from dms_bench.runtime.storage import SuiteFolder
 from dms_bench.runtime.work import Work
@@ -42,6 +43,7 @@ class Driver:
         """
         self._suite, self._folder, self._uri, self._console = suite, folder, uri, console
         self._trials, self._sweeps = trials, sweeps
+        self._crowd = Crowd()
         self._known = finished(uri, suite.name)
         self._todo = [trial for trial in trials if not self._is_done(trial)]
         self._open_sweeps = [sweep for sweep in sweeps if self._samples_left(sweep)]
@@ -83,20 +85,12 @@ class Driver:
             TrialFailure: the storage takes nothing more.
         """
         from dms_bench.runtime.console import Board
-        from dms_bench.runtime.nodes import check_nodes
-        from dms_bench.runtime.schedule import run_all
-        from dms_bench.runtime.session import ray_session
 
         self._board = board = Board(self._console, total)
-        works = [self._work("trial", trial) for trial in self._todo]
         try:
-            with board.live(), ray_session():
-                check_nodes(self._folder, self._uri)
-                examples = [self._work("trial", sweep.example) for sweep in self._open_sweeps]
-                run_all(self._supernets([*works, *examples]), self._folder.scratch, self)
-                run_all([work for work in works if self._supernet_is_ready(work)], self._folder.scratch, self)
-                for sweep in self._open_sweeps:
-                    self._sample(sweep)
+            with board.live():
+                while not self._session():
+                    pass
         except KeyboardInterrupt:
             self._console.print(
                 f"interrupted after {board.ended_trials} of {total} trials; the same command goes on from here"
@@ -108,6 +102,34 @@ class Driver:
         counted = [f"{number} {status}" for status, number in board.counts.items() if number]
         self._console.print(f"{self._suite.name}: " + ", ".join(counted))
         return "failed" if board.counts["failed"] else "finished"
+
+    def _session(self) -> bool:
+        """Have what is left done in one session of Ray; returns whether memory sufficed to get to the end.
+
+        Raises:
+            UserError: a trial needs more than the machine has.
+        """
+        from dms_bench.runtime.nodes import check_nodes
+        from dms_bench.runtime.schedule import RETRIES, run_all
+        from dms_bench.runtime.session import ray_session
+
+        crowd, scratch = self._crowd, self._folder.scratch
+        try:
+            with ray_session():
+                check_nodes(self._folder, self._uri)
+                works = crowd.left([self._work("trial", trial) for trial in self._todo])
+                sweeps = [sweep for sweep in self._open_sweeps if self._samples_left(sweep)]
+                examples = [self._work("trial", sweep.example) for sweep in sweeps]
+                run_all(crowd.left(self._supernets([*works, *examples])), scratch, self, crowd.most)
+                run_all([work for work in works if self._supernet_is_ready(work)], scratch, self, crowd.most)
+                for sweep in sweeps:
+                    self._sample(sweep)
+        except NodeOutOfMemoryError:
+            for work in crowd.thin(RETRIES + 1):
+                self.ended(work, died=True)
+            self.say(f"a node ran out of memory; going on with at most {crowd.most} at once")
+            return False
+        return True
 
     def _sample(self, sweep: SampledSweep) -> None:
         """Run a sampled sweep."""
@@ -121,10 +143,13 @@ class Driver:
             work.folder.stop(f"stopped by the scheduler after epoch {epoch} at {metric} {value:.4g}", value)
 
         scheduler = chosen and hooks.Asha(chosen, metric, example.task.higher_is_better, epochs, stopped)
-        schedule.run_sampled(_SampledWork(self, sweep), example.resources, scheduler, self._folder.scratch, self)
+        schedule.run_sampled(
+            _SampledWork(self, sweep), example.resources, scheduler, self._folder.scratch, self, self._crowd.most
+        )
 
     def started(self, work: Work) -> None:
         """Take notice that work has begun (`hooks.Observer`)."""
+        self._crowd.started(work)
         self._board.started(work)
 
     def ended(self, work: Work, died: bool) -> None:
@@ -133,6 +158,7 @@ class Driver:
         from dms_bench.runtime.schedule import RETRIES
         from dms_bench.tracking import TrialResult
 
+        self._crowd.ended(work)
         folder = work.folder
         stopped = folder.stopped()
         if work.kind == "supernet" and folder.stage("pretrain").finished():
@@ -204,8 +230,12 @@ class Driver:
     def _is_done(self, trial: Trial) -> bool:
         return self._status(trial) in _DONE or self._known.get(trial.hash) in _DONE
 
+    def _is_over(self, trial: Trial) -> bool:
+        """Tell whether nothing more is to be done for a trial by this invocation: a failed one is left to the next."""
+        return self._crowd.is_over(trial.hash) or self._is_done(trial)
+
     def _samples_left(self, sweep: SampledSweep) -> int:
-        return sweep.sampling.samples - sum(self._is_done(trial) for trial in sweep.trials)
+        return sweep.sampling.samples - sum(self._is_over(trial) for trial in sweep.trials)
 
     def _work(self, kind: Literal["trial", "supernet"], trial: Trial, *, scheduled: bool = False) -> Work:
         return Work(
@@ -225,7 +255,7 @@ class _SampledWork:
 
     def __init__(self, driver: Driver, sweep: SampledSweep) -> None:
         self._driver, self._sweep = driver, sweep
-        known = {trial.hash: _value(driver._work("trial", trial)) for trial in sweep.trials if driver._is_done(trial)}
+        known = {trial.hash: _value(driver._work("trial", trial)) for trial in sweep.trials if driver._is_over(trial)}
         self._sampler = Sampler(sweep, known, sweep.example.task.higher_is_better)
 
     @property

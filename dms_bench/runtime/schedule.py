@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from ray import tune
+from ray.exceptions import OutOfMemoryError
 
 from dms_bench.runtime.hooks import Feed, FromFeed, Observer, Watch
+from dms_bench.runtime.memory import NodeOutOfMemoryError
 from dms_bench.runtime.nodes import slots_for
 from dms_bench.runtime.work import Work
 from dms_bench.runtime.worker import tune_function
@@ -21,13 +23,15 @@ RETRIES = 2
 _SUPERVISOR = {"node:__internal_head__": 0.001}
 
 
-def run_all(works: Sequence[Work], scratch: Path, observer: Observer) -> None:
+def run_all(works: Sequence[Work], scratch: Path, observer: Observer, most: int | None = None) -> None:
     """Do all the work, one shape of resources after the other (a `Tuner` has one shape), and return.
 
-    Work that failed says so in its folder; of work whose process died too often, the observer is told.
+    Work that failed says so in its folder; of work whose process died too often, the observer is told. No more than
+    `most` is done at once, where that is given.
 
     Raises:
         UserError: a trial needs more than there is.
+        NodeOutOfMemoryError: Ray ended processes for want of memory.
         KeyboardInterrupt: the user wants to stop.
     """
     shapes = list(dict.fromkeys(work.trial.resources for work in works))
@@ -35,10 +39,12 @@ def run_all(works: Sequence[Work], scratch: Path, observer: Observer) -> None:
         slots_for(shape, observer.say)  # before anything is trained
     for shape in shapes:
         grid = [work.model_dump_json() for work in works if work.trial.resources == shape]
-        _fit(shape, scratch, observer, {"work": tune.grid_search(grid)})
+        _fit(shape, scratch, observer, most, {"work": tune.grid_search(grid)})
 
 
-def run_sampled(feed: Feed, shape: Resources, scheduler: Any, scratch: Path, observer: Observer) -> None:
+def run_sampled(
+    feed: Feed, shape: Resources, scheduler: Any, scratch: Path, observer: Observer, most: int | None = None
+) -> None:
     """Do the work that `feed` gives out, each new piece chosen in the light of those that are done.
 
     Args:
@@ -47,22 +53,27 @@ def run_sampled(feed: Feed, shape: Resources, scheduler: Any, scratch: Path, obs
         scheduler: one of Tune's, or None.
         scratch: folder for Tune's own files.
         observer: is told what happens.
+        most: no more than this is done at once.
 
     Raises:
         UserError: a trial needs more than there is.
+        NodeOutOfMemoryError: Ray ended processes for want of memory.
         KeyboardInterrupt: the user wants to stop.
     """
-    _fit(shape, scratch, observer, {}, search_alg=FromFeed(feed), scheduler=scheduler, num_samples=feed.left)
+    _fit(shape, scratch, observer, most, {}, search_alg=FromFeed(feed), scheduler=scheduler, num_samples=feed.left)
 
 
-def _fit(shape: Resources, scratch: Path, observer: Observer, space: dict[str, Any], **options: Any) -> None:
+def _fit(
+    shape: Resources, scratch: Path, observer: Observer, most: int | None, space: dict[str, Any], **options: Any
+) -> None:
     """Run one `Tuner` to its end."""
+    slots = slots_for(shape, observer.say)
     tuner = tune.Tuner(
         tune.with_resources(tune_function, _held(shape)),
         param_space=space,
         tune_config=tune.TuneConfig(
             reuse_actors=True,
-            max_concurrent_trials=slots_for(shape, observer.say),
+            max_concurrent_trials=slots if most is None else min(slots, most),
             trial_dirname_creator=_numbered(),
             **options,
         ),
@@ -74,7 +85,19 @@ def _fit(shape: Resources, scratch: Path, observer: Observer, space: dict[str, A
             verbose=0,
         ),
     )
-    tuner.fit()
+    try:
+        tuner.fit()
+    except RuntimeError as error:
+        if not _ran_out_of_memory(error):
+            raise
+        raise NodeOutOfMemoryError from error
+
+
+def _ran_out_of_memory(error: BaseException | None) -> bool:
+    """Tell whether that is what an error goes back to; a second one may have met Tune as it cleaned up."""
+    while error is not None and not isinstance(error, OutOfMemoryError):
+        error = error.__cause__ or error.__context__
+    return error is not None
 
 
 def _held(shape: Resources) -> Any:

@@ -45,6 +45,17 @@ def test_a_table_has_a_proxy_and_the_published_setting(path):
     assert all(trial.resources.gpus >= 1 for trial in resolve(load_suite(path, profile="full")))
 
 
+@pytest.mark.parametrize("path", sorted(PAPER.glob("table*.yaml")), ids=lambda path: path.stem)
+def test_the_published_setting_shrinks_to_what_any_machine_can_train(path):
+    """A slow test runs these; here, what would be refused before anything runs."""
+    for trial in resolve(load_suite(path, profile="full", smoke=True)):
+        task = trial.task.load_implementation()(trial.task, trial.seed)
+        for recipe in filter(None, (trial.pretrain, trial.search, trial.retrain)):
+            task.check_recipe(recipe)
+            assert recipe.epochs == 1
+        assert not trial.budget.label().endswith("ms"), "milliseconds are those of one device"
+
+
 def test_every_trial_of_a_suite_is_shown_in_its_table():
     """What no row shows was run for nothing."""
     for number in ANSWERED:
