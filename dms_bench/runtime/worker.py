@@ -14,6 +14,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from typing import Any
 
 from dms_bench.errors import TrialFailure, UserError
+from dms_bench.runtime.allocator import give_back_memory
 from dms_bench.runtime.group import Group, alone, set_up_process
 from dms_bench.runtime.meter import costs
 from dms_bench.runtime.publish import open_run, publish_result
@@ -34,6 +35,7 @@ def tune_function(config: dict[str, str]) -> None:
     work = Work.model_validate_json(config["work"])
     with work.folder.claimed(), _supernet_claimed(work):
         carry_out(work, tune.report)
+    give_back_memory()
 
 
 @contextmanager
