@@ -23,7 +23,7 @@ RETRIES = 2
 _SUPERVISOR = {"node:__internal_head__": 0.001}
 
 
-def run_all(works: Sequence[Work], scratch: Path, observer: Observer, most: int | None = None) -> None:
+def run_all(works: Sequence[Work], scratch: Path, observer: Observer, most: int | None) -> None:
     """Do all the work, one shape of resources after the other (a `Tuner` has one shape), and return.
 
     Work that failed says so in its folder; of work whose process died too often, the observer is told. No more than
@@ -43,7 +43,7 @@ def run_all(works: Sequence[Work], scratch: Path, observer: Observer, most: int 
 
 
 def run_sampled(
-    feed: Feed, shape: Resources, scheduler: Any, scratch: Path, observer: Observer, most: int | None = None
+    feed: Feed, shape: Resources, scheduler: Any, scratch: Path, observer: Observer, most: int | None
 ) -> None:
     """Do the work that `feed` gives out, each new piece chosen in the light of those that are done.
 

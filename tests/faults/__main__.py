@@ -16,7 +16,7 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import ExitStack
 from pathlib import Path
@@ -25,20 +25,18 @@ from typing import Any
 
 from dms_bench.errors import UserError
 from tests.faults import kinds
-from tests.faults.arena import SEEDS, Arena, BrokenPromiseError
+from tests.faults.arena import Arena, BrokenPromiseError
 from tests.faults.places import Disk, Server
 
 COLUMNS = ("number", "fault", "workers", "what happened", "seconds", "outcome")
-#: Number of workers -> leaderboard.
-Undisturbed = Mapping[int, str]
 
 
 class Campaign:
     """Faults of all kinds, one after the other, on suites in one folder; with a server and a disk of its own."""
 
-    def __init__(self, folder: Path, undisturbed: Undisturbed, away: float, stack: ExitStack) -> None:
+    def __init__(self, folder: Path, away: float, stack: ExitStack) -> None:
         folder.mkdir()
-        self._folder, self._undisturbed = folder, undisturbed
+        self._folder = folder
         server = Server(folder / "server")
         stack.callback(server.kill)
         on_server: dict[str, Any] = {"server": server.address}
@@ -63,14 +61,18 @@ class Campaign:
             stack.callback(disk.close)
             self.kinds["disk full"] = (kinds.full_disk(disk), {"storage": disk.folder})
 
-    def fault(self, number: int, name: str, chance: random.Random) -> dict[str, Any]:
+    def workers(self, name: str) -> int:
+        """Return the number of workers of a kind's trials."""
+        return int(self.kinds[name][1].get("workers", 1))
+
+    def fault(self, number: int, name: str, chance: random.Random, undisturbed: str) -> dict[str, Any]:
         """Run one suite, disturbed; returns a row of the table."""
         fault, needs = self.kinds[name]
         arena = Arena(self._folder / f"{number:04d}", f"f{number:04d}", chance, **needs)
         begun, happened, outcome = time.monotonic(), "", "as undisturbed"
         try:
             happened = fault(arena)
-            arena.check(self._undisturbed[arena.workers])
+            arena.check(undisturbed)
         except BrokenPromiseError as broken:
             outcome = " ".join(str(broken).split())
         finally:
@@ -82,7 +84,7 @@ class Campaign:
         return dict(zip(COLUMNS, (number, name, arena.workers, happened, seconds, outcome), strict=True))
 
 
-def undisturbed(folder: Path, workers: int) -> str:
+def undisturbed_board(folder: Path, workers: int) -> str:
     """Return the leaderboard of a suite that nobody disturbs."""
     arena = Arena(folder / f"calm{workers}", f"calm{workers}", random.Random(0), workers=workers)
     arena.finish()
@@ -93,12 +95,13 @@ def undisturbed(folder: Path, workers: int) -> str:
 
 def _rows(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
     folder = Path(tempfile.mkdtemp(prefix="faults"))
-    boards = {workers: undisturbed(folder, workers) for workers in SEEDS}
     with ExitStack() as stack:
-        campaigns = [Campaign(folder / f"job{job}", boards, options.away, stack) for job in range(options.jobs)]
+        campaigns = [Campaign(folder / f"job{job}", options.away, stack) for job in range(options.jobs)]
         names = options.kind or list(campaigns[0].kinds)
         if unknown := set(names) - set(campaigns[0].kinds):
             raise UserError(f"no such kinds: {', '.join(sorted(unknown))}; there are {', '.join(campaigns[0].kinds)}")
+        workers = {name: campaigns[0].workers(name) for name in names}
+        boards = {number: undisturbed_board(folder, number) for number in set(workers.values())}
         order = [name for _ in range(options.rounds) for name in names]
         random.Random(options.seed).shuffle(order)
         free = SimpleQueue[Campaign]()
@@ -108,7 +111,8 @@ def _rows(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
         def strike(number: int, name: str) -> dict[str, Any]:
             campaign = free.get()
             try:
-                return campaign.fault(number, name, random.Random(f"{options.seed} {number} {name}"))
+                chance = random.Random(f"{options.seed} {number} {name}")
+                return campaign.fault(number, name, chance, boards[workers[name]])
             finally:
                 free.put(campaign)
 

@@ -33,6 +33,7 @@ _STYLES = {
     "uniform": Style("one width ratio", "P", "#7f7f7f"),
 }
 _OTHERS = Style("other searches", "^", "#7f7f7f")
+_IN_ORDER = (*_STYLES.values(), _OTHERS)
 
 
 class Names(NamedTuple):
@@ -47,6 +48,14 @@ class Names(NamedTuple):
         self.points.extend(others.points)
 
 
+class _Point(NamedTuple):
+    line: Line
+    measured: Measured
+    x: float
+    mean: float
+    half: float | None
+
+
 def short_name(line: Line) -> str:
     """Return the name of a network of DMS without the method and the family, both of which its marker tells."""
     return line.row.name.replace("DMSnp-EN-", "").replace("DMSnp*-EN-", "*")
@@ -55,7 +64,7 @@ def short_name(line: Line) -> str:
 def styles(lines: Sequence[Line]) -> list[Style]:
     """Return the styles that are needed, in the order of the legend."""
     used = [_style(line.measured) for line in lines if line.measured]
-    return [style for style in (*_STYLES.values(), _OTHERS) if style in used]
+    return [style for style in _IN_ORDER if style in used]
 
 
 def draw_ours(axes: Any, lines: Sequence[Line], x: Callable[[Line], float | None], *, log: bool) -> Names:
@@ -67,27 +76,28 @@ def draw_ours(axes: Any, lines: Sequence[Line], x: Callable[[Line], float | None
         x: where a row stands; rows without a place are left out.
         log: whether that is a logarithm, where points stand where they are and not side by side.
     """
-    placed = [(line, where) for line in lines if (where := x(line)) is not None]
+    placed = [
+        _Point(line, line.measured, where, line.ours.mean, line.ours.ci95)
+        for line in lines
+        if line.measured is not None and line.ours.mean is not None and (where := x(line)) is not None
+    ]
     found = Names([], [])
     joined: dict[bool, list[tuple[float, float]]] = {False: [], True: []}
-    places = [where for _, where in placed]
+    places = [point.x for point in placed]
     step = 0.0 if log or not places else _APART * max(max(places) - min(places), max(places) / 4)
     for group in _groups(placed):
-        for index, (line, where) in enumerate(group):
-            mean, half, _ = line.ours
-            if mean is None or line.measured is None:
-                continue
-            style = _style(line.measured)
-            where += (index - (len(group) - 1) / 2) * step
-            face = "white" if distilled(line.measured) else style.colour
-            axes.errorbar(where, mean, yerr=half, color=style.colour, lw=1.1, alpha=0.45, zorder=4)
+        for index, point in enumerate(group):
+            style, is_distilled = _style(point.measured), distilled(point.measured)
+            at = (point.x + (index - (len(group) - 1) / 2) * step, point.mean)
+            face = "white" if is_distilled else style.colour
+            axes.errorbar(*at, yerr=point.half, color=style.colour, lw=1.1, alpha=0.45, zorder=4)
             axes.scatter(
-                where, mean, s=style.size, marker=style.marker, facecolor=face, edgecolor=style.colour, lw=1.3, zorder=5
+                *at, s=style.size, marker=style.marker, facecolor=face, edgecolor=style.colour, lw=1.3, zorder=5
             )
-            found.points.append((where, mean))
+            found.points.append(at)
             if style is _STYLES["dms"]:
-                found.labels.append(Label(short_name(line), where, mean, style.colour))
-                joined[distilled(line.measured)].append((where, mean))
+                found.labels.append(Label(short_name(point.line), *at, style.colour))
+                joined[is_distilled].append(at)
     for is_distilled, points in joined.items():
         if points and not log:
             dashes = (0, (4, 3)) if is_distilled else "-"
@@ -105,22 +115,18 @@ def _style(measured: Measured) -> Style:
     return _STYLES.get(measured.tag(names.METHOD), _OTHERS)
 
 
-def _groups(placed: Sequence[tuple[Line, float]]) -> list[list[tuple[Line, float]]]:
+def _groups(placed: Sequence[_Point]) -> list[list[_Point]]:
     """Return points by budget, which they meet within a tolerance; in a group, one method stands beside the other."""
-    groups: list[list[tuple[Line, float]]] = []
-    for line, where in sorted(placed, key=lambda point: point[1]):
-        if groups and where <= groups[-1][0][1] * (1 + _SAME_BUDGET):
-            groups[-1].append((line, where))
+    groups: list[list[_Point]] = []
+    for point in sorted(placed, key=lambda point: point.x):
+        if groups and point.x <= groups[-1][0].x * (1 + _SAME_BUDGET):
+            groups[-1].append(point)
         else:
-            groups.append([(line, where)])
+            groups.append([point])
     for group in groups:
-        group.sort(key=lambda point: (_order(point[0].measured), point[0].row.name))
+        group.sort(key=_order)
     return groups
 
 
-def _order(measured: Measured | None) -> tuple[int, bool]:
-    return (
-        (len(_STYLES), False)
-        if measured is None
-        else ([*_STYLES.values(), _OTHERS].index(_style(measured)), distilled(measured))
-    )
+def _order(point: _Point) -> tuple[int, bool, str]:
+    return _IN_ORDER.index(_style(point.measured)), distilled(point.measured), point.line.row.name
