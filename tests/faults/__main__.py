@@ -123,7 +123,10 @@ def _rows(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
                     yield done.result()
             finally:
                 pool.shutdown(cancel_futures=True)
-    print(f"suites that failed are in {folder}", file=sys.stderr)
+    if any(folder.glob("job*/[0-9]*")):
+        print(f"suites that failed are in {folder}", file=sys.stderr)
+    else:
+        shutil.rmtree(folder)
 
 
 def main() -> int:
