@@ -10,7 +10,6 @@ import csv
 import io
 import math
 import os
-import platform
 import resource
 import subprocess
 import sys
@@ -30,6 +29,7 @@ from dms_bench.runtime.storage import write_atomic
 from dms_bench.runtime.work import Work
 from dms_bench.spec import load_suite, trial_count
 from dms_bench.tracking import StageCost, TrialResult
+from dms_bench.tracking.environment import cpu_name, git_commit
 
 #: Combinations of budget and method in the suite.
 _KINDS = 8
@@ -154,7 +154,8 @@ def measure(trials: int) -> dict[str, float | int | str]:
     first, last = samples.tenth(0), samples.tenth(9)
     return {
         "date": f"{datetime.now(UTC):%Y-%m-%d}",
-        "machine": f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores",
+        "commit": git_commit(Path(__file__).parent) or "unknown",
+        "machine": f"{cpu_name()}, {os.cpu_count()} cores",
         "trials": count,
         "plan [s]": round(plan[0], 2),
         "plan, processor [s]": round(plan[1], 2),
