@@ -53,7 +53,7 @@ test: install ## Run the tests that take seconds
 test-slow: install ## Run the tests that take minutes
 	$(BIN)/python -m pytest -m slow
 
-faults: install ## Disturb suites in 110 ways: processes killed, disks full, files damaged (ROUNDS=10, JOBS=2; more than an hour)
+faults: install ## Disturb suites in 110 ways: processes killed, disks full, files damaged (ROUNDS=10, JOBS=2; an hour)
 	$(BIN)/python -m tests.faults --rounds $(ROUNDS) --jobs $(JOBS) --output tests/faults/faults.csv
 
 lint: install ## Check style and types
