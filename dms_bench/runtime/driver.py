@@ -142,7 +142,9 @@ class Driver:
         def stopped(work: Work, epoch: int, value: float) -> None:
             work.folder.stop(f"stopped by the scheduler after epoch {epoch} at {metric} {value:.4g}", value)
 
-        scheduler = chosen and hooks.Asha(chosen, metric, example.task.higher_is_better, epochs, stopped)
+        scheduler = hooks.FirstCome()
+        if chosen:
+            scheduler = hooks.Asha(chosen, metric, example.task.higher_is_better, epochs, stopped)
         schedule.run_sampled(
             _SampledWork(self, sweep), example.resources, scheduler, self._folder.scratch, self, self._crowd.most
         )

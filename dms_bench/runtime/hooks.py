@@ -10,8 +10,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
 
+from ray.tune.experiment import Trial
 from ray.tune.progress_reporter import TrialProgressCallback
-from ray.tune.schedulers import AsyncHyperBandScheduler, TrialScheduler
+from ray.tune.schedulers import AsyncHyperBandScheduler, FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
 from dms_bench.runtime.work import Work
@@ -106,7 +107,25 @@ class FromFeed(_StatelessWhenPickled, Searcher):  # type: ignore[misc]
         raise RuntimeError("a sweep goes on from its own list of samples, not from Tune's snapshot")
 
 
-class Asha(_StatelessWhenPickled, AsyncHyperBandScheduler):  # type: ignore[misc]
+class FirstCome(_StatelessWhenPickled, FIFOScheduler):  # type: ignore[misc]
+    """Tune's order of trials, without its walk over all that have ended, twice for each that begins."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self._open: dict[Trial, None] = {}
+
+    def on_trial_add(self, tune_controller: Any, trial: Trial) -> None:
+        """Tune has another trial."""
+        super().on_trial_add(tune_controller, trial)
+        self._open[trial] = None
+
+    def choose_trial_to_run(self, tune_controller: Any) -> Trial | None:
+        """Return the first trial that waits; none is ever paused."""
+        self._open = {trial: None for trial in self._open if not trial.is_finished()}
+        return next((trial for trial in self._open if trial.status == Trial.PENDING), None)
+
+
+class Asha(FirstCome, AsyncHyperBandScheduler):  # type: ignore[misc]
     """Tune's ASHA, which says whom it stops: `stopped(work, epoch, value)`."""
 
     def __init__(

@@ -10,7 +10,7 @@ from typing import Any
 from ray import tune
 from ray.exceptions import OutOfMemoryError
 
-from dms_bench.runtime.hooks import Feed, FromFeed, Observer, Watch
+from dms_bench.runtime.hooks import Feed, FirstCome, FromFeed, Observer, Watch
 from dms_bench.runtime.memory import NodeOutOfMemoryError
 from dms_bench.runtime.nodes import slots_for
 from dms_bench.runtime.work import Work
@@ -39,18 +39,18 @@ def run_all(works: Sequence[Work], scratch: Path, observer: Observer, most: int 
         slots_for(shape, observer.say)  # before anything is trained
     for shape in shapes:
         grid = [work.model_dump_json() for work in works if work.trial.resources == shape]
-        _fit(shape, scratch, observer, most, {"work": tune.grid_search(grid)})
+        _fit(shape, scratch, observer, most, {"work": tune.grid_search(grid)}, scheduler=FirstCome())
 
 
 def run_sampled(
-    feed: Feed, shape: Resources, scheduler: Any, scratch: Path, observer: Observer, most: int | None
+    feed: Feed, shape: Resources, scheduler: FirstCome, scratch: Path, observer: Observer, most: int | None
 ) -> None:
     """Do the work that `feed` gives out, each new piece chosen in the light of those that are done.
 
     Args:
         feed: gives out the work, all of the same shape.
         shape: resources of each piece.
-        scheduler: one of Tune's, or None.
+        scheduler: chooses the next trial, and may end trials early.
         scratch: folder for Tune's own files.
         observer: is told what happens.
         most: no more than this is done at once.
