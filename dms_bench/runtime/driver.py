@@ -44,6 +44,7 @@ class Driver:
         self._suite, self._folder, self._uri, self._console = suite, folder, uri, console
         self._trials, self._sweeps = trials, sweeps
         self._crowd = Crowd()
+        self._lost = 0
         self._known = finished(uri, suite.name)
         self._todo = [trial for trial in trials if not self._is_done(trial)]
         self._open_sweeps = [sweep for sweep in sweeps if self._samples_left(sweep)]
@@ -82,7 +83,7 @@ class Driver:
 
         Raises:
             UserError: a trial needs more than the machine has.
-            TrialFailure: the storage takes nothing more.
+            TrialFailure: the storage takes nothing more; memory, or Ray itself, fails again and again.
         """
         from dms_bench.runtime.console import Board
 
@@ -104,12 +105,13 @@ class Driver:
         return "failed" if board.counts["failed"] else "finished"
 
     def _session(self) -> bool:
-        """Have what is left done in one session of Ray; returns whether memory sufficed to get to the end.
+        """Have what is left done in one session of Ray; returns whether it got to the end.
 
         Raises:
             UserError: a trial needs more than the machine has.
+            TrialFailure: memory, or Ray itself, fails again and again.
         """
-        from dms_bench.runtime.nodes import check_nodes
+        from dms_bench.runtime.nodes import RayLostError, check_nodes
         from dms_bench.runtime.schedule import RETRIES, run_all
         from dms_bench.runtime.session import ray_session
 
@@ -128,6 +130,12 @@ class Driver:
             for work in crowd.thin(RETRIES + 1):
                 self.ended(work, died=True)
             self.say(f"a node ran out of memory; going on with at most {crowd.most} at once")
+            return False
+        except RayLostError:
+            self._lost += 1
+            if self._lost > RETRIES:
+                raise TrialFailure("Ray's own processes keep dying; the same command goes on from here") from None
+            self.say("Ray's own processes died; going on with new ones")
             return False
         return True
 

@@ -6,6 +6,7 @@ their folders; so they leave what they hold behind.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
@@ -15,8 +16,12 @@ from ray.tune.progress_reporter import TrialProgressCallback
 from ray.tune.schedulers import AsyncHyperBandScheduler, FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
+from dms_bench.runtime.nodes import check_alive
 from dms_bench.runtime.work import Work
 from dms_bench.spec.sweep import Scheduler
+
+#: Seconds between two looks at whether any node is left.
+_LOOK_SECONDS = 5.0
 
 
 class Feed(Protocol):
@@ -57,6 +62,17 @@ class Watch(_StatelessWhenPickled, TrialProgressCallback):  # type: ignore[misc]
     def __init__(self, observer: Observer) -> None:
         super().__init__()
         self._observer = observer
+        self._next_look = 0.0
+
+    def on_step_begin(self, iteration: int, trials: list[Any], **info: Any) -> None:
+        """Tune looks for news, ten times a second.
+
+        Raises:
+            RayLostError: there will be none any more.
+        """
+        if time.monotonic() >= self._next_look:
+            check_alive()
+            self._next_look = time.monotonic() + _LOOK_SECONDS
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """Tune starts a trial."""

@@ -22,6 +22,20 @@ JOIN_SECONDS = 300.0
 _CHECK_SECONDS = 120.0
 
 
+class RayLostError(Exception):
+    """No node is left: the raylet of a machine with a Ray of its own has died."""
+
+
+def check_alive() -> None:
+    """Make sure that there is a node; Tune would wait for one for ever.
+
+    Raises:
+        RayLostError: there is none.
+    """
+    if not any(node["Alive"] for node in ray.nodes()):
+        raise RayLostError
+
+
 def room(nodes: Iterable[Mapping[str, float]], shape: Resources) -> int:
     """Return how many trials of this shape run at once on nodes with these resources (CPU, GPU)."""
     needs = {kind: each for kind, each in (("CPU", shape.cpus), ("GPU", shape.gpus)) if each}

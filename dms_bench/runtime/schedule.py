@@ -32,6 +32,7 @@ def run_all(works: Sequence[Work], scratch: Path, observer: Observer, most: int 
     Raises:
         UserError: a trial needs more than there is.
         NodeOutOfMemoryError: Ray ended processes for want of memory.
+        RayLostError: no node is left.
         KeyboardInterrupt: the user wants to stop.
     """
     shapes = list(dict.fromkeys(work.trial.resources for work in works))
@@ -58,6 +59,7 @@ def run_sampled(
     Raises:
         UserError: a trial needs more than there is.
         NodeOutOfMemoryError: Ray ended processes for want of memory.
+        RayLostError: no node is left.
         KeyboardInterrupt: the user wants to stop.
     """
     _fit(shape, scratch, observer, most, {}, search_alg=FromFeed(feed), scheduler=scheduler, num_samples=feed.left)

@@ -17,6 +17,7 @@ from dms_bench.errors import TrialFailure, UserError
 from dms_bench.runtime.allocator import give_back_memory
 from dms_bench.runtime.group import Group, alone, set_up_process
 from dms_bench.runtime.meter import costs
+from dms_bench.runtime.orphan import end_with_parent
 from dms_bench.runtime.publish import open_run, publish_result
 from dms_bench.runtime.storage import SuiteFolder
 from dms_bench.runtime.trial import pretrain_supernet, run_trial
@@ -32,6 +33,7 @@ def tune_function(config: dict[str, str]) -> None:
     """Do one unit of work; a failure is recorded in its folder and does not reach Tune."""
     from ray import tune
 
+    end_with_parent()
     work = Work.model_validate_json(config["work"])
     with work.folder.claimed(), _supernet_claimed(work):
         carry_out(work, tune.report)
@@ -152,6 +154,7 @@ def _group_function(config: dict[str, str]) -> None:
     import ray.train
     from ray.train.torch import get_device
 
+    end_with_parent()
     work = Work.model_validate_json(config["work"])
     if work.folder.failure() is not None:
         return  # the group was started again after an error that no repetition mends
