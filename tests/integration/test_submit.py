@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 
 import pytest
@@ -101,6 +102,7 @@ def test_a_job_that_dies_with_its_head_goes_on_when_the_head_is_back(command, he
     submitter = _submitter(command, "long", head.address)
     command.wait_for(lambda: len(command.results("long")) >= 1)
     head.kill()
+    time.sleep(2)  # what a raylet has started ends within a second of it
     before = command.results("long")
     assert 0 < len(before) < 4
     head.start()
