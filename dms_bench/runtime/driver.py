@@ -44,7 +44,7 @@ class Driver:
         self._suite, self._folder, self._uri, self._console = suite, folder, uri, console
         self._trials, self._sweeps = trials, sweeps
         self._crowd = Crowd()
-        self._lost = 0
+        self._ray_deaths = 0
         self._known = finished(uri, suite.name)
         self._todo = [trial for trial in trials if not self._is_done(trial)]
         self._open_sweeps = [sweep for sweep in sweeps if self._samples_left(sweep)]
@@ -132,8 +132,8 @@ class Driver:
             self.say(f"a node ran out of memory; going on with at most {crowd.most} at once")
             return False
         except RayLostError:
-            self._lost += 1
-            if self._lost > RETRIES:
+            self._ray_deaths += 1
+            if self._ray_deaths > RETRIES:
                 raise TrialFailure("Ray's own processes keep dying; the same command goes on from here") from None
             self.say("Ray's own processes died; going on with new ones")
             return False

@@ -1,7 +1,7 @@
 """No training without a raylet.
 
-When a raylet dies, what it has started trains on, though Ray counts it as dead and the trial begins anew, here or on
-another node. Two processes would write to one folder.
+When a raylet dies, what it has started trains on, though Ray counts it as dead and begins the trial anew, here or on
+another node. That attempt would find the trial's folder taken.
 """
 
 from __future__ import annotations
