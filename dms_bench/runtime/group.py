@@ -8,6 +8,7 @@ import torch
 from torch import distributed
 
 from dms_bench.errors import TrialFailure
+from dms_bench.kernels import guard
 from dms_bench.spec.trial import Resources
 from dms_bench.tracking.environment import cpu_name
 
@@ -80,5 +81,6 @@ def alone(resources: Resources) -> Group:
 
 
 def set_up_process(resources: Resources) -> None:
-    """Let PyTorch use this worker's share of cores."""
+    """Let PyTorch use this worker's share of cores, and no kernel that is known to be wrong."""
     torch.set_num_threads(max(1, int(resources.cpus)))
+    guard()

@@ -17,6 +17,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
+from dms_bench.kernels import guard
 from dms_bench.scaling.architecture import Architecture
 from dms_bench.scaling.budget import Budget
 from dms_bench.scaling.build import find_space
@@ -53,6 +54,7 @@ class Supernet(nn.Module):
         decay: float = 0.99,
     ) -> None:
         super().__init__()
+        guard()
         self.space = find_space(model, space) if isinstance(space, Tensor) else space
         self.model = model
         self.relaxation = relaxation or TopK(self.space, temperature=temperature, importance=importance, decay=decay)

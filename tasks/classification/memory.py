@@ -133,7 +133,7 @@ def translate(images: Tensor, offsets: Tensor) -> Tensor:
     rows = (torch.arange(height) - offsets[:, 0, None]).clamp(0, height - 1)
     columns = (torch.arange(width) - offsets[:, 1, None]).clamp(0, width - 1)
     moved = images[torch.arange(count)[:, None, None], :, rows[:, :, None], columns[:, None, :]]
-    return moved.permute(0, 3, 1, 2)
+    return moved.permute(0, 3, 1, 2).contiguous()  # a network takes its layout from its input's
 
 
 def cache_folder() -> Path:

@@ -13,7 +13,8 @@ ROOT = Path(__file__).parents[2]
 #: is allowed one that stands below it.
 ALLOWED = {
     "errors": ("", ""),
-    "scaling": ("", "torch scipy"),
+    "kernels": ("", "torch"),
+    "scaling": ("kernels", "torch scipy"),
     "spec": ("errors", "pydantic pydantic_core yaml"),
     "tasks.py": ("spec", "torch"),
     "tasks/": (
@@ -24,7 +25,7 @@ ALLOWED = {
     "tracking": ("errors spec", "mlflow pydantic torch"),
     "report": ("errors spec tracking", "matplotlib rich scipy"),
     "runtime": (
-        "errors scaling spec tasks.py methods tracking report",
+        "errors kernels scaling spec tasks.py methods tracking report",
         "torch ray optuna pydantic rich safetensors onnxruntime",
     ),
     "catalogue": ("errors spec", ""),

@@ -167,3 +167,9 @@ def test_recipes_for_other_data_are_refused(options: dict[str, Any], message: st
 def test_batches_that_cannot_be_split_are_refused(options: dict[str, Any], shard: Shard, message: str) -> None:
     with pytest.raises(UserError, match=message):
         epoch(source(), shard, **options)
+
+
+def test_images_are_contiguous_with_and_without_shifts() -> None:
+    """Channels-last by accident: the layout in which a kernel of PyTorch's is wrong (`dms_bench.kernels`)."""
+    images = torch.arange(2 * 3 * 8 * 8, dtype=torch.uint8).view(2, 3, 8, 8)
+    assert translate(images, torch.tensor([[1, -1], [0, 2]])).is_contiguous()
