@@ -11,7 +11,7 @@ from torch import Tensor
 
 from dms_bench.methods.base import SearchContext
 from dms_bench.methods.specs import Dms, GradientSpec
-from dms_bench.scaling import Architecture, Budget, Supernet
+from dms_bench.scaling import Architecture, Budget, Schedule, Supernet
 from dms_bench.scaling.relaxation import Relaxation, TopK
 
 
@@ -55,15 +55,14 @@ class DmsStructure:
     def __init__(self, supernet: Supernet, spec: GradientSpec, budget: Budget, *, trains_weights: bool) -> None:
         self.supernet, self.spec = supernet, spec
         self.final = self.budget = budget.to(supernet.structure_parameters()[0].device)
+        self.schedule = Schedule(spec.observe_share, spec.decay_share)
         self.trains_weights = trains_weights
         optimizers = {"adam": torch.optim.Adam, "sgd": torch.optim.SGD}
         self.optimizer = optimizers[spec.structure.optimizer](supernet.structure_parameters(), lr=spec.structure.lr)
 
     def begin_step(self, progress: float) -> None:
-        """Lower the target; freeze the depth once the target has arrived."""
-        self.budget = self.final.falling(progress, self.spec.decay_share)
-        self.supernet.relaxation.anneal(progress)
-        self.supernet.depth_frozen = progress >= self.spec.decay_share
+        """Observe, then lower the target; freeze the depth once the target has arrived."""
+        self.budget = self.supernet.begin_step(progress, self.final, self.schedule)
 
     def loss(self) -> Tensor:
         """The weighted resource loss (5), a scalar."""
@@ -80,7 +79,7 @@ class DmsStructure:
         """Numbers of the present state for the curves."""
         supernet = self.supernet
         space = supernet.space
-        kept = supernet.relaxation.wish()[0] / torch.tensor(space.units.sizes)
+        kept = supernet.wish()[0] / torch.tensor(space.units.sizes)
         values = {"kept_ratio_mean": float(kept.mean())}
         values["structural_parameters"] = sum(parameter.numel() for parameter in supernet.structure_parameters())
         temperature = getattr(supernet.relaxation, "temperature", getattr(self.spec, "temperature", None))

@@ -7,7 +7,7 @@ from dms_bench.scaling.coarse import Coarse, CoarseError
 from dms_bench.scaling.counter import Count, count
 from dms_bench.scaling.initialise import reinitialise
 from dms_bench.scaling.latency import LatencyModel, measure_latency
-from dms_bench.scaling.schedule import falling_target
+from dms_bench.scaling.schedule import Schedule, falling_target
 from dms_bench.scaling.space import SearchSpace
 from dms_bench.scaling.supernet import Supernet
 from dms_bench.scaling.surgery import Surgery, apply_structure, cut, plan_surgery
@@ -20,6 +20,7 @@ __all__ = [
     "Constraint",
     "Count",
     "LatencyModel",
+    "Schedule",
     "SearchSpace",
     "Supernet",
     "Surgery",

@@ -57,11 +57,11 @@ class Budget:
         ]
         return torch.stack(terms).sum()
 
-    def falling(self, progress: float, decay_share: float) -> Budget:
+    def falling(self, progress: float, decay_share: float, observe_share: float = 0.0) -> Budget:
         """Return the budget on its way from the whole supernet to its targets, equation (10)."""
         return Budget(
             tuple(
-                replace(bound, target=falling_target(bound.whole, bound.target, progress, decay_share))
+                replace(bound, target=falling_target(bound.whole, bound.target, progress, decay_share, observe_share))
                 for bound in self.constraints
             )
         )

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from dms_bench.scaling.budget import Budget
 from dms_bench.scaling.space import SearchSpace
-from dms_bench.scaling.topk import ascending_positions, averaged
+from dms_bench.scaling.topk import ascending_positions, averaged, rounded
 
 #: A budget is met when the hard cost is this close to it, relatively.
 TOLERANCE = 0.01
@@ -24,7 +24,9 @@ TOLERANCE = 0.01
 PAIRS = 2000
 
 
-def fit_to_budget(space: SearchSpace, counts: Tensor, importance: Tensor, budget: Budget) -> Tensor:
+def fit_to_budget(
+    space: SearchSpace, counts: Tensor, importance: Tensor, budget: Budget, *, depth_fixed: bool = False
+) -> Tensor:
     """Return the binary mask, [E], nearest to some wished-for sizes that meets a budget.
 
     All widths are scaled by one factor, found by bisection, and single elements are added or removed
@@ -37,8 +39,9 @@ def fit_to_budget(space: SearchSpace, counts: Tensor, importance: Tensor, budget
         counts: wished-for number of elements per unit, real-valued, [U].
         importance: of every element, [E].
         budget: what is to be met.
+        depth_fixed: blocks change only where at the wished-for depth no widths at all meet the budget.
     """
-    return _Fit(space, budget, importance).mask(counts)
+    return _Fit(space, budget, importance).mask(counts, depth_fixed)
 
 
 def nearest(space: SearchSpace, counts: Tensor, importance: Tensor) -> Tensor:
@@ -61,7 +64,7 @@ class _Sizes:
     def rounded(self, counts: Tensor) -> Tensor:
         """Nearest numbers: multiples, or the maximum, which need not be one; the same for units that are tied."""
         counts = averaged(counts, self.tied)
-        kept = (counts / self.multiple).round().long() * self.multiple
+        kept = rounded(counts / self.multiple).long() * self.multiple
         kept = torch.minimum(torch.maximum(kept, self.minimum), self.maximum)
         return torch.where((self.maximum - counts).abs() < (kept - counts).abs(), self.maximum, kept)
 
@@ -85,9 +88,9 @@ class _Fit(_Sizes):
         super().__init__(space, importance)
         self.space, self.budget, self.widths = space, budget, len(space.groups)
 
-    def mask(self, counts: Tensor) -> Tensor:
+    def mask(self, counts: Tensor, depth_fixed: bool) -> Tensor:
         kept = self.at_depth(self.reach_by_depth(self.rounded(counts), counts), counts)
-        if self.miss(kept) > TOLERANCE:  # the widths are too coarse: another block more or less may do
+        if self.miss(kept) > TOLERANCE and not depth_fixed:  # too coarse widths: another block may do
             others = (self.at_depth(other, counts) for other in self.other_depths(kept))
             kept = min([kept, *others], key=self.miss)
         miss = float("inf")

@@ -10,6 +10,7 @@ Shape legend:
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -17,20 +18,35 @@ from torch import Tensor, nn
 
 from dms_bench.scaling.importance import update_importance
 from dms_bench.scaling.space import SearchSpace
-from dms_bench.scaling.topk import ascending_positions, averaged, kept_counts, soft_mask
+from dms_bench.scaling.topk import ascending_positions, averaged, hard_mask, normalised_rank, soft_mask
+
+#: Precisions in which a structure is never kept: ranks above 256 would fall together.
+_COARSE = (torch.bfloat16, torch.float16)
 
 
 class Relaxation(nn.Module, ABC):
     """A differentiable stand-in for the binary mask of a search space; its parameters are the structure's.
 
+    Stays in single precision where a network is moved to bf16 or fp16.
+
     Args:
         space: the search space.
+
+    Attributes:
+        observing: nothing is decided yet: importance is collected, where there is one, under masks that are 1.
+        depth_frozen: the depth is decided, and `depth` says how.
+        depth: which blocks stay where the depth is frozen, 1 or 0, [B].
     """
 
     def __init__(self, space: SearchSpace) -> None:
         super().__init__()
         units = space.units
         self.groups, self.width_elements = len(space.groups), space.width_elements
+        self.observing = self.depth_frozen = False
+        self.register_buffer("depth", torch.ones(units.total - space.width_elements))
+        self.register_buffer("_depth_frozen", torch.zeros((), dtype=torch.bool))
+        self.depth: Tensor
+        self._depth_frozen: Tensor
         self.register_buffer("_owner", units.owner, persistent=False)
         self.register_buffer("_starts", torch.tensor(units.starts, dtype=torch.long), persistent=False)
         self.register_buffer("_sizes", torch.tensor(units.sizes, dtype=torch.float32), persistent=False)
@@ -62,9 +78,27 @@ class Relaxation(nn.Module, ABC):
     def update(self, mask: Tensor, gradient: Tensor | None) -> None:
         """End a step: take up the mask that was used and its gradient (the same on all workers), both [E]."""
 
+    def freeze_depth(self, depth: Tensor | None) -> None:
+        """Decide which blocks stay, [B]; None leaves the depth to the search again."""
+        self.depth_frozen = depth is not None
+        self._depth_frozen.fill_(self.depth_frozen)
+        if depth is not None:
+            self.depth.copy_(depth)
+
     def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
         super()._load_from_state_dict(*args, **kwargs)  # type: ignore[no-untyped-call]
+        self.depth_frozen = bool(self._depth_frozen)
         self.refresh()
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Relaxation:
+        """Move to another device or precision, but to no coarse one."""
+
+        def exact(tensor: Tensor) -> Tensor:
+            moved = fn(tensor)
+            return tensor.to(moved.device) if moved.dtype in _COARSE else moved
+
+        super()._apply(exact, recurse)  # type: ignore[no-untyped-call]
+        return self
 
     def refresh(self) -> None:
         """Compute anew what follows from the state, after that was loaded or changed."""
@@ -107,6 +141,8 @@ class TopK(Relaxation):
         self.register_buffer("_lower", units.lower_ratio(), persistent=False)
         self.register_buffer("_upper", units.upper_ratio(), persistent=False)
         self.register_buffer("_tied", space.tied, persistent=False)
+        #: Ratios of the stages when their depth was frozen.
+        self.register_buffer("_frozen_ratios", units.lower_ratio()[len(space.groups) :])
         # Ranks change with the importance alone; `refresh` keeps them in step with it.
         self.register_buffer("_positions", torch.zeros(units.total), persistent=False)
         self.register_buffer("_known", torch.zeros((), dtype=torch.bool), persistent=False)
@@ -116,16 +152,24 @@ class TopK(Relaxation):
         self._lower: Tensor
         self._upper: Tensor
         self._tied: Tensor
+        self._frozen_ratios: Tensor
         self._positions: Tensor
         self._known: Tensor
 
     def soft_mask(self) -> Tensor:
-        """Equations (2) and (3) for all units at once, [E]; ones before importance is known."""
+        """Equations (2) and (3) for all units at once, [E]; ones while observing, and before importance is known."""
         self.refresh()
-        normalised = self._positions / self._sizes[self._owner] if self.normalise else self.importance
-        mask = soft_mask(normalised, self.ratios[self._owner], self._slope[self._owner])
-        # Adding nothing keeps the graph: gradients of the first step give the importance.
-        return torch.where(self._known, mask, mask * 0 + 1)
+        mask = self._relaxed()
+        # Adding nothing keeps the graph: gradients of these steps give the importance.
+        decides = self._known & (not self.observing)
+        return torch.where(decides, mask, mask * 0 + 1)
+
+    def _relaxed(self) -> Tensor:
+        normalised = self._ranks() if self.normalise else self.importance
+        return soft_mask(normalised, self.ratios[self._owner], self._slope[self._owner])
+
+    def _ranks(self) -> Tensor:
+        return normalised_rank(self._positions, self._sizes[self._owner])
 
     @torch.no_grad()
     def refresh(self) -> None:
@@ -142,10 +186,10 @@ class TopK(Relaxation):
     def hard_mask(self) -> Tensor:
         """Return the binary mask of the k most important elements of each unit, [E]."""
         self.refresh()
-        return (self._positions >= (self._sizes - self._kept())[self._owner]).to(self.ratios.dtype)
+        return hard_mask(self._ranks(), self._bounded(self.ratios.detach())[self._owner])
 
-    def _kept(self) -> Tensor:
-        return kept_counts(self.ratios.detach(), self._sizes, self._minimum)
+    def _bounded(self, ratios: Tensor) -> Tensor:
+        return torch.minimum(torch.maximum(ratios, self._lower), self._upper)
 
     def soft_size(self) -> tuple[Tensor, Tensor]:
         """Return widths from the ratios [G], blocks from their masks [B]."""
@@ -157,27 +201,29 @@ class TopK(Relaxation):
         return (1 - self.ratios.detach().cpu()) * self._sizes.cpu(), self.importance.detach().cpu()
 
     @torch.no_grad()
+    def freeze_depth(self, depth: Tensor | None) -> None:
+        """Decide which blocks stay, [B], and hold the ratios of the stages as they are."""
+        super().freeze_depth(depth)
+        self._frozen_ratios.copy_(self.ratios[self.groups :])
+
+    @torch.no_grad()
     def update(self, mask: Tensor, gradient: Tensor | None) -> None:
         """Take up the importance (4), keep the ratios in their range, and those of tied units equal."""
         if gradient is not None:
             update_importance(self.importance, self.importance_kind, mask, gradient, self.decay)
         self.refresh()
-        ratios = averaged(self.ratios, self._tied)
-        self.ratios.copy_(torch.minimum(torch.maximum(ratios, self._lower), self._upper))
+        self.ratios.copy_(self._bounded(averaged(self.ratios, self._tied)))
+        if self.depth_frozen:  # an optimiser's momentum moves on where gradients are zero
+            self.ratios[self.groups :] = self._frozen_ratios
 
 
 class StraightThroughTopK(TopK):
     """Gradient estimation (GET): a hard top-k forward, dm/da = -1 for every element backward.
 
-    k = floor((1 - a) N), with at least the unit's minimum kept (as published a layer can lose all).
+    k = round((1 - a) N) as everywhere here; the authors' code has k = floor((1 - a) N), by which a layer can lose all.
     """
 
-    def soft_mask(self) -> Tensor:
+    def _relaxed(self) -> Tensor:
         """Return hard(m) + e - sg(e) with e = 1 - a, [E]."""
         keep = (1 - self.ratios)[self._owner]
         return self.hard_mask() + (keep - keep.detach())
-
-    def _kept(self) -> Tensor:
-        # Half a millionth of an element: a product that rounding left just below a whole number is whole.
-        counts = ((1 - self.ratios.detach().double()) * self._sizes + 5e-7 * self._sizes).floor()
-        return torch.minimum(torch.maximum(counts.to(self._sizes.dtype), self._minimum), self._sizes)

@@ -22,17 +22,22 @@ from dms_bench.scaling.architecture import Architecture
 from dms_bench.scaling.budget import Budget
 from dms_bench.scaling.build import find_space
 from dms_bench.scaling.fit import fit_to_budget, nearest
+from dms_bench.scaling.freeze import decided_depth, ranked_by_depth
 from dms_bench.scaling.masking import MaskedForward
 from dms_bench.scaling.relaxation import Relaxation, TopK
+from dms_bench.scaling.schedule import Schedule
 from dms_bench.scaling.space import SearchSpace
+
+#: The phases of a search that says nothing else.
+WHOLE_SEARCH = Schedule()
 
 
 class Supernet(nn.Module):
     """Wraps a network so that one pruning ratio per width group and stage is trained with it.
 
     The wrapped network keeps its own parameters and forward signature. In your own training loop:
-    give `structure_parameters()` an optimiser of their own, add `resource_loss(budget)` to the
-    loss, and call `update()` after both optimisers' steps.
+    give `structure_parameters()` an optimiser of their own, begin each step by `begin_step(progress, budget)`, add
+    `resource_loss` of the budget that it returns to the loss, and call `update()` after both optimisers' steps.
 
     Args:
         model: the network, trained in place.
@@ -58,7 +63,6 @@ class Supernet(nn.Module):
         self.space = find_space(model, space) if isinstance(space, Tensor) else space
         self.model = model
         self.relaxation = relaxation or TopK(self.space, temperature=temperature, importance=importance, decay=decay)
-        self.depth_frozen = False
         self._masked = MaskedForward(model, self.space)
         # Zeros added to the mask: their gradient is the mask's, summed over the passes of a step.
         self._probe = torch.zeros(self.space.units.total, requires_grad=True)
@@ -74,6 +78,47 @@ class Supernet(nn.Module):
     def importance(self) -> Tensor:
         """Importance of every element, where the relaxation has it, [E]."""
         return cast(Tensor, self.relaxation.importance)
+
+    @property
+    def depth_frozen(self) -> bool:
+        """Whether it is decided which blocks stay; setting it decides, or leaves it to the search again."""
+        return self.relaxation.depth_frozen
+
+    @depth_frozen.setter
+    def depth_frozen(self, frozen: bool) -> None:
+        if frozen and not self.depth_frozen:
+            self.freeze_depth()
+        elif not frozen and self.depth_frozen:
+            self.relaxation.freeze_depth(None)
+
+    @torch.no_grad()
+    def freeze_depth(self, budget: Budget | None = None) -> None:
+        """Decide which blocks stay, for the rest of the search and the cut.
+
+        Args:
+            budget: its cost stays within that of one block of what the search pays for; MACs where there is none.
+        """
+        kept, soft = (size.cpu() for size in self.relaxation.soft_size())
+        hard = self.relaxation.hard_mask()[self.space.width_elements :].cpu()
+        cost = self.space.macs_model if budget is None else budget.to(torch.device("cpu")).load
+        self.relaxation.freeze_depth(decided_depth(self.space, cost, kept, soft, hard))
+
+    def begin_step(self, progress: float, budget: Budget, schedule: Schedule = WHOLE_SEARCH) -> Budget:
+        """Begin a step in the phase that it belongs to, and return the budget that holds in it.
+
+        Args:
+            progress: finished share of the search, in [0, 1).
+            budget: what the search is to arrive at.
+            schedule: when its phases end.
+        """
+        self.relaxation.observing = progress < schedule.observe
+        self.relaxation.anneal(progress)
+        falling = budget.falling(progress, schedule.decay, schedule.observe)
+        if progress < schedule.decay:
+            self.depth_frozen = False
+        elif not self.depth_frozen:
+            self.freeze_depth(falling)
+        return falling
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """Run the network under the present masks (those given in `fixed`, there)."""
@@ -103,20 +148,32 @@ class Supernet(nn.Module):
 
     def soft_mask(self) -> Tensor:
         """Return the masks of the relaxation, those of a frozen depth binary, [E]."""
-        mask = self.relaxation.soft_mask()
-        if self.depth_frozen:
-            width = self.space.width_elements
-            mask = torch.cat([mask[:width], self.hard_mask()[width:]])
-        return mask
+        return self._at_depth(self.relaxation.soft_mask())
 
     def hard_mask(self) -> Tensor:
         """Return the binary mask that the structure stands for, [E]."""
-        return self.relaxation.hard_mask()
+        return self._at_depth(self.relaxation.hard_mask())
 
     def soft_size(self) -> tuple[Tensor, Tensor]:
         """Return what costs are computed from: kept elements [G] and masks of the blocks [B]."""
         kept, blocks = self.relaxation.soft_size()
-        return kept, self.hard_mask()[self.space.width_elements :] if self.depth_frozen else blocks
+        return kept, self.relaxation.depth.to(blocks) if self.depth_frozen else blocks
+
+    def wish(self) -> tuple[Tensor, Tensor]:
+        """Return what the final cut starts from: number of elements per unit [U], and their importance [E]."""
+        counts, importance = self.relaxation.wish()
+        if self.depth_frozen:
+            groups, width, depth = len(self.space.groups), self.space.width_elements, self.relaxation.depth.cpu()
+            stay = [stage.sum().to(counts) for stage in torch.split(depth, [stage.size for stage in self.space.stages])]
+            counts = torch.stack([*counts[:groups], *stay])
+            importance = torch.cat([importance[:width], ranked_by_depth(importance[width:], depth)])
+        return counts, importance
+
+    def _at_depth(self, mask: Tensor) -> Tensor:
+        """Put the blocks that stay where the depth is frozen into a mask, [E]."""
+        if not self.depth_frozen:
+            return mask
+        return torch.cat([mask[: self.space.width_elements], self.relaxation.depth.to(mask)])
 
     def resource_loss(self, budget: Budget) -> Tensor:
         """Equation (6): log(r_c / r_t) above the target, else zero; scalar.
@@ -127,13 +184,20 @@ class Supernet(nn.Module):
         return budget.loss(*self.soft_size()).to(self._probe.dtype)
 
     @torch.no_grad()
-    def update(self) -> None:
+    def update(self, loss_scale: float = 1.0) -> None:
         """Take up the last step's gradients in the importance and keep the ratios in their range.
 
         Call once per optimiser step, after the optimisers. With several workers the gradients are
-        averaged over them first, so that masks stay identical.
+        averaged over them first, so that masks stay identical. A step whose gradients are not all finite
+        leaves the importance as it was.
+
+        Args:
+            loss_scale: what the loss was multiplied by before its backward pass: with a `torch.amp.GradScaler`
+                its `get_scale()`, asked for before its `update()`.
         """
         gradient = self._probe.grad
+        if gradient is not None and loss_scale != 1:
+            gradient = gradient / loss_scale
         if gradient is not None and torch.distributed.is_available() and torch.distributed.is_initialized():
             torch.distributed.all_reduce(gradient)
             gradient /= torch.distributed.get_world_size()
@@ -153,16 +217,19 @@ class Supernet(nn.Module):
     def architecture(self, budget: Budget | None = None) -> Architecture:
         """Return the searched architecture, cut to a budget where one is given.
 
+        A frozen depth is the architecture's, unless no widths at all meet the budget at that depth.
+
         Args:
             budget: met within 1 % from below where the space is fine enough.
         """
-        counts, importance = self.relaxation.wish()
+        counts, importance = self.wish()
         if budget is None:
-            units, mask = self.space.units, self.hard_mask().cpu()
+            units, mask = self.space.units, self.hard_mask().cpu().float()
             kept = torch.zeros(len(units.sizes)).index_add_(0, units.owner, mask)
             free = self.space.round_to == 1 and not any(group.tie for group in self.space.groups)
             return self.space.architecture(mask if free else nearest(self.space, kept, importance))
-        mask = fit_to_budget(self.space, counts, importance, budget.to(torch.device("cpu")))
+        budget = budget.to(torch.device("cpu"))
+        mask = fit_to_budget(self.space, counts, importance, budget, depth_fixed=self.depth_frozen)
         return self.space.architecture(mask)
 
     def extra_repr(self) -> str:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from dms_bench.spec.base import Spec
 from dms_bench.spec.method import MethodSpec
@@ -25,8 +25,17 @@ class GradientSpec(MethodSpec):
     structure: StructureOptimizer = StructureOptimizer()
     #: Weight of the resource loss (equation 5).
     resource_weight: Annotated[float, Field(gt=0)] = 1.0
-    #: Share of the search in which the target falls (equation 10); then widths only are refined.
+    #: Share of the search at whose end the importance has been observed, and the target begins to fall.
+    observe_share: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    #: Share of the search at whose end the target has fallen (equation 10); then widths only are refined.
     decay_share: Annotated[float, Field(gt=0, le=1)] = 0.8
+
+    @model_validator(mode="after")
+    def _phases_in_order(self) -> Self:
+        if self.observe_share >= self.decay_share:
+            shares = f"observe_share {self.observe_share} must be less than decay_share {self.decay_share}"
+            raise ValueError(f"{shares}: the target falls between them")
+        return self
 
 
 class Dms(GradientSpec):
