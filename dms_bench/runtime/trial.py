@@ -29,6 +29,7 @@ from dms_bench.runtime.latency_model import shared_latency_model
 from dms_bench.runtime.loop import Log, Report, StageLoop, replay
 from dms_bench.runtime.meter import Meter, costs
 from dms_bench.runtime.origin import weights_hash
+from dms_bench.runtime.outcome import require_numbers
 from dms_bench.runtime.record import ARCHITECTURE, WEIGHTS, describe, load_weights, save_weights, write_description
 from dms_bench.runtime.spaces import space_of, untrained
 from dms_bench.runtime.storage import StageFolder, WorkFolder, write_atomic
@@ -198,12 +199,16 @@ class _Run:
             description = describe(self.trial, space, architecture, surgery, counted.counter)
             write_description(self.folder.path / ARCHITECTURE, description)
             validation = task.evaluate(network, "val", device)[self.trial.task.metric]
+            require_numbers({self.trial.task.metric: validation}, "on the validation split")
             metrics = task.evaluate(network, "test", device)
+            require_numbers(metrics, "on the test split")
             supernet = task.build(untrained(self.trial.supernet))
             times = latencies([network, supernet], task.example_input(1), device)
         predicted = None
         if self.latency_model is not None and self.trial.network == self.trial.supernet:
             predicted = space.cost_of(self.latency_model, space.mask(architecture))
+        timed = {"latency": times[0], "the supernet's latency": times[1], "the predicted latency": predicted}
+        require_numbers(timed, f"on {self.group.device}")
         result = self._result(counted, validation, metrics, times, predicted)
         write_atomic(self.folder.result, result.model_dump_json(indent=1))
         return result
