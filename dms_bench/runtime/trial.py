@@ -23,6 +23,7 @@ from torch import nn
 
 from dms_bench.methods.base import SearchContext
 from dms_bench.runtime.budget import missed, needs_latency, resolve_budget
+from dms_bench.runtime.checked import require_right
 from dms_bench.runtime.group import Group
 from dms_bench.runtime.latency import latencies
 from dms_bench.runtime.latency_model import shared_latency_model
@@ -67,7 +68,7 @@ def run_trial(
 
     Raises:
         UserError: the specification cannot be carried out.
-        TrialFailure: NaN losses, a damaged file, workers that disagree.
+        TrialFailure: NaN losses, a damaged file, workers that disagree, layers that this machine computes wrong.
     """
     with Meter(folder, group.hardware(), writes=group.leads) as meter:
         run = _Run(trial, folder, group, meter, supernet, latency or folder.path, log, report)
@@ -174,6 +175,8 @@ class _Run:
             return network
         with self.meter.stage(stage.name):
             loop, task = self._loop(stage.name), self._task()
+            bf16 = getattr(self.trial.retrain, "amp", "none") == "bf16"
+            require_right(network, task.example_input(2), self.group, bf16=bf16)
             if retrains:
                 assert self.trial.retrain is not None
                 fit = task.fit
