@@ -12,6 +12,7 @@ from pathlib import Path
 
 from dms_bench.errors import TrialFailure, UserError
 from dms_bench.kernels.cases import cut_layers
+from dms_bench.kernels.guard import endangered_case
 from dms_bench.kernels.probe import Group, probe
 from dms_bench.runtime.findings import Finding, judge
 from dms_bench.runtime.storage import SuiteFolder, write_atomic
@@ -82,7 +83,8 @@ def _kernels() -> list[Finding]:
     for device in ("cpu", *(["cuda"] if torch.cuda.is_available() else [])):
         cases = tuple(cut_layers(device))
         threads = (1, 2) if device == "cpu" else (1,)
-        bare = [Group(cases, number, False) for number in threads]
+        # All other layers run the same code with the guard and without.
+        bare = [Group(tuple(filter(endangered_case, cases)), number, False) for number in threads]
         guarded = [Group(cases, number, True) for number in threads]
         outcomes = probe([*bare, *guarded])
         name = "CPU, 1 and 2 threads" if device == "cpu" else torch.cuda.get_device_name()
