@@ -37,8 +37,11 @@ $(INSTALLED): requirements.lock pyproject.toml
 	@touch $@
 
 quickstart: install ## Search, retrain and compare on images, then show the leaderboard (5 to 8 minutes on 2 cores)
-	$(BIN)/dms-bench run benchmarks/quick.yaml
-	$(BIN)/dms-bench leaderboard --suite quick
+	@$(BIN)/dms-bench run benchmarks/quick.yaml || code=$$?; \
+	  $(BIN)/dms-bench leaderboard --suite quick || exit $${code:-1}; \
+	  failed=$$($(BIN)/dms-bench leaderboard --suite quick --format csv | $(BIN)/python -c \
+	    'import csv, sys; print(sum(int(row["failed"]) for row in csv.DictReader(sys.stdin)) or "none")'); \
+	  echo "quick: $$failed of its trials failed"; exit $${code:-0}
 
 paper-proxy: install ## Run the small versions of the paper's tables (some 500 trials, 3 1/2 hours on 2 cores, resumable), then show them beside the paper's
 	@start=$$SECONDS; for suite in $(PAPER_SUITES); do \

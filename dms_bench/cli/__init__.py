@@ -15,7 +15,7 @@ import typer
 from typer.exceptions import TyperException
 
 from dms_bench import __version__
-from dms_bench.cli import networks, papers, results, suites
+from dms_bench.cli import machine, networks, papers, results, suites
 from dms_bench.errors import TrialFailure, UserError
 
 app = typer.Typer(
@@ -36,6 +36,7 @@ for command in (
     *(suites.validate, suites.plan, suites.run, suites.submit, suites.ls, suites.schema),
     *(results.leaderboard, results.show, results.export),
     networks.space,
+    machine.doctor,
     *(papers.table, papers.figure, papers.report),
 ):
     app.command()(command)

@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from dms_bench.kernels.cases import Case
+
 #: oneDNN 3.12 and 3.13 (PyTorch 2.14 and 2.15; https://github.com/uxlfoundation/oneDNN/issues/6035): where a strided
 #: convolution of kernel size 1 has fewer input channels than its code handles at once (8 on AVX2, 16 on AVX-512), the
 #: weight gradient on channels-last tensors is wrong, and what it writes past its buffer corrupts the heap.
@@ -43,6 +45,11 @@ def endangered(weight: Tensor, strides: list[int]) -> bool:
         strides: of its windows, one for each dimension of the kernel or one for all.
     """
     return all(size == 1 for size in weight.shape[2:]) and any(stride > 1 for stride in strides)
+
+
+def endangered_case(case: Case) -> bool:
+    """Tell the same of a case."""
+    return bool(case.kernel) and all(size == 1 for size in case.kernel) and any(step > 1 for step in case.stride)
 
 
 def in_plain_order(tensor: Tensor) -> Tensor:

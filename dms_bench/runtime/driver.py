@@ -6,7 +6,9 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal
 
 from dms_bench.errors import TrialFailure
+from dms_bench.runtime.last_words import OUT_OF_MEMORY, cause
 from dms_bench.runtime.memory import Crowd, NodeOutOfMemoryError
+from dms_bench.runtime.outcome import result_of
 from dms_bench.runtime.sampling import SampledSweep, Sampler
 from dms_bench.runtime.storage import SuiteFolder
 from dms_bench.runtime.work import Work
@@ -128,7 +130,7 @@ class Driver:
                     self._sample(sweep)
         except NodeOutOfMemoryError:
             for work in crowd.thin(RETRIES + 1):
-                self.ended(work, died=True)
+                self.ended(work, died=True, said=OUT_OF_MEMORY)
             self.say(f"a node ran out of memory; going on with at most {crowd.most} at once")
             return False
         except RayLostError:
@@ -162,25 +164,25 @@ class Driver:
         self._crowd.started(work)
         self._board.started(work)
 
-    def ended(self, work: Work, died: bool) -> None:
+    def ended(self, work: Work, died: bool, said: str = "") -> None:
         """Take notice of work that is over (`hooks.Observer`)."""
         from dms_bench.runtime.console import summary_of
         from dms_bench.runtime.schedule import RETRIES
-        from dms_bench.tracking import TrialResult
 
         self._crowd.ended(work)
         folder = work.folder
         stopped = folder.stopped()
         if work.kind == "supernet" and folder.stage("pretrain").finished():
             self._board.ended(work, "finished")
-        elif work.kind == "trial" and folder.result.exists():
-            self._board.ended(work, "finished", summary_of(TrialResult.model_validate_json(folder.result.read_text())))
+        elif work.kind == "trial" and (result := result_of(folder)) is not None:
+            self._board.ended(work, "finished", summary_of(result))
         elif stopped is not None:
             self._board.ended(work, "stopped", stopped[0])
         else:
             if died or folder.failure() is None:
+                reason, words = cause(folder, said)
                 try:
-                    folder.fail(f"its process died {RETRIES + 1} times (killed, or out of memory)")
+                    folder.fail(f"its process died {RETRIES + 1} times: {reason}", words)
                 except OSError as error:  # on a full disk workers cannot write down why they failed, either
                     self._board.ended(work, "failed", f"storage {self._folder.path}: {error.strerror}")
                     return
@@ -231,7 +233,7 @@ class Driver:
     def _status(self, trial: Trial) -> str | None:
         """Return how the trial ended: by its folder or, where that says nothing, by the tracking store."""
         folder = self._folder.trial(trial.hash)
-        if folder.result.exists():
+        if result_of(folder) is not None:
             return "finished"
         if folder.stopped() is not None:
             return "stopped"

@@ -54,12 +54,16 @@ class Group:
         Raises:
             TrialFailure: they do not; `what` says what differs.
         """
-        if self.world_size == 1:
-            return
-        texts: list[str | None] = [None] * self.world_size
-        distributed.all_gather_object(texts, text)
-        if len(set(texts)) > 1:
+        if len(set(self.gathered(text))) > 1:
             raise TrialFailure(f"the {self.world_size} workers disagree about {what}")
+
+    def gathered(self, text: str) -> list[str]:
+        """Return the `text` of every worker, in all of them."""
+        if self.world_size == 1:
+            return [text]
+        texts = [""] * self.world_size
+        distributed.all_gather_object(texts, text)
+        return texts
 
     def hardware(self) -> Hardware:
         """Return what the whole group occupies."""

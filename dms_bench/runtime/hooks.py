@@ -44,8 +44,8 @@ class Observer(Protocol):
     def started(self, work: Work) -> None:
         """Work has begun, or has begun anew after its process died."""
 
-    def ended(self, work: Work, died: bool) -> None:
-        """Work is over; its process `died` once too often, or its folder says how it ended."""
+    def ended(self, work: Work, died: bool, said: str = "") -> None:
+        """Work is over; its process `died` once too often (what Ray `said` of that), or its folder says how."""
 
     def say(self, message: str) -> None:
         """There is something that the user should know."""
@@ -87,7 +87,7 @@ class Watch(_StatelessWhenPickled, TrialProgressCallback):  # type: ignore[misc]
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """A trial's process died too often."""
-        self._observer.ended(work_of(trial), True)
+        self._observer.ended(work_of(trial), True, str(trial.get_error() or ""))
 
 
 class FromFeed(_StatelessWhenPickled, Searcher):  # type: ignore[misc]

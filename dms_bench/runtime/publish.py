@@ -5,13 +5,15 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+from dms_bench.errors import TrialFailure
 from dms_bench.runtime.loop import replay
 from dms_bench.runtime.meter import costs
 from dms_bench.runtime.origin import weights_hash
+from dms_bench.runtime.outcome import result_of
 from dms_bench.runtime.record import ARCHITECTURE, WEIGHTS
 from dms_bench.runtime.storage import StageFolder, WorkFolder
 from dms_bench.runtime.work import Work
-from dms_bench.tracking import TrialResult, TrialRun, names
+from dms_bench.tracking import TrialRun, names
 
 _STAGES = ("search", "retrain", "recalibrate")
 
@@ -34,7 +36,7 @@ def publish(work: Work) -> None:
         replay("pretrain", work.supernet.stage("pretrain").history(), run.log)
     for stage in _STAGES:
         replay(stage, folder.stage(stage).history(), run.log)
-    if folder.result.exists():
+    if result_of(folder) is not None:
         publish_result(folder, run)
         return
     failure, stopped = folder.failure(), folder.stopped()
@@ -48,12 +50,16 @@ def publish_result(folder: WorkFolder, run: TrialRun) -> None:
     """Publish a finished trial's network and result, and close its run.
 
     Raises:
+        TrialFailure: the folder has no result.
         TrackingLost: the store did not take it.
     """
+    result = result_of(folder)
+    if result is None:
+        raise TrialFailure(f"{folder.result}: not a result")
     run.artifact(folder.path / ARCHITECTURE)
     run.artifact(_weights(folder))
     run.artifact(_plot(folder))
-    run.finish(TrialResult.model_validate_json(folder.result.read_text()))
+    run.finish(result)
 
 
 def _weights(folder: WorkFolder) -> Path:

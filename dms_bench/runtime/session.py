@@ -8,6 +8,9 @@ import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
+
+_log = logging.getLogger(__name__)
 
 #: What keeps Ray quiet, fast to notice a dead worker, and in the folder it was started in.
 _ENVIRONMENT = {
@@ -37,11 +40,32 @@ def on_a_cluster() -> bool:
 
 
 def _one_line(record: logging.LogRecord) -> bool:
-    """Cut what Tune says of a failure down to its reason: where it happened is in the trial's own record."""
+    """Cut what Tune says of a failure down to its reason: where it happened is in the trial's own record.
+
+    Of dead processes it says nothing that the trial's own line does not say better, and of their sum nothing new.
+    """
+    text = f"{record.getMessage()} {record.exc_info[1] if record.exc_info else ''}"
+    if "worker process has died" in text or text.startswith("Trials did not complete"):
+        return False
     if record.exc_info and record.exc_info[1] is not None:
         lines = str(record.exc_info[1]).strip().splitlines() or [type(record.exc_info[1]).__name__]
         record.msg, record.args, record.exc_info = f"{record.getMessage().strip()} ({lines[-1]})", (), None
     return True
+
+
+def _quieten_raylet() -> None:
+    """Keep the raylet's paragraphs on dead workers off the terminal, in Ray's log: the trial's own line has the reason.
+
+    `log_to_driver=False` does not reach them, nor does any option of Ray 2.60; where Ray has no such function any more,
+    this does nothing.
+    """
+    from ray._private import worker
+
+    def to_log(data: dict[str, Any], *_: Any, **__: Any) -> None:
+        _log.debug("raylet: %s", " ".join(data.get("lines", ())))
+
+    if hasattr(worker, "print_to_stdstream"):
+        worker.print_to_stdstream = to_log
 
 
 @contextmanager
@@ -53,6 +77,7 @@ def ray_session() -> Iterator[None]:
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     import ray
 
+    _quieten_raylet()
     # Ray gives some of its loggers a level of their own, which the packages' does not reach.
     for name in ("ray", "ray.tune", "ray.train", "ray.tune.execution.tune_controller"):
         logging.getLogger(name).setLevel(logging.ERROR)

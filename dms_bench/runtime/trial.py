@@ -23,12 +23,14 @@ from torch import nn
 
 from dms_bench.methods.base import SearchContext
 from dms_bench.runtime.budget import missed, needs_latency, resolve_budget
+from dms_bench.runtime.checked import require_right
 from dms_bench.runtime.group import Group
 from dms_bench.runtime.latency import latencies
 from dms_bench.runtime.latency_model import shared_latency_model
 from dms_bench.runtime.loop import Log, Report, StageLoop, replay
 from dms_bench.runtime.meter import Meter, costs
 from dms_bench.runtime.origin import weights_hash
+from dms_bench.runtime.outcome import require_numbers
 from dms_bench.runtime.record import ARCHITECTURE, WEIGHTS, describe, load_weights, save_weights, write_description
 from dms_bench.runtime.spaces import space_of, untrained
 from dms_bench.runtime.storage import StageFolder, WorkFolder, write_atomic
@@ -66,7 +68,7 @@ def run_trial(
 
     Raises:
         UserError: the specification cannot be carried out.
-        TrialFailure: NaN losses, a damaged file, workers that disagree.
+        TrialFailure: NaN losses, a damaged file, workers that disagree, layers that this machine computes wrong.
     """
     with Meter(folder, group.hardware(), writes=group.leads) as meter:
         run = _Run(trial, folder, group, meter, supernet, latency or folder.path, log, report)
@@ -173,6 +175,8 @@ class _Run:
             return network
         with self.meter.stage(stage.name):
             loop, task = self._loop(stage.name), self._task()
+            bf16 = getattr(self.trial.retrain, "amp", "none") == "bf16"
+            require_right(network, task.example_input(2), self.group, bf16=bf16)
             if retrains:
                 assert self.trial.retrain is not None
                 fit = task.fit
@@ -198,12 +202,16 @@ class _Run:
             description = describe(self.trial, space, architecture, surgery, counted.counter)
             write_description(self.folder.path / ARCHITECTURE, description)
             validation = task.evaluate(network, "val", device)[self.trial.task.metric]
+            require_numbers({self.trial.task.metric: validation}, "on the validation split")
             metrics = task.evaluate(network, "test", device)
+            require_numbers(metrics, "on the test split")
             supernet = task.build(untrained(self.trial.supernet))
             times = latencies([network, supernet], task.example_input(1), device)
         predicted = None
         if self.latency_model is not None and self.trial.network == self.trial.supernet:
             predicted = space.cost_of(self.latency_model, space.mask(architecture))
+        timed = {"latency": times[0], "the supernet's latency": times[1], "the predicted latency": predicted}
+        require_numbers(timed, f"on {self.group.device}")
         result = self._result(counted, validation, metrics, times, predicted)
         write_atomic(self.folder.result, result.model_dump_json(indent=1))
         return result

@@ -16,6 +16,7 @@ from typing import Any
 from dms_bench.errors import TrialFailure, UserError
 from dms_bench.runtime.allocator import give_back_memory
 from dms_bench.runtime.group import Group, alone, set_up_process
+from dms_bench.runtime.last_words import cause, kept
 from dms_bench.runtime.meter import costs
 from dms_bench.runtime.orphan import end_with_parent
 from dms_bench.runtime.publish import open_run, publish_result
@@ -35,7 +36,7 @@ def tune_function(config: dict[str, str]) -> None:
 
     end_with_parent()
     work = Work.model_validate_json(config["work"])
-    with work.folder.claimed(), _supernet_claimed(work):
+    with work.folder.claimed(), kept(work.folder), _supernet_claimed(work):
         carry_out(work, tune.report)
     give_back_memory()
 
@@ -146,6 +147,8 @@ def _run_group(work: Work) -> None:
         if work.folder.failure() is None:
             reasons = getattr(error, "worker_failures", {}) or {0: error}
             reason = message_of(reasons[min(reasons)])
+            if "died unexpectedly" in reason:
+                reason = cause(work.folder, reason)[0]
             raise TrialFailure(f"its workers failed {GROUP_RETRIES + 1} times: {reason}") from error
 
 
@@ -162,7 +165,8 @@ def _group_function(config: dict[str, str]) -> None:
     set_up_process(resources)
     group = Group(get_device(), resources, ray.train.get_context().get_world_rank())
     try:
-        do_part(work, group, ray.train.report)
+        with kept(work.folder, group.rank):
+            do_part(work, group, ray.train.report)
     except TrackingLost as error:
         _log.warning("%s", error)  # the driver publishes from the folder
     except (TrialFailure, UserError) as error:

@@ -2,6 +2,8 @@
 
 import os
 import signal
+import subprocess
+import sys
 import time
 
 import pytest
@@ -106,11 +108,23 @@ def test_a_trial_that_needs_more_than_there_is_is_refused(command):
     assert "a trial needs 4096 CPUs" in output
 
 
-def test_a_worker_that_always_dies_is_a_failure(command):
-    command.write("dying", {"retrain": {"epochs": 2, "dies_in": 1}})
+def test_a_worker_that_always_dies_is_a_failure_that_says_why(command):
+    """An aborted one has the C library's last line and the signal; nobody hears from a killed one."""
+    grid = {"retrain.dies_by": ["abort", "kill"]}
+    command.write("dying", {"retrain": {"epochs": 2, "dies_in": 1}, "sweep": {"grid": grid}})
     code, output = command.run("dying")
     assert code == 1
-    assert "its process died 3 times" in output
+    assert len(output.splitlines()) == 4, output  # nothing of Ray's own on the screen
+    aborted = "its process died 3 times: SIGABRT, 'double free or corruption (out)'; all that it wrote is in "
+    killed = (
+        "its process died 3 times: ended without a word, as by SIGKILL (kill -9, or the system when memory is short)"
+    )
+    assert output.count(aborted) == output.count(killed) == 1
+    (folder,) = [folder for folder in command.trials("dying").values() if "SIGABRT" in folder.failure()]
+    assert "in _end" in (folder.path / "worker-0.err").read_text()  # where it was
+    show = [sys.executable, "-m", "dms_bench", "show", folder.path.name]
+    shown = subprocess.run(show, cwd=command.folder, capture_output=True, text=True, check=True).stdout
+    assert aborted in " ".join(shown.split())
 
 
 def _alive(process: int) -> bool:

@@ -50,7 +50,7 @@ def test_without_a_command_it_says_what_there_is(dms_bench):
     code, out, err = dms_bench()
     assert (code, err) == (0, "")
     words = {line.split()[1] for line in out.splitlines() if line.startswith("│") and len(line.split()) > 2}
-    commands = "validate plan run submit ls schema leaderboard show export space"
+    commands = "validate plan run submit ls schema leaderboard show export space doctor"
     assert set(commands.split()) <= words
 
 

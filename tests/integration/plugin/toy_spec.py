@@ -16,6 +16,8 @@ class ToyRecipe(Recipe):
     fails_in: int = 0
     #: Epoch at whose end the process is killed, every time; 0 for never.
     dies_in: int = 0
+    #: How: by SIGKILL, as a C library ends a process whose heap is corrupt, or by leaving.
+    dies_by: Literal["kill", "abort", "exit"] = "kill"
 
 
 class ToyTask(TaskSpec):

@@ -73,7 +73,7 @@ class Toy:
                 loop.tick()
                 time.sleep(recipe.pause)
             if epoch == recipe.dies_in:
-                os.kill(os.getpid(), 9)
+                _end(recipe.dies_by)
             saved = {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "epoch": epoch}
             if structure is not None:
                 saved["structure"] = structure.state_dict()
@@ -145,6 +145,16 @@ def _die(loop, epoch):
         except FileExistsError:
             return
         os.kill(os.getpid(), 9)
+
+
+def _end(how):
+    """End this process."""
+    if how == "exit":
+        os._exit(3)
+    if how == "abort":
+        os.write(2, b"double free or corruption (out)\n")
+        os.abort()
+    os.kill(os.getpid(), 9)
 
 
 def _jump(epoch):

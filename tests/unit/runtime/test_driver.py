@@ -38,7 +38,18 @@ def test_a_failure_that_cannot_be_written_down_is_said_in_a_line(driver, make_wo
 def test_a_process_that_died_too_often_is_a_failure(driver, make_work):
     work = make_work(driver)
     driver.ended(work, True)
-    assert work.folder.failure() == "its process died 3 times (killed, or out of memory)"
+    assert work.folder.failure().startswith("its process died 3 times: ended without a word, as by SIGKILL")
+
+
+def test_an_old_result_without_a_number_is_to_be_done_again(driver, make_work, make_trial):
+    work = make_work(driver)
+    work.folder.path.mkdir(parents=True)
+    work.folder.result.write_text('{"metric": "top1", "value": null}')
+    assert driver.to_check() == [make_trial()]
+    assert driver._unpublished() == []
+    work.folder.fail("evaluation: top1 is nan on the test split")
+    driver.ended(work, False)
+    assert "top1 is nan" in driver._console.file.getvalue()
 
 
 @pytest.mark.parametrize("full", [True, False])

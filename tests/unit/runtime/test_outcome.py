@@ -1,0 +1,50 @@
+"""A result is numbers, or the trial has failed and says so."""
+
+import json
+import math
+
+import pytest
+
+from dms_bench.errors import TrialFailure
+from dms_bench.runtime import trial as trial_module
+from dms_bench.runtime.outcome import require_numbers, result_of
+from dms_bench.runtime.trial import run_trial
+
+
+def test_numbers_pass_and_what_was_not_measured_is_left_out():
+    require_numbers({"top1": 0.0, "latency": None}, "on the test split")
+
+
+@pytest.mark.parametrize(("split", "value"), [("val", math.nan), ("test", math.inf)])
+def test_what_is_not_a_number_is_a_failure_that_names_it(toy_trial, folder, group, monkeypatch, split, value):
+    toy = toy_trial().task.load_implementation()
+    evaluate = toy.evaluate
+
+    def measured(self, model, asked, device):
+        number = evaluate(self, model, asked, device)["accuracy"]
+        retrained = (folder.path / "retrain" / "done.json").exists()
+        return {"accuracy": value if retrained and asked == split else number}
+
+    monkeypatch.setattr(toy, "evaluate", measured)
+    where = {"val": "validation", "test": "test"}[split]
+    with pytest.raises(TrialFailure, match=f"^evaluation: accuracy is {value} on the {where} split$"):
+        run_trial(toy_trial(pretrain=None), folder, group)
+    assert not folder.result.exists()
+
+
+def test_a_latency_that_is_no_number_is_a_failure(toy_trial, folder, group, monkeypatch):
+    monkeypatch.setattr(trial_module, "latencies", lambda *_: [1.0, math.nan])
+    with pytest.raises(TrialFailure, match=r"^evaluation: the supernet's latency is nan on cpu$"):
+        run_trial(toy_trial(pretrain=None), folder, group)
+
+
+def test_a_result_of_nothing_is_none_and_is_written_anew(toy_trial, folder, group):
+    """Versions before wrote `null` for NaN, and read it with a traceback for ever."""
+    result = run_trial(toy_trial(pretrain=None), folder, group)
+    assert result_of(folder) == result
+    folder.result.write_text(json.dumps(json.loads(folder.result.read_text()) | {"value": None}))
+    assert result_of(folder) is None
+    assert run_trial(toy_trial(pretrain=None), folder, group).value == result.value
+    assert result_of(folder) is not None
+    folder.result.unlink()
+    assert result_of(folder) is None
