@@ -135,6 +135,7 @@ class SearchSpace:
         slots: second element that every index along (tensor name, dimension) goes with: that of a block, or of the
             size of heads, [size].
         round_to: cuts keep multiples of this number of channels, where a group has as many; heads are whole.
+        gaps: what of groups and stages the proof could not try, as bounds forbid it.
     """
 
     groups: tuple[Group, ...]
@@ -154,6 +155,7 @@ class SearchSpace:
     slots: dict[tuple[str, int], Tensor] = field(default_factory=dict)
     round_to: int = 1
     rows: tuple[RowSite, ...] = ()
+    gaps: dict[str, str] = field(default_factory=dict)
     #: Largest relative difference between masked and cut network seen in the proof.
     proof_error: float = float("nan")
     seconds: float = float("nan")
