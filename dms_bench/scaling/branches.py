@@ -17,6 +17,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from dms_bench.scaling.generic import generic_copy
 from dms_bench.scaling.operators import RESIDUAL_OPERATORS
 
+#: Inputs of blocks are tried this many times as large, beyond what an activation behind the addition lets pass (6).
+LARGE = 128.0
 #: Layers whose output is linear in their parameters taken together.
 _AFFINE = (nn.Linear, nn.modules.conv._ConvNd, nn.modules.batchnorm._NormBase, nn.LayerNorm, nn.GroupNorm)
 
@@ -132,9 +134,10 @@ class _Identical:
 
     def _try(self, name: str) -> Any:
         def hook(module: nn.Module, args: Any, kwargs: Any) -> None:
+            entry = args[0] * LARGE
             with _zeroed(self.model, self.tails[name]):
-                output = module.forward(args[0].clone(), *args[1:], **kwargs)  # it may change its input in place
-            if not isinstance(output, Tensor) or not torch.equal(output, args[0]):
+                output = module.forward(entry.clone(), *args[1:], **kwargs)  # it may change its input in place
+            if not isinstance(output, Tensor) or not torch.equal(output, entry):
                 self.refuted.add(name)
 
         return hook
@@ -152,10 +155,12 @@ def _zeroed(model: nn.Module, names: Sequence[str]) -> Iterator[None]:
     layers = [model.get_submodule(name) for name in dict.fromkeys(names)]
     before = [dict(layer._parameters) for layer in layers]
     for layer, own in zip(layers, before, strict=True):
-        layer._parameters.update({
-            leaf: None if parameter is None else nn.Parameter(torch.zeros_like(parameter), requires_grad=False)
-            for leaf, parameter in own.items()
-        })
+        layer._parameters.update(
+            {
+                leaf: None if parameter is None else nn.Parameter(torch.zeros_like(parameter), requires_grad=False)
+                for leaf, parameter in own.items()
+            }
+        )
     try:
         yield
     finally:

@@ -105,7 +105,7 @@ class _Builder:
         self.first = self.readings[0]
 
     def build(self, width: bool, depth: bool, coarse: Sequence[Coarse]) -> SearchSpace:
-        stages = self._stages() if depth else ()
+        stages, bound = self._stages() if depth else ((), {})
         for reading in self.readings:
             if not width:
                 reading.freeze_all("width is not searched")
@@ -156,7 +156,7 @@ class _Builder:
             heads=pairs.seen(heads),
             macs_model=cost.of_operators(pairs, self.first),
             params_model=cost.of_parameters(self.first.parameters, own),
-            excluded=(self._excluded(own) if width else {}) | no_choice,
+            excluded=(self._excluded(own) if width else {}) | no_choice | bound,
             rows=tuple(row for row in rows if bool((row.elements >= 0).any())),
             views=pairs.views(),
             slots=slots,
@@ -198,15 +198,19 @@ class _Builder:
                         excluded[f"{name.rpartition('.')[0]}.dims"] = reading.reason(labels[missing].tolist())
         return excluded
 
-    def _stages(self) -> tuple[Stage, ...]:
-        """Return the runs of removable blocks; all of a run may go where what they fill is not all that is joined."""
-        stages = find_stages(self.model, self.traces[0])
+    def _stages(self) -> tuple[tuple[Stage, ...], dict[str, str]]:
+        """Return the runs of removable blocks; all of a run may go where what they fill is not all that is joined.
+
+        Beside them stand the blocks that have to stay, with the reason.
+        """
+        stages, bound = find_stages(self.model, self.traces[0])
         blocks = tuple(block for stage in stages for block in stage.blocks)
         filling = {index for owners in self._slots(blocks).values() for index in owners.tolist()}
-        return tuple(
+        free = (
             replace(stage, minimum=0) if {blocks.index(block) for block in stage.blocks} <= filling else stage
             for stage in stages
         )
+        return tuple(free), bound
 
     def _slots(self, blocks: tuple[str, ...]) -> dict[tuple[str, int], Tensor]:
         """Return the block that each index along (weight, dimension) belongs to, or -1."""

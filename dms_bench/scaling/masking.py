@@ -205,10 +205,10 @@ class MaskedForward:
         carriers = {norm: self._carried(space, norm, ends) for norm in space.carriers}
         carried = {layer for layers in carriers.values() for layer in layers}
         scaled, dims = set(), space.cut_dims()
-        for site in space.sites:
-            if site.module in carried:
+        held = {site: self._holder(site) for site in space.sites}
+        for site, (holder, leaf) in held.items():
+            if site.module in carried or self._inside(site, held):
                 continue
-            holder, leaf = self._holder(site)
             end = ends.get(site.module, -1) if site.module == holder else -1
             scaled.add((holder, leaf) if end >= 0 else None)
             elements, slots = dims[site.parameter, site.dim]
@@ -241,6 +241,13 @@ class MaskedForward:
         tied = (own for own, parameter in self._named[site.module]._parameters.items() if parameter is weight)
         own = next(tied, None)  # of weights that modules share, each has the name of one alone
         return (holder, leaf) if own is None else (site.module, own)
+
+    def _inside(self, site: Site, held: dict[Site, tuple[str, str]]) -> bool:
+        """Whether a module around a site's scales the same weight already, for all of its own forward pass."""
+        return any(
+            holder == held[site] and other.dim == site.dim and site.module.startswith(other.module + ".")
+            for other, holder in held.items()
+        )
 
     def _carried(self, space: SearchSpace, norm: str, ends: dict[str, int]) -> tuple[str, ...]:
         """Return the layers whose masks a norm carries: all that read it, or none."""

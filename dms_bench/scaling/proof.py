@@ -13,11 +13,12 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
+from dms_bench.scaling.blocks import block_of
 from dms_bench.scaling.counter import countable
 from dms_bench.scaling.coverage import gaps, proof_masks
 from dms_bench.scaling.generic import generic_copy
 from dms_bench.scaling.masking import MaskedForward
-from dms_bench.scaling.space import SearchSpace, block_of
+from dms_bench.scaling.space import SearchSpace
 from dms_bench.scaling.surgery import cut
 
 #: In double precision a right cut agrees to about 1e-15, a wrong one differs by 1e-3 and more.

@@ -370,11 +370,3 @@ def _renumber(book: dict[str, list[tuple[int, Tensor]]], renumber: Tensor) -> di
         name: [(size, elements) for size, elements in seen if bool((elements >= 0).any())]
         for name, seen in renumbered.items()
     }
-
-
-def block_of(name: str, blocks: Sequence[str]) -> int:
-    """Return the index of the block that a module or parameter lies in, or -1."""
-    for index, block in enumerate(blocks):
-        if name == block or name.startswith(block + "."):
-            return index
-    return -1

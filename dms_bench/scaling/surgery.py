@@ -19,6 +19,7 @@ from dms_bench.scaling.masking import strip_hooks
 from dms_bench.scaling.mends import Mend, attach, mend
 from dms_bench.scaling.modes import modes_kept
 from dms_bench.scaling.space import RowSite, SearchSpace
+from dms_bench.scaling.tied import Owner, first_names, owners_of
 
 #: Integers of modules that are no sizes, whatever they are equal to: positions, and ratios of two numbers of heads.
 _NO_SIZE = ("idx", "index", "ndims", "num_key_value_groups")
@@ -57,6 +58,7 @@ def cut(model: nn.Module, space: SearchSpace, architecture: Architecture) -> nn.
     cut_names = {name for name, _ in dims}
     small = copy.deepcopy(model, {id(tensors[name]): tensors[name] for name in cut_names})  # these are replaced
     strip_hooks(small)
+    sharers = owners_of(small)
     kept = torch.cat([mask.bool(), torch.tensor([True])])  # index -1: always stays
     with torch.no_grad():
         for name in cut_names:
@@ -66,8 +68,8 @@ def cut(model: nn.Module, space: SearchSpace, architecture: Architecture) -> nn.
                     elements, owners = dims[name, dim]
                     stays = kept[elements] & kept[owners]
                     tensor = tensor.index_select(dim, stays.nonzero().flatten().to(tensor.device))
-            _replace(small, name, tensor)
-        for row in space.rows:
+            _replace(small, name, tensor, sharers)
+        for row in {row.parameter: row for row in space.rows}.values():  # layers may share their weight
             _rescale(small, row, space, kept)
     apply_structure(small, plan_surgery(model, space, architecture))
     _forget(small)
@@ -104,8 +106,9 @@ def plan_surgery(model: nn.Module, space: SearchSpace, architecture: Architectur
         shape[dim] = int((kept[elements] & kept[owners]).sum())
         shapes[name] = tuple(shape)
     attributes: dict[str, dict[str, int]] = {}
+    first = first_names(model)
     for name, module in model.named_modules():
-        changed = _mended(name, module, space, kept, shapes)
+        changed = _mended(name, module, space, kept, shapes, first)
         if changed:
             attributes[name] = changed
     mends = {
@@ -123,9 +126,10 @@ def apply_structure(model: nn.Module, surgery: Surgery) -> None:
         surgery: what to change.
     """
     tensors: dict[str, Tensor] = {**dict(model.named_parameters()), **dict(model.named_buffers())}
+    owners = owners_of(model)
     for name, shape in surgery.shapes.items():
         if tuple(tensors[name].shape) != tuple(shape):
-            _replace(model, name, tensors[name].detach().new_zeros(shape))
+            _replace(model, name, tensors[name].detach().new_zeros(shape), owners)
         parent, _, leaf = name.rpartition(".")
         # What the library computes for the supernet's size must be saved with the weights from now on.
         model.get_submodule(parent)._non_persistent_buffers_set.discard(leaf)
@@ -153,7 +157,7 @@ def _skip(block: nn.Module) -> Skip:
     return skip
 
 
-def _replace(model: nn.Module, name: str, tensor: Tensor) -> None:
+def _replace(model: nn.Module, name: str, tensor: Tensor, owners: dict[int, list[Owner]]) -> None:
     """Give a parameter, in all modules that share it, or a buffer another value."""
     parent, _, leaf = name.rpartition(".")
     module = model.get_submodule(parent)
@@ -161,24 +165,29 @@ def _replace(model: nn.Module, name: str, tensor: Tensor) -> None:
         old = module._parameters[leaf]
         assert old is not None
         new = nn.Parameter(tensor, requires_grad=old.requires_grad)
-        for other in model.modules():
-            for key in [key for key, parameter in other._parameters.items() if parameter is old]:
-                setattr(other, key, new)
+        for owner, own in owners[id(old)]:
+            setattr(owner, own, new)
     else:
         module._buffers[leaf] = tensor
 
 
 def _mended(
-    name: str, module: nn.Module, space: SearchSpace, kept: Tensor, shapes: dict[str, tuple[int, ...]]
+    name: str,
+    module: nn.Module,
+    space: SearchSpace,
+    kept: Tensor,
+    shapes: dict[str, tuple[int, ...]],
+    first: dict[str, str],
 ) -> dict[str, int]:
-    """Return the integers of one module that the cut changes."""
+    """Return the integers of one module that the cut changes; `first` has the names that weights are listed under."""
     prefix = name + "." if name else ""
-    weight = shapes.get(prefix + "weight")
+    listed = first.get(prefix + "weight", "")
+    weight = shapes.get(listed)
     values: dict[str, int] = {}
     if isinstance(module, nn.modules.conv._ConvNd) and weight is not None:
         groups = module.groups
         if groups > 1:
-            if (prefix + "weight", 1) not in space.slices:  # whole groups go, with their outputs
+            if (listed, 1) not in space.slices:  # whole groups go, with their outputs
                 groups = weight[0] * groups // module.out_channels
             values = {"out_channels": weight[0], "in_channels": weight[1] * groups, "groups": groups}
         elif module.transposed:
