@@ -11,10 +11,11 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from dms_bench.scaling.blocks import block_of
 from dms_bench.scaling.branches import find_tails
 from dms_bench.scaling.carriers import find_carriers
 from dms_bench.scaling.coarse import NO_CHOICE, Coarse, bounded, check_rules, check_ties, coarsened
-from dms_bench.scaling.counter import count
+from dms_bench.scaling.counter import count, countable
 from dms_bench.scaling.depth import Stage, find_stages
 from dms_bench.scaling.labels import FIXED
 from dms_bench.scaling.modes import modes_kept
@@ -81,12 +82,21 @@ def find_space(
             if space.macs == count(model, example[:1]).macs:
                 break  # else samples depend on each other, and cost more together
         blocks = [block for stage in space.stages for block in stage.blocks]
-        tails = {} if outline else find_tails(model, inputs, blocks)
+        with countable(model):
+            tails = {} if outline else find_tails(model, inputs, blocks)
         linear = {block: own for block, own in tails.items() if not traces[0].standardised & set(own)}
         # The output of a response norm holds its input as it is: no vector of its own can carry a mask.
         norms = [norm.module for norm in space.norms if norm.kind != "response"]
         layers = [site.module for site in space.sites]
-        space = replace(space, tails=linear, carriers=find_carriers(model, inputs, norms, list(dict.fromkeys(layers))))
+        with countable(model):
+            carriers = find_carriers(model, inputs, norms, list(dict.fromkeys(layers)))
+        # A norm that ends a block hands on nothing when that is gone: what reads it elsewhere needs masks of its own.
+        within = {
+            norm: readers
+            for norm, readers in carriers.items()
+            if block_of(norm, blocks) < 0 or {block_of(norm, blocks)} == {block_of(layer, blocks) for layer in readers}
+        }
+        space = replace(space, tails=linear, carriers=within)
         chosen = {name for name in space.names for pattern in exclude if fnmatch.fnmatch(name, pattern)}
         if chosen:
             space = space.without(chosen, "excluded by the specification")

@@ -11,6 +11,8 @@ from dms_bench.scaling.blocks import block_of
 from dms_bench.scaling.records import Trace
 from dms_bench.scaling.tied import sharing
 
+#: Residual blocks by their class: with a norm behind the addition the input does not reach the output as it is.
+BLOCKS = (nn.TransformerEncoderLayer, nn.TransformerDecoderLayer)
 #: A module whose inner residual modules hold this share of its weights is a run of blocks, not a block.
 RUN_SHARE = 0.9
 
@@ -44,7 +46,7 @@ def find_stages(model: nn.Module, trace: Trace) -> tuple[tuple[Stage, ...], dict
     """Return the runs of removable blocks, and blocks that have to stay with the reason.
 
     A block is removable when its output is its input plus something: the input tensor reaches the
-    output through additions and activations alone. Of nested ones the inner count where they make up
+    output through additions and activations alone, or its class is a known one. Of nested ones the inner count where they make up
     nearly all of the outer one (a run of blocks), else the outer (a block of residual branches and more).
     """
     modules = dict(model.named_modules())
@@ -55,7 +57,8 @@ def find_stages(model: nn.Module, trace: Trace) -> tuple[tuple[Stage, ...], dict
         if not call.name or call.entry is None or not isinstance(call.output, Tensor):
             continue
         entry, output = call.entry, call.output
-        adds = id(entry) in trace.residual_of.get(id(output), frozenset()) and output is not entry
+        known = isinstance(modules[call.name], BLOCKS)
+        adds = known or id(entry) in trace.residual_of.get(id(output), frozenset()) and output is not entry
         if adds and output.shape == entry.shape and any(True for _ in modules[call.name].parameters()):
             (removable if times[call.name] == 1 else repeated).append(call.name)
     stages: dict[str, list[str]] = {}

@@ -15,12 +15,13 @@ Shape legend:
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from dms_bench.scaling.attention import may_fuse, unfused
 from dms_bench.scaling.norms import (
     masked_group_norm,
     masked_layer_norm,
@@ -197,6 +198,8 @@ class MaskedForward:
     def __init__(self, model: nn.Module, space: SearchSpace) -> None:
         self.state = MaskState()
         self._named = dict(model.named_modules())
+        #: Fused operators of torch would pass over all hooks, and the masks with them.
+        self._may_fuse = may_fuse(model)
         #: Of every vector: both elements that each number of it is made of, and the block whose branch it ends, or -1.
         self._vectors: list[Tensor] = []
         self._first_block = space.width_elements
@@ -286,7 +289,8 @@ class MaskedForward:
         self.state.blocks = mask[self._first_block :]
         self.state.running = True
         try:
-            yield
+            with unfused() if self._may_fuse else nullcontext():
+                yield
         finally:
             self.state.running = False
 

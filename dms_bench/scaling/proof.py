@@ -151,8 +151,9 @@ class _Proof:
         """Largest relative difference over the masks when elements of some units go; infinite if a cut fails."""
         chosen = torch.tensor([name in set(names) for name in self.space.names], dtype=torch.bool)
         owner = self.space.units.owner
-        masks = torch.where(chosen[owner], self.masks, 1.0).unique(dim=0)
-        masks = masks[masks.lt(1).any(1)] if len(masks) > 1 else masks  # nothing to compare where nothing goes
+        masks = torch.where(chosen[owner], self.masks, 1.0)
+        cutting = masks[masks.lt(1).any(1)]  # where nothing goes there is nothing to compare
+        masks = cutting if len(cutting) else masks[:1]
         worst = 0.0
         for number, mask in enumerate(masks):
             # Of two samples once, so that sizes which hold for one alone are found.
@@ -209,8 +210,9 @@ def _place(error: BaseException) -> str:
     place, step = "its code", error.__traceback__
     while step is not None:
         owner = step.tb_frame.f_locals.get("self")
-        if isinstance(owner, nn.Module) and not type(owner).__module__.startswith("torch."):
-            place = f"{type(owner).__name__}, line {step.tb_lineno} of {step.tb_frame.f_globals.get('__name__')}"
+        code = str(step.tb_frame.f_globals.get("__name__"))
+        if isinstance(owner, nn.Module) and not code.startswith("torch."):
+            place = f"{type(owner).__name__}, line {step.tb_lineno} of {code}"
         step = step.tb_next
     return place
 

@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import copy
 from dataclasses import dataclass, field
+from types import SimpleNamespace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from dms_bench.scaling.architecture import Architecture
+from dms_bench.scaling.attention import open_attention, openable
 from dms_bench.scaling.masking import strip_hooks
 from dms_bench.scaling.mends import Mend, attach, mend
 from dms_bench.scaling.modes import modes_kept
@@ -138,11 +140,17 @@ def apply_structure(model: nn.Module, surgery: Surgery) -> None:
         for attribute, value in values.items():
             old = getattr(module, attribute)
             setattr(module, attribute, (value,) if isinstance(old, tuple) else value)
+    changed = {name.rpartition(".")[0] for name in surgery.shapes}
+    if any(module in changed or f"{module}.out_proj" in changed for module in openable(model)):
+        open_attention(model)  # cut, it is not torch's own any more
     for name, mends in surgery.mends.items():
         attach(model.get_submodule(name), mends)
     for name in surgery.skipped:
         parent, _, child = name.rpartition(".")
         setattr(model.get_submodule(parent), child, _skip(model.get_submodule(name)))
+    for module in model.modules():
+        if isinstance(module, nn.TransformerEncoder) and any(isinstance(one, Skip) for one in module.layers):
+            module.use_nested_tensor = False  # which not every layer could read any more
 
 
 def _skip(block: nn.Module) -> Skip:
@@ -154,6 +162,9 @@ def _skip(block: nn.Module) -> Skip:
         if isinstance(value, int | str | list) and name not in vars(skip)
     }
     vars(skip).update(plain)
+    if isinstance(block, nn.TransformerEncoderLayer | nn.TransformerDecoderLayer):
+        # torch asks the first of its layers how samples lie.
+        vars(skip)["self_attn"] = SimpleNamespace(batch_first=block.self_attn.batch_first)
     return skip
 
 
@@ -202,6 +213,14 @@ def _mended(
     elif isinstance(module, nn.GroupNorm) and weight is not None:
         groups = 1 if module.num_groups == 1 else weight[0] * module.num_groups // module.num_channels
         values = {"num_groups": groups, "num_channels": weight[0]}
+    elif isinstance(module, nn.MultiheadAttention):
+        by_size = _mended_by_size(name, module, space, kept)
+        values = {"num_heads": by_size["num_heads"]} if "num_heads" in by_size else {}
+        shape = shapes.get(first.get(prefix + "in_proj_weight", ""))
+        values |= {} if shape is None else dict.fromkeys(("embed_dim", "kdim", "vdim"), shape[1])
+    elif isinstance(module, nn.Transformer):
+        shape = shapes.get(first.get(prefix + "encoder.layers.0.linear1.weight", ""))
+        values = {} if shape is None else {"d_model": shape[1]}
     elif isinstance(getattr(module, "normalized_shape", None), tuple) and weight is not None and len(weight) == 1:
         values = {"normalized_shape": weight[0]}
     else:

@@ -12,7 +12,6 @@ from torch import nn
 
 from dms_bench.scaling.blocks import block_of
 
-
 #: A module, and the name of a parameter there.
 Owner = tuple[nn.Module, str]
 
