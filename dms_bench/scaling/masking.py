@@ -248,7 +248,10 @@ class MaskedForward:
     def _inside(self, site: Site, held: dict[Site, tuple[str, str]]) -> bool:
         """Whether a module around a site's scales the same weight already, for all of its own forward pass."""
         return any(
-            holder == held[site] and other.dim == site.dim and site.module.startswith(other.module + ".")
+            holder == held[site]
+            and other.dim == site.dim
+            and site.module != other.module
+            and (not other.module or site.module.startswith(other.module + "."))
             for other, holder in held.items()
         )
 

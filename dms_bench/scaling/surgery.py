@@ -141,7 +141,8 @@ def apply_structure(model: nn.Module, surgery: Surgery) -> None:
             old = getattr(module, attribute)
             setattr(module, attribute, (value,) if isinstance(old, tuple) else value)
     changed = {name.rpartition(".")[0] for name in surgery.shapes}
-    if any(module in changed or f"{module}.out_proj" in changed for module in openable(model)):
+    opened = any(module in changed or f"{module}.out_proj" in changed for module in openable(model))
+    if opened:
         open_attention(model)  # cut, it is not torch's own any more
     for name, mends in surgery.mends.items():
         attach(model.get_submodule(name), mends)
@@ -149,7 +150,9 @@ def apply_structure(model: nn.Module, surgery: Surgery) -> None:
         parent, _, child = name.rpartition(".")
         setattr(model.get_submodule(parent), child, _skip(model.get_submodule(name)))
     for module in model.modules():
-        if isinstance(module, nn.TransformerEncoder) and any(isinstance(one, Skip) for one in module.layers):
+        if isinstance(module, nn.TransformerEncoder) and (
+            opened or any(isinstance(one, Skip) for one in module.layers)
+        ):
             module.use_nested_tensor = False  # which not every layer could read any more
 
 

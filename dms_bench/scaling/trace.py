@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten
 
-from dms_bench.scaling.attention import in_the_open, openable
+from dms_bench.scaling.attention import OpenAttention, in_the_open, openable
 from dms_bench.scaling.counter import countable
 from dms_bench.scaling.labels import Axes, Labels, along, canonical, lay, varying_dims
 from dms_bench.scaling.operators import CONTRACTIONS, RESIDUAL_OPERATORS, is_pointwise
@@ -72,12 +72,19 @@ class Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
             if isinstance(module, nn.RNNBase):  # keeps its weights in lists of its own
                 self.freeze(*module.parameters(), reason="inside a recurrent layer")
             if isinstance(module, nn.MultiheadAttention) and module not in opened:
-                self.freeze(*module.parameters(), reason="inside attention of torch's of an unusual form (kdim, bias_kv)")
+                self.freeze(
+                    *module.parameters(), reason="inside attention of torch's of an unusual form (kdim, bias_kv)"
+                )
 
     @property
     def module(self) -> str:
         """Name of the innermost module that is running."""
         return self._stack[-1].name if self._stack else ""
+
+    @property
+    def shows_heads(self) -> bool:
+        """Whether what runs is torch's attention, which averages over its heads what it shows of them, mostly to nobody."""
+        return isinstance(self._modules.get(self.module), OpenAttention)
 
     @property
     def divides(self) -> bool:
