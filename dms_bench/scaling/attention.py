@@ -83,14 +83,14 @@ class OpenAttention(nn.MultiheadAttention):
         assert self.in_proj_weight is not None
         inner = self.out_proj.weight.size(1)
         rows = [(len(self.in_proj_weight) - inner) // 2] * 2 + [inner]
-        biases = [None] * 3 if self.in_proj_bias is None else self.in_proj_bias.split(rows)
+        biases = [None] * 3 if self.in_proj_bias is None else self.in_proj_bias.split_with_sizes(rows)
         if same:
-            parts = functional.linear(query, self.in_proj_weight, self.in_proj_bias).split(rows, -1)
+            parts = functional.linear(query, self.in_proj_weight, self.in_proj_bias).split_with_sizes(rows, -1)
         else:
-            weights = self.in_proj_weight.split(rows)
+            weights = self.in_proj_weight.split_with_sizes(rows)
             inputs = (query, key, value)
             parts = tuple(functional.linear(*own) for own in zip(inputs, weights, biases, strict=True))
-        return [part.unflatten(-1, (self.num_heads, -1)).transpose(1, 2) for part in parts]
+        return [part.reshape(*part.shape[:2], self.num_heads, -1).transpose(1, 2) for part in parts]
 
     def _bias(self, q: Tensor, k: Tensor, mask: Tensor | None, padding: Tensor | None) -> Tensor | None:
         """Return what is added to the scores: both masks, [batch or 1, heads or 1, tokens, tokens], or None."""
@@ -111,7 +111,7 @@ def _added(mask: Tensor, like: Tensor) -> Tensor:
     return torch.zeros_like(mask, dtype=like.dtype).masked_fill_(mask, float("-inf"))
 
 
-def openable(model: nn.Module) -> dict[str, nn.Module]:
+def openable(model: nn.Module) -> dict[str, nn.MultiheadAttention]:
     """Return a network's attention modules, by path, that have the form which `OpenAttention` computes."""
     return {
         name: module
@@ -124,7 +124,14 @@ def openable(model: nn.Module) -> dict[str, nn.Module]:
     }
 
 
-def open_attention(model: nn.Module) -> list[nn.Module]:
+def fits_torch(module: nn.MultiheadAttention) -> bool:
+    """Whether the sizes of a module, cut or not, are those that torch's own code takes for granted."""
+    assert module.in_proj_weight is not None
+    rows, width = module.in_proj_weight.shape
+    return rows == 3 * width and module.out_proj.weight.size(1) == width
+
+
+def open_attention(model: nn.Module) -> list[nn.MultiheadAttention]:
     """Let a network's attention run in the open, in place; return the modules that did not before."""
     closed = [module for module in openable(model).values() if not isinstance(module, OpenAttention)]
     for module in closed:

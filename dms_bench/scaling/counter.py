@@ -19,7 +19,7 @@ COUNTER = f"torch.utils.flop_counter/2 (torch {torch.__version__.partition('+')[
 
 @contextmanager
 def countable(model: nn.Module) -> Iterator[None]:
-    """Inside it recurrent layers and attention run as operators that the counter knows; their fused forms it does not."""
+    """Inside it recurrent layers and attention run as operators that the counter knows, unlike their fused forms."""
     recurrent = any(isinstance(module, nn.RNNBase) for module in model.modules())
     fused = unfused() if may_fuse(model) else nullcontext()
     with torch.backends.mkldnn.flags(enabled=False) if recurrent else nullcontext(), fused:

@@ -46,8 +46,9 @@ def find_stages(model: nn.Module, trace: Trace) -> tuple[tuple[Stage, ...], dict
     """Return the runs of removable blocks, and blocks that have to stay with the reason.
 
     A block is removable when its output is its input plus something: the input tensor reaches the
-    output through additions and activations alone, or its class is a known one. Of nested ones the inner count where they make up
-    nearly all of the outer one (a run of blocks), else the outer (a block of residual branches and more).
+    output through additions and activations alone, or its class is a known one. Of nested ones the inner
+    count where they make up nearly all of the outer one (a run of blocks), else the outer (a block of residual
+    branches and more).
     """
     modules = dict(model.named_modules())
     times = Counter(call.name for call in trace.calls)
@@ -58,7 +59,7 @@ def find_stages(model: nn.Module, trace: Trace) -> tuple[tuple[Stage, ...], dict
             continue
         entry, output = call.entry, call.output
         known = isinstance(modules[call.name], BLOCKS)
-        adds = known or id(entry) in trace.residual_of.get(id(output), frozenset()) and output is not entry
+        adds = known or (id(entry) in trace.residual_of.get(id(output), frozenset()) and output is not entry)
         if adds and output.shape == entry.shape and any(True for _ in modules[call.name].parameters()):
             (removable if times[call.name] == 1 else repeated).append(call.name)
     stages: dict[str, list[str]] = {}

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from dms_bench.scaling.architecture import Architecture
-from dms_bench.scaling.attention import open_attention, openable
+from dms_bench.scaling.attention import fits_torch, open_attention, openable
 from dms_bench.scaling.masking import strip_hooks
 from dms_bench.scaling.mends import Mend, attach, mend
 from dms_bench.scaling.modes import modes_kept
@@ -140,10 +140,9 @@ def apply_structure(model: nn.Module, surgery: Surgery) -> None:
         for attribute, value in values.items():
             old = getattr(module, attribute)
             setattr(module, attribute, (value,) if isinstance(old, tuple) else value)
-    changed = {name.rpartition(".")[0] for name in surgery.shapes}
-    opened = any(module in changed or f"{module}.out_proj" in changed for module in openable(model))
+    opened = not all(fits_torch(module) for module in openable(model).values())
     if opened:
-        open_attention(model)  # cut, it is not torch's own any more
+        open_attention(model)
     for name, mends in surgery.mends.items():
         attach(model.get_submodule(name), mends)
     for name in surgery.skipped:

@@ -83,7 +83,7 @@ class Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     @property
     def shows_heads(self) -> bool:
-        """Whether what runs is torch's attention, which averages over its heads what it shows of them, mostly to nobody."""
+        """Whether what runs is torch's attention, which shows an average over its heads, mostly to nobody."""
         return isinstance(self._modules.get(self.module), OpenAttention)
 
     @property

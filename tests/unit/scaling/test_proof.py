@@ -9,7 +9,6 @@ import torch
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
-from torch import nn
 
 from dms_bench.scaling import build, find_space
 from dms_bench.scaling.coverage import gaps, proof_masks
