@@ -97,7 +97,7 @@ class OpenAttention(nn.MultiheadAttention):
         if mask is not None:
             mask = _added(mask, q)
             if mask.dim() == 3:  # one for each head, of those that are left
-                mask = mask.unflatten(0, (len(q), self.num_heads))
+                mask = mask.reshape(len(q), self.num_heads, *mask.shape[1:])
         if padding is not None:
             padding = _added(padding, q).reshape(-1, 1, 1, k.size(2))
             mask = padding if mask is None else mask + padding

@@ -189,7 +189,8 @@ class BlendBlock(MaskHook):
             return None
         assert self.state.blocks is not None
         kind = torch.promote_types(args[0].dtype, output.dtype)
-        return torch.lerp(args[0].to(kind), output.to(kind), self.state.blocks[self.place].to(kind))
+        blended = torch.lerp(args[0].to(kind), output.to(kind), self.state.blocks[self.place].to(kind))
+        return blended.to(output.dtype)
 
 
 class MaskedForward:
