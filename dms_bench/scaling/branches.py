@@ -14,8 +14,11 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from dms_bench.scaling.generic import generic_copy
 from dms_bench.scaling.operators import RESIDUAL_OPERATORS
 
+#: Inputs of blocks are tried this many times as large, beyond what an activation behind the addition lets pass (6).
+LARGE = 128.0
 #: Layers whose output is linear in their parameters taken together.
 _AFFINE = (nn.Linear, nn.modules.conv._ConvNd, nn.modules.batchnorm._NormBase, nn.LayerNorm, nn.GroupNorm)
 
@@ -23,21 +26,27 @@ _AFFINE = (nn.Linear, nn.modules.conv._ConvNd, nn.modules.batchnorm._NormBase, n
 def find_tails(model: nn.Module, example: Tensor, blocks: Sequence[str]) -> dict[str, tuple[str, ...]]:
     """Return the layers in which the branches of residual blocks end; nothing for blocks of another build.
 
-    What is returned was tried: with these layers' parameters at zero each block returns its input.
+    What is returned was tried, on generic weights: with these layers' parameters at zero each block returns its
+    input, where all blocks before it stay and where none does. A non-negative stem, say, hides from the first block
+    alone what a leaky activation does to the others; and a norm that is zero at first hides everything.
 
     Args:
-        model: the network, in eval mode; left as it is.
+        model: the network; left as it is.
         example: its input.
         blocks: paths of residual blocks, none inside another.
     """
+    model = generic_copy(model, torch.float, seed=0)
+    example = example.float() if example.is_floating_point() else example
     watch = _Watch(model, blocks)
     with watch.hooks(), torch.no_grad(), watch:
         model(example)
     tails = {block: own for block, own in watch.tails.items() if own}
     identical = _Identical(model, tails)
-    with _zeroed(model, [name for own in tails.values() for name in own]), identical.hooks(), torch.no_grad():
+    with identical.hooks(), torch.no_grad():
         model(example)
-    return {block: tuple(own) for block, own in tails.items() if block in identical.found}
+        with _zeroed(model, [name for own in tails.values() for name in own]):
+            model(example)
+    return {block: tuple(own) for block, own in tails.items() if block not in identical.refuted}
 
 
 class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
@@ -105,35 +114,31 @@ class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 
 class _Identical:
-    """Notes which blocks return their input."""
+    """Tries on its way through a network which blocks return their input without their tails."""
 
-    def __init__(self, model: nn.Module, blocks: dict[str, Any]) -> None:
-        self.modules = {name: model.get_submodule(name) for name in blocks}
-        self.found: set[str] = set()
-        self._entries: dict[str, Tensor] = {}
+    def __init__(self, model: nn.Module, tails: dict[str, list[str]]) -> None:
+        self.model, self.tails = model, tails
+        self.refuted: set[str] = set()
 
     @contextmanager
     def hooks(self) -> Iterator[None]:
-        handles = []
-        for name, module in self.modules.items():
-            handles.append(module.register_forward_pre_hook(self._enter(name)))
-            handles.append(module.register_forward_hook(self._leave(name)))
+        handles = [
+            self.model.get_submodule(name).register_forward_pre_hook(self._try(name), with_kwargs=True)
+            for name in self.tails
+        ]
         try:
             yield
         finally:
             for handle in handles:
                 handle.remove()
 
-    def _enter(self, name: str) -> Any:
-        def hook(module: nn.Module, args: Any) -> None:
-            self._entries[name] = args[0].clone()  # blocks may change their input in place
-
-        return hook
-
-    def _leave(self, name: str) -> Any:
-        def hook(module: nn.Module, args: Any, output: Any) -> None:
-            if isinstance(output, Tensor) and torch.equal(output, self._entries[name]):
-                self.found.add(name)
+    def _try(self, name: str) -> Any:
+        def hook(module: nn.Module, args: Any, kwargs: Any) -> None:
+            entry = args[0] * LARGE
+            with _zeroed(self.model, self.tails[name]):
+                output = module.forward(entry.clone(), *args[1:], **kwargs)  # it may change its input in place
+            if not isinstance(output, Tensor) or not torch.equal(output, entry):
+                self.refuted.add(name)
 
         return hook
 
@@ -146,15 +151,18 @@ def _is_affine(module: nn.Module) -> bool:
 
 @contextmanager
 def _zeroed(model: nn.Module, names: Sequence[str]) -> Iterator[None]:
-    """Set the parameters of some layers to zero for a while."""
-    parameters = [p for name in names for p in model.get_submodule(name)._parameters.values() if p is not None]
-    values = [parameter.detach().clone() for parameter in parameters]
-    with torch.no_grad():
-        for parameter in parameters:
-            parameter.zero_()
+    """Let some layers see parameters of zero for a while; others that share the parameters do not."""
+    layers = [model.get_submodule(name) for name in dict.fromkeys(names)]
+    before = [dict(layer._parameters) for layer in layers]
+    for layer, own in zip(layers, before, strict=True):
+        layer._parameters.update(
+            {
+                leaf: None if parameter is None else nn.Parameter(torch.zeros_like(parameter), requires_grad=False)
+                for leaf, parameter in own.items()
+            }
+        )
     try:
         yield
     finally:
-        with torch.no_grad():
-            for parameter, value in zip(parameters, values, strict=True):
-                parameter.copy_(value)
+        for layer, own in zip(layers, before, strict=True):
+            layer._parameters.update(own)

@@ -11,10 +11,11 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from dms_bench.scaling.blocks import block_of
 from dms_bench.scaling.branches import find_tails
 from dms_bench.scaling.carriers import find_carriers
 from dms_bench.scaling.coarse import NO_CHOICE, Coarse, bounded, check_rules, check_ties, coarsened
-from dms_bench.scaling.counter import count
+from dms_bench.scaling.counter import count, countable
 from dms_bench.scaling.depth import Stage, find_stages
 from dms_bench.scaling.labels import FIXED
 from dms_bench.scaling.modes import modes_kept
@@ -81,12 +82,21 @@ def find_space(
             if space.macs == count(model, example[:1]).macs:
                 break  # else samples depend on each other, and cost more together
         blocks = [block for stage in space.stages for block in stage.blocks]
-        tails = {} if outline else find_tails(model, inputs, blocks)
+        with countable(model):
+            tails = {} if outline else find_tails(model, inputs, blocks)
         linear = {block: own for block, own in tails.items() if not traces[0].standardised & set(own)}
         # The output of a response norm holds its input as it is: no vector of its own can carry a mask.
         norms = [norm.module for norm in space.norms if norm.kind != "response"]
         layers = [site.module for site in space.sites]
-        space = replace(space, tails=linear, carriers=find_carriers(model, inputs, norms, list(dict.fromkeys(layers))))
+        with countable(model):
+            carriers = find_carriers(model, inputs, norms, list(dict.fromkeys(layers)))
+        # A norm that ends a block hands on nothing when that is gone: what reads it elsewhere needs masks of its own.
+        within = {
+            norm: readers
+            for norm, readers in carriers.items()
+            if block_of(norm, blocks) < 0 or {block_of(norm, blocks)} == {block_of(layer, blocks) for layer in readers}
+        }
+        space = replace(space, tails=linear, carriers=within)
         chosen = {name for name in space.names for pattern in exclude if fnmatch.fnmatch(name, pattern)}
         if chosen:
             space = space.without(chosen, "excluded by the specification")
@@ -105,7 +115,7 @@ class _Builder:
         self.first = self.readings[0]
 
     def build(self, width: bool, depth: bool, coarse: Sequence[Coarse]) -> SearchSpace:
-        stages = self._stages() if depth else ()
+        stages, bound = self._stages() if depth else ((), {})
         for reading in self.readings:
             if not width:
                 reading.freeze_all("width is not searched")
@@ -156,7 +166,7 @@ class _Builder:
             heads=pairs.seen(heads),
             macs_model=cost.of_operators(pairs, self.first),
             params_model=cost.of_parameters(self.first.parameters, own),
-            excluded=(self._excluded(own) if width else {}) | no_choice,
+            excluded=(self._excluded(own) if width else {}) | no_choice | bound,
             rows=tuple(row for row in rows if bool((row.elements >= 0).any())),
             views=pairs.views(),
             slots=slots,
@@ -198,15 +208,19 @@ class _Builder:
                         excluded[f"{name.rpartition('.')[0]}.dims"] = reading.reason(labels[missing].tolist())
         return excluded
 
-    def _stages(self) -> tuple[Stage, ...]:
-        """Return the runs of removable blocks; all of a run may go where what they fill is not all that is joined."""
-        stages = find_stages(self.model, self.traces[0])
+    def _stages(self) -> tuple[tuple[Stage, ...], dict[str, str]]:
+        """Return the runs of removable blocks; all of a run may go where what they fill is not all that is joined.
+
+        Beside them stand the blocks that have to stay, with the reason.
+        """
+        stages, bound = find_stages(self.model, self.traces[0])
         blocks = tuple(block for stage in stages for block in stage.blocks)
         filling = {index for owners in self._slots(blocks).values() for index in owners.tolist()}
-        return tuple(
+        free = (
             replace(stage, minimum=0) if {blocks.index(block) for block in stage.blocks} <= filling else stage
             for stage in stages
         )
+        return tuple(free), bound
 
     def _slots(self, blocks: tuple[str, ...]) -> dict[tuple[str, int], Tensor]:
         """Return the block that each index along (weight, dimension) belongs to, or -1."""

@@ -10,7 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from dms_bench.scaling.space import SearchSpace, block_of
+from dms_bench.scaling.blocks import block_of
+from dms_bench.scaling.space import SearchSpace
 
 #: Name of what lies outside of all cells.
 REST = "(rest)"

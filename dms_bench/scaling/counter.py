@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from dms_bench.scaling.attention import may_fuse, unfused
 from dms_bench.scaling.modes import modes_kept
 
 #: Name and version of the counter, for the record beside every number.
 COUNTER = f"torch.utils.flop_counter/2 (torch {torch.__version__.partition('+')[0]})"
 
 
-def countable(model: nn.Module) -> AbstractContextManager[None]:
-    """Inside it recurrent layers run as matrix products, which the counter knows; their fused form it does not."""
+@contextmanager
+def countable(model: nn.Module) -> Iterator[None]:
+    """Inside it recurrent layers and attention run as operators that the counter knows, unlike their fused forms."""
     recurrent = any(isinstance(module, nn.RNNBase) for module in model.modules())
-    return torch.backends.mkldnn.flags(enabled=False) if recurrent else nullcontext()
+    fused = unfused() if may_fuse(model) else nullcontext()
+    with torch.backends.mkldnn.flags(enabled=False) if recurrent else nullcontext(), fused:
+        yield
 
 
 @dataclass(frozen=True)

@@ -15,12 +15,13 @@ Shape legend:
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from dms_bench.scaling.attention import may_fuse, unfused
 from dms_bench.scaling.norms import (
     masked_group_norm,
     masked_layer_norm,
@@ -188,7 +189,8 @@ class BlendBlock(MaskHook):
             return None
         assert self.state.blocks is not None
         kind = torch.promote_types(args[0].dtype, output.dtype)
-        return torch.lerp(args[0].to(kind), output.to(kind), self.state.blocks[self.place].to(kind))
+        blended = torch.lerp(args[0].to(kind), output.to(kind), self.state.blocks[self.place].to(kind))
+        return blended.to(output.dtype)
 
 
 class MaskedForward:
@@ -197,6 +199,8 @@ class MaskedForward:
     def __init__(self, model: nn.Module, space: SearchSpace) -> None:
         self.state = MaskState()
         self._named = dict(model.named_modules())
+        #: Fused operators of torch would pass over all hooks, and the masks with them.
+        self._may_fuse = may_fuse(model)
         #: Of every vector: both elements that each number of it is made of, and the block whose branch it ends, or -1.
         self._vectors: list[Tensor] = []
         self._first_block = space.width_elements
@@ -205,10 +209,10 @@ class MaskedForward:
         carriers = {norm: self._carried(space, norm, ends) for norm in space.carriers}
         carried = {layer for layers in carriers.values() for layer in layers}
         scaled, dims = set(), space.cut_dims()
-        for site in space.sites:
-            if site.module in carried:
+        held = {site: self._holder(site) for site in space.sites}
+        for site, (holder, leaf) in held.items():
+            if site.module in carried or self._inside(site, held):
                 continue
-            holder, leaf = self._holder(site)
             end = ends.get(site.module, -1) if site.module == holder else -1
             scaled.add((holder, leaf) if end >= 0 else None)
             elements, slots = dims[site.parameter, site.dim]
@@ -241,6 +245,16 @@ class MaskedForward:
         tied = (own for own, parameter in self._named[site.module]._parameters.items() if parameter is weight)
         own = next(tied, None)  # of weights that modules share, each has the name of one alone
         return (holder, leaf) if own is None else (site.module, own)
+
+    def _inside(self, site: Site, held: dict[Site, tuple[str, str]]) -> bool:
+        """Whether a module around a site's scales the same weight already, for all of its own forward pass."""
+        return any(
+            holder == held[site]
+            and other.dim == site.dim
+            and site.module != other.module
+            and (not other.module or site.module.startswith(other.module + "."))
+            for other, holder in held.items()
+        )
 
     def _carried(self, space: SearchSpace, norm: str, ends: dict[str, int]) -> tuple[str, ...]:
         """Return the layers whose masks a norm carries: all that read it, or none."""
@@ -279,7 +293,8 @@ class MaskedForward:
         self.state.blocks = mask[self._first_block :]
         self.state.running = True
         try:
-            yield
+            with unfused() if self._may_fuse else nullcontext():
+                yield
         finally:
             self.state.running = False
 

@@ -13,14 +13,14 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
+from dms_bench.scaling.blocks import block_of
 from dms_bench.scaling.counter import countable
+from dms_bench.scaling.coverage import gaps, proof_masks
+from dms_bench.scaling.generic import generic_copy
 from dms_bench.scaling.masking import MaskedForward
 from dms_bench.scaling.space import SearchSpace
 from dms_bench.scaling.surgery import cut
 
-#: Smallest and largest share of a unit's elements that a random architecture of the proof keeps. They
-#: differ from unit to unit, so that no code works because sizes happen to be in proportion.
-KEPT_SHARES = (0.4, 0.8)
 #: In double precision a right cut agrees to about 1e-15, a wrong one differs by 1e-3 and more.
 TOLERANCE = 1e-7
 #: In single precision, in which culprits are looked for (convolutions are many times faster).
@@ -56,7 +56,27 @@ def prove(model: nn.Module, example: Tensor, space: SearchSpace, seed: int = 0) 
             error = proof.error(names)
         for name in [name for name in space.names if name not in set(names)]:
             space = space.without([name], proof.reasons.get(name) or rough.reasons.get(name) or DIFFERS)
-    return replace(space, proof_error=error)
+    return replace(space, proof_error=error, gaps=untried(space, masks_of(space, seed)))
+
+
+def masks_of(space: SearchSpace, seed: int = 0) -> Tensor:
+    """Return the masks under which a space is proven, [masks, E]."""
+    # What bounds the depth is a user's choice but for the last block: more may go in a proof.
+    stages = [(stage.size, min(stage.minimum, 1)) for stage in space.stages]
+    widths = len(space.groups)
+    return proof_masks(list(zip(space.units.sizes, space.units.minimum, strict=True))[:widths], stages, seed)
+
+
+def untried(space: SearchSpace, masks: Tensor) -> dict[str, str]:
+    """Name the groups and stages that some masks [masks, E] do not try wholly, and what is missing."""
+    blocks = [block for stage in space.stages for block in stage.blocks]
+    places: set[tuple[int, int]] = set()
+    for (tensor, _), elements in space.occurrences():
+        units = torch.unique(space.units.owner[elements[elements >= 0]]).tolist()
+        places.update((unit, block_of(tensor, blocks)) for unit in units)
+    sizes = [stage.size for stage in space.stages]
+    found = gaps(masks, [group.size for group in space.groups], sizes, sorted(places))
+    return {space.names[unit]: missing for unit, missing in sorted(found.items())}
 
 
 class _Proof:
@@ -71,11 +91,11 @@ class _Proof:
         #: The module in whose code it failed, where that is known.
         self.culprit = ""
         self.reasons: dict[str, str] = {}
-        self.model = copy.deepcopy(model).to(dtype).eval().requires_grad_(False)
-        _randomise(self.model, torch.Generator().manual_seed(seed))
+        self.model = generic_copy(model, dtype, seed)
         # Shares the weights; its hooks are not copied by a cut.
         self.masked = copy.deepcopy(self.model, {id(tensor): tensor for tensor in self.model.parameters()})
         self.forward = MaskedForward(self.masked, space)
+        self.masks = masks_of(space, seed)
         self.example = example.to(dtype) if example.is_floating_point() else example
 
     def mend(self, names: Sequence[str]) -> None:
@@ -128,26 +148,33 @@ class _Proof:
         return self.error(names) <= self.tolerance
 
     def error(self, names: Sequence[str]) -> float:
-        """Relative difference when random elements of some units go; infinite if the cut fails."""
-        mask, chosen = self.space.full(), set(names)
-        generator = torch.Generator().manual_seed(self.seed)  # the same elements go in every trial
-        units = self.space.units
-        for name, start, size, low in zip(self.space.names, units.starts, units.sizes, units.minimum, strict=True):
-            least, most = KEPT_SHARES
-            share = least + (most - least) * float(torch.rand(1, generator=generator))
-            keeps = max(low, min(size - 1, round(share * size)))
-            order = torch.randperm(size, generator=generator)
-            if name in chosen:
-                mask[start + order[keeps:]] = 0
+        """Largest relative difference over the masks when elements of some units go; infinite if a cut fails."""
+        chosen = torch.tensor([name in set(names) for name in self.space.names], dtype=torch.bool)
+        owner = self.space.units.owner
+        masks = torch.where(chosen[owner], self.masks, 1.0)
+        cutting = masks[masks.lt(1).any(1)]  # where nothing goes there is nothing to compare
+        masks = cutting if len(cutting) else masks[:1]
+        worst = 0.0
+        for number, mask in enumerate(masks):
+            # Of two samples once, so that sizes which hold for one alone are found.
+            error = self._error(mask, self.example if number == 0 else self.example[:1])
+            if not error <= self.tolerance:
+                return error
+            worst = max(worst, error)
+        return worst
+
+    def _error(self, mask: Tensor, example: Tensor) -> float:
+        """Relative difference of the masked and the cut network on some samples."""
         architecture = self.space.architecture(mask)
         with torch.no_grad(), self.forward.using(mask.to(self.dtype)), _InDouble():  # type: ignore[no-untyped-call]
-            expected = self.masked(self.example)
+            expected = self.masked(example)
         small = cut(self.model, self.space, architecture)
         try:
-            with torch.no_grad(), countable(small), FlopCounterMode(display=False) as counter:
-                small(self.example[:1])
-            with torch.no_grad(), _InDouble():  # type: ignore[no-untyped-call]
-                found = small(self.example)
+            with torch.no_grad(), countable(small), _InDouble(), FlopCounterMode(display=False) as counter:  # type: ignore[no-untyped-call]
+                found = small(example[:1])
+            if len(example) > 1:
+                with torch.no_grad(), _InDouble():  # type: ignore[no-untyped-call]
+                    found = small(example)
         except (RuntimeError, ValueError, TypeError, AssertionError, IndexError, ZeroDivisionError) as error:
             # Integers in the model's code that the cut did not mend.
             self.failure = f"the cut network fails in {_place(error)}"
@@ -156,10 +183,13 @@ class _Proof:
         self.failure, self.culprit = DIFFERS, ""
         if found.shape != expected.shape:
             return float("inf")
-        macs = counter.get_total_flops() // 2
-        params = sum(parameter.numel() for parameter in small.parameters())
-        if (macs, params) != (architecture.macs, architecture.params):
-            self.failure = "the predicted MACs are not the counted ones"
+        counted = {
+            "MACs": (counter.get_total_flops() // 2, architecture.macs),
+            "parameters": (sum(parameter.numel() for parameter in small.parameters()), architecture.params),
+        }
+        wrong = [what for what, (real, predicted) in counted.items() if real != predicted]
+        if wrong:
+            self.failure = f"the predicted {' and '.join(wrong)} are not the counted ones"
             return float("inf")
         return float((found - expected).norm() / expected.norm().clamp_min(1e-12))
 
@@ -180,8 +210,9 @@ def _place(error: BaseException) -> str:
     place, step = "its code", error.__traceback__
     while step is not None:
         owner = step.tb_frame.f_locals.get("self")
-        if isinstance(owner, nn.Module) and not type(owner).__module__.startswith("torch."):
-            place = f"{type(owner).__name__}, line {step.tb_lineno} of {step.tb_frame.f_globals.get('__name__')}"
+        code = str(step.tb_frame.f_globals.get("__name__"))
+        if isinstance(owner, nn.Module) and not code.startswith("torch."):
+            place = f"{type(owner).__name__}, line {step.tb_lineno} of {code}"
         step = step.tb_next
     return place
 
@@ -195,23 +226,3 @@ def _culprit(error: BaseException, model: nn.Module, views: Container[str]) -> s
         found = name if name and name in views else found
         step = step.tb_next
     return found
-
-
-def _randomise(model: nn.Module, generator: torch.Generator) -> None:
-    """Give every tensor values under which no branch is silent (zero-initialised norms, layer scales)."""
-    parameters = dict(model.named_parameters())
-    with torch.no_grad():
-        for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
-            if not tensor.is_floating_point():
-                continue
-            is_buffer = name not in parameters
-            if is_buffer and not name.endswith(("running_mean", "running_var")):
-                continue
-            if name.endswith("running_var") or (tensor.dim() == 1 and name.endswith(("weight", "gamma"))):
-                tensor.uniform_(0.5, 1.5, generator=generator)
-            elif tensor.dim() == 1:
-                tensor.uniform_(-0.5, 0.5, generator=generator)
-            elif tensor.dim() > 1:
-                usual = (len(tensor) / tensor.numel()) ** 0.5
-                if not float(tensor.square().mean().sqrt()) > usual / 2:
-                    tensor.normal_(0, usual, generator=generator)

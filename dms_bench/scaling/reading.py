@@ -72,7 +72,7 @@ class Reading:
 
     def _sites(self) -> list[Site]:
         """Weights that contractions sum over; what is summed over without a weight is frozen."""
-        sites: dict[tuple[str, int], Site] = {}
+        sites: dict[tuple[str, str, int], Site] = {}
         for contraction in self.trace.contractions:
             labels = contraction.contracted
             if labels is None:
@@ -81,7 +81,7 @@ class Reading:
             size = self.size(name, dim) if name else 0
             whole = name in self.parameters and len(labels) == size and int(labels[-1]) == first + size - 1
             if whole:
-                sites.setdefault((name, dim), self._site(contraction.module, name, dim))
+                sites.setdefault((contraction.module, name, dim), self._site(contraction.module, name, dim))
             else:
                 self.trace.labels.freeze(labels, "summed over without a weight of its own")
         return list(sites.values())
@@ -91,20 +91,30 @@ class Reading:
 
     def _rows(self) -> list[RowSite]:
         """Rows of layers that make queries; queries of another make are frozen."""
-        rows = []
+        rows: dict[tuple[str, str], RowSite] = {}
         for product in self.trace.products:
             first, name, dim = self._birth(int(product.labels[0]))
-            module, _, leaf = name.rpartition(".")
+            leaf = name.rpartition(".")[2]
             start = int(product.labels[0]) - first
             if dim != 0 or leaf != "weight" or start + product.rows > self.size(name, 0):
                 self.trace.labels.freeze(product.labels, "queries that are no rows of a layer")
                 continue
-            for parameter in (name, f"{module}.bias"):
-                if parameter in self.parameters:
-                    labels = torch.arange(self.size(parameter, 0)) + self._starts[parameter, 0]
-                    labels[:start], labels[start + product.rows :] = FIXED, FIXED
-                    rows.append(RowSite(module, parameter, labels, product.scaled))
-        return rows
+            for module, parameter in self._layers(name):
+                labels = torch.arange(self.size(parameter, 0)) + self._starts[parameter, 0]
+                labels[:start], labels[start + product.rows :] = FIXED, FIXED
+                rows[module, parameter] = RowSite(module, parameter, labels, product.scaled)
+        return list(rows.values())
+
+    def _layers(self, weight: str) -> list[tuple[str, str]]:
+        """Return the layers that share a weight, with that and their own biases, as the parameters are listed."""
+        listed = {id(parameter): name for name, parameter in self.parameters.items()}
+        return [
+            (module, listed[id(layer._parameters[leaf])])
+            for module, layer in self.model.named_modules()
+            if layer._parameters.get("weight") is self.parameters[weight]
+            for leaf in ("weight", "bias")
+            if layer._parameters.get(leaf) is not None
+        ]
 
     def members(self, names: set[str], known: Container[int] = ()) -> list[Members]:
         """Group the label classes that occur in the same dimensions of the same tensors.

@@ -135,6 +135,7 @@ class SearchSpace:
         slots: second element that every index along (tensor name, dimension) goes with: that of a block, or of the
             size of heads, [size].
         round_to: cuts keep multiples of this number of channels, where a group has as many; heads are whole.
+        gaps: what of groups and stages the proof could not try, as bounds forbid it.
     """
 
     groups: tuple[Group, ...]
@@ -154,6 +155,7 @@ class SearchSpace:
     slots: dict[tuple[str, int], Tensor] = field(default_factory=dict)
     round_to: int = 1
     rows: tuple[RowSite, ...] = ()
+    gaps: dict[str, str] = field(default_factory=dict)
     #: Largest relative difference between masked and cut network seen in the proof.
     proof_error: float = float("nan")
     seconds: float = float("nan")
@@ -368,11 +370,3 @@ def _renumber(book: dict[str, list[tuple[int, Tensor]]], renumber: Tensor) -> di
         name: [(size, elements) for size, elements in seen if bool((elements >= 0).any())]
         for name, seen in renumbered.items()
     }
-
-
-def block_of(name: str, blocks: Sequence[str]) -> int:
-    """Return the index of the block that a module or parameter lies in, or -1."""
-    for index, block in enumerate(blocks):
-        if name == block or name.startswith(block + "."):
-            return index
-    return -1

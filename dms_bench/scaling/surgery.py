@@ -9,16 +9,19 @@ from __future__ import annotations
 
 import copy
 from dataclasses import dataclass, field
+from types import SimpleNamespace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from dms_bench.scaling.architecture import Architecture
+from dms_bench.scaling.attention import fits_torch, open_attention, openable
 from dms_bench.scaling.masking import strip_hooks
 from dms_bench.scaling.mends import Mend, attach, mend
 from dms_bench.scaling.modes import modes_kept
 from dms_bench.scaling.space import RowSite, SearchSpace
+from dms_bench.scaling.tied import Owner, first_names, owners_of
 
 #: Integers of modules that are no sizes, whatever they are equal to: positions, and ratios of two numbers of heads.
 _NO_SIZE = ("idx", "index", "ndims", "num_key_value_groups")
@@ -57,6 +60,7 @@ def cut(model: nn.Module, space: SearchSpace, architecture: Architecture) -> nn.
     cut_names = {name for name, _ in dims}
     small = copy.deepcopy(model, {id(tensors[name]): tensors[name] for name in cut_names})  # these are replaced
     strip_hooks(small)
+    sharers = owners_of(small)
     kept = torch.cat([mask.bool(), torch.tensor([True])])  # index -1: always stays
     with torch.no_grad():
         for name in cut_names:
@@ -66,8 +70,8 @@ def cut(model: nn.Module, space: SearchSpace, architecture: Architecture) -> nn.
                     elements, owners = dims[name, dim]
                     stays = kept[elements] & kept[owners]
                     tensor = tensor.index_select(dim, stays.nonzero().flatten().to(tensor.device))
-            _replace(small, name, tensor)
-        for row in space.rows:
+            _replace(small, name, tensor, sharers)
+        for row in {row.parameter: row for row in space.rows}.values():  # layers may share their weight
             _rescale(small, row, space, kept)
     apply_structure(small, plan_surgery(model, space, architecture))
     _forget(small)
@@ -104,8 +108,9 @@ def plan_surgery(model: nn.Module, space: SearchSpace, architecture: Architectur
         shape[dim] = int((kept[elements] & kept[owners]).sum())
         shapes[name] = tuple(shape)
     attributes: dict[str, dict[str, int]] = {}
+    first = first_names(model)
     for name, module in model.named_modules():
-        changed = _mended(name, module, space, kept, shapes)
+        changed = _mended(name, module, space, kept, shapes, first)
         if changed:
             attributes[name] = changed
     mends = {
@@ -123,9 +128,10 @@ def apply_structure(model: nn.Module, surgery: Surgery) -> None:
         surgery: what to change.
     """
     tensors: dict[str, Tensor] = {**dict(model.named_parameters()), **dict(model.named_buffers())}
+    owners = owners_of(model)
     for name, shape in surgery.shapes.items():
         if tuple(tensors[name].shape) != tuple(shape):
-            _replace(model, name, tensors[name].detach().new_zeros(shape))
+            _replace(model, name, tensors[name].detach().new_zeros(shape), owners)
         parent, _, leaf = name.rpartition(".")
         # What the library computes for the supernet's size must be saved with the weights from now on.
         model.get_submodule(parent)._non_persistent_buffers_set.discard(leaf)
@@ -134,11 +140,19 @@ def apply_structure(model: nn.Module, surgery: Surgery) -> None:
         for attribute, value in values.items():
             old = getattr(module, attribute)
             setattr(module, attribute, (value,) if isinstance(old, tuple) else value)
+    opened = not all(fits_torch(module) for module in openable(model).values())
+    if opened:
+        open_attention(model)
     for name, mends in surgery.mends.items():
         attach(model.get_submodule(name), mends)
     for name in surgery.skipped:
         parent, _, child = name.rpartition(".")
         setattr(model.get_submodule(parent), child, _skip(model.get_submodule(name)))
+    for module in model.modules():
+        if isinstance(module, nn.TransformerEncoder) and (
+            opened or any(isinstance(one, Skip) for one in module.layers)
+        ):
+            module.use_nested_tensor = False  # which not every layer could read any more
 
 
 def _skip(block: nn.Module) -> Skip:
@@ -150,10 +164,13 @@ def _skip(block: nn.Module) -> Skip:
         if isinstance(value, int | str | list) and name not in vars(skip)
     }
     vars(skip).update(plain)
+    if isinstance(block, nn.TransformerEncoderLayer | nn.TransformerDecoderLayer):
+        # torch asks the first of its layers how samples lie.
+        vars(skip)["self_attn"] = SimpleNamespace(batch_first=block.self_attn.batch_first)
     return skip
 
 
-def _replace(model: nn.Module, name: str, tensor: Tensor) -> None:
+def _replace(model: nn.Module, name: str, tensor: Tensor, owners: dict[int, list[Owner]]) -> None:
     """Give a parameter, in all modules that share it, or a buffer another value."""
     parent, _, leaf = name.rpartition(".")
     module = model.get_submodule(parent)
@@ -161,24 +178,29 @@ def _replace(model: nn.Module, name: str, tensor: Tensor) -> None:
         old = module._parameters[leaf]
         assert old is not None
         new = nn.Parameter(tensor, requires_grad=old.requires_grad)
-        for other in model.modules():
-            for key in [key for key, parameter in other._parameters.items() if parameter is old]:
-                setattr(other, key, new)
+        for owner, own in owners[id(old)]:
+            setattr(owner, own, new)
     else:
         module._buffers[leaf] = tensor
 
 
 def _mended(
-    name: str, module: nn.Module, space: SearchSpace, kept: Tensor, shapes: dict[str, tuple[int, ...]]
+    name: str,
+    module: nn.Module,
+    space: SearchSpace,
+    kept: Tensor,
+    shapes: dict[str, tuple[int, ...]],
+    first: dict[str, str],
 ) -> dict[str, int]:
-    """Return the integers of one module that the cut changes."""
+    """Return the integers of one module that the cut changes; `first` has the names that weights are listed under."""
     prefix = name + "." if name else ""
-    weight = shapes.get(prefix + "weight")
+    listed = first.get(prefix + "weight", "")
+    weight = shapes.get(listed)
     values: dict[str, int] = {}
     if isinstance(module, nn.modules.conv._ConvNd) and weight is not None:
         groups = module.groups
         if groups > 1:
-            if (prefix + "weight", 1) not in space.slices:  # whole groups go, with their outputs
+            if (listed, 1) not in space.slices:  # whole groups go, with their outputs
                 groups = weight[0] * groups // module.out_channels
             values = {"out_channels": weight[0], "in_channels": weight[1] * groups, "groups": groups}
         elif module.transposed:
@@ -193,6 +215,14 @@ def _mended(
     elif isinstance(module, nn.GroupNorm) and weight is not None:
         groups = 1 if module.num_groups == 1 else weight[0] * module.num_groups // module.num_channels
         values = {"num_groups": groups, "num_channels": weight[0]}
+    elif isinstance(module, nn.MultiheadAttention):
+        by_size = _mended_by_size(name, module, space, kept)
+        values = {"num_heads": by_size["num_heads"]} if "num_heads" in by_size else {}
+        shape = shapes.get(first.get(prefix + "in_proj_weight", ""))
+        values |= {} if shape is None else dict.fromkeys(("embed_dim", "kdim", "vdim"), shape[1])
+    elif isinstance(module, nn.Transformer):
+        shape = shapes.get(first.get(prefix + "encoder.layers.0.linear1.weight", ""))
+        values = {} if shape is None else {"d_model": shape[1]}
     elif isinstance(getattr(module, "normalized_shape", None), tuple) and weight is not None and len(weight) == 1:
         values = {"normalized_shape": weight[0]}
     else:

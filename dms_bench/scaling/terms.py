@@ -8,11 +8,11 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from dms_bench.scaling.blocks import block_of
 from dms_bench.scaling.cost import FACTORS, CostModel, Term
 from dms_bench.scaling.pairs import Pairs
 from dms_bench.scaling.reading import Reading
 from dms_bench.scaling.records import INNER
-from dms_bench.scaling.space import block_of
 
 #: A kept size, as (fixed count, {group: multiple}).
 _Size = tuple[float, dict[int, float]]

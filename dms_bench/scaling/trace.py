@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten
 
+from dms_bench.scaling.attention import OpenAttention, in_the_open, openable
 from dms_bench.scaling.counter import countable
 from dms_bench.scaling.labels import Axes, Labels, along, canonical, lay, varying_dims
 from dms_bench.scaling.operators import CONTRACTIONS, RESIDUAL_OPERATORS, is_pointwise
@@ -66,14 +67,24 @@ class Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 self._axes[id(tensor)] = axes
                 self.trace.state[name] = axes
         self._recognised = recognise_norms(model)
+        opened = set(openable(model).values())
         for module in self._modules.values():
             if isinstance(module, nn.RNNBase):  # keeps its weights in lists of its own
                 self.freeze(*module.parameters(), reason="inside a recurrent layer")
+            if isinstance(module, nn.MultiheadAttention) and module not in opened:
+                self.freeze(
+                    *module.parameters(), reason="inside attention of torch's of an unusual form (kdim, bias_kv)"
+                )
 
     @property
     def module(self) -> str:
         """Name of the innermost module that is running."""
         return self._stack[-1].name if self._stack else ""
+
+    @property
+    def shows_heads(self) -> bool:
+        """Whether what runs is torch's attention, which shows an average over its heads, mostly to nobody."""
+        return isinstance(self._modules.get(self.module), OpenAttention)
 
     @property
     def divides(self) -> bool:
@@ -178,7 +189,7 @@ class Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
             handles.append(module.register_forward_pre_hook(self._enter(name), with_kwargs=True))
             handles.append(module.register_forward_hook(self._leave))
         try:
-            with torch.no_grad(), countable(self._model), self, self._views:
+            with torch.no_grad(), in_the_open(self._model), countable(self._model), self, self._views:
                 output = self._model(*inputs)
         finally:
             for handle in handles:

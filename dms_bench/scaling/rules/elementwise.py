@@ -59,6 +59,8 @@ def _reduce(tracer: Tracer, args: Any, kwargs: Any, out: Any) -> Axes:
     result = []
     for axis in tracer.axes(tensor):
         (dim,) = varying_dims(axis)
+        if dim in dims and tracer.shows_heads:
+            continue  # if somebody does look at it, the proof tells
         if dim in dims:
             tracer.labels.freeze(axis, f"operator {tracer.operator} runs over it")
         else:

@@ -1,0 +1,92 @@
+"""Which elements and blocks the proof removes: masks that together leave nothing untried.
+
+A group whose layers lie in a removed block is not compared, and a block that is never removed is not either.
+So the blocks take turns, and each mask cuts some elements of every group: others than the masks before, as far as
+its minimum allows.
+
+Shape legend:
+    M: masks
+    E: elements of all units, width groups before stages
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+
+import torch
+from torch import Tensor
+
+#: Smallest and largest share of a group's elements that the first masks keep. They differ from group to group, so
+#: that no code works because sizes happen to be in proportion.
+KEPT_SHARES = (0.4, 0.8)
+
+#: Size, and fewest that may stay.
+Unit = tuple[int, int]
+
+
+def proof_masks(groups: Sequence[Unit], stages: Sequence[Unit], seed: int) -> Tensor:
+    """Return as few masks as remove every block, and keep it, at least once: two, where minimums allow it.
+
+    Args:
+        groups: width groups; each keeps an element at least.
+        stages: runs of blocks.
+        seed: of the choice of elements.
+
+    Returns:
+        Binary masks, [M, E].
+    """
+    number = max([2, *(math.ceil(size / (size - low)) for size, low in stages if size > low)])
+    generator = torch.Generator().manual_seed(seed)
+    parts = [_widths(size, min(size, max(low, 1)), number, generator) for size, low in groups]
+    blocks = 0
+    for size, low in stages:
+        # Neighbours take turns: the block before a removed one is there, and hands on what is not its own input.
+        turns = (torch.arange(size) + blocks) % number
+        removed = turns == torch.arange(number).unsqueeze(1)
+        parts.append((~removed).float() if size > low else torch.ones(number, size))
+        blocks += size
+    return torch.cat([torch.ones(number, 0), *parts], dim=1)
+
+
+def _widths(size: int, low: int, number: int, generator: torch.Generator) -> Tensor:
+    """Return masks of one group, [M, size]: windows of a random order are cut, one behind the other."""
+    order = torch.randperm(size, generator=generator)
+    masks = torch.ones(number, size)
+    most, start = size - low, 0
+    for turn, mask in enumerate(masks):
+        least, largest = KEPT_SHARES
+        share = least + (largest - least) * float(torch.rand(1, generator=generator))
+        left = max(0, size - start)  # never cut so far
+        wanted = left if turn == number - 1 and left else size - round(share * size)
+        wanted = max(wanted, left - (number - 1 - turn) * most, 1)
+        window = (start + torch.arange(min(wanted, most))) % size
+        mask[order[window]] = 0
+        start += len(window)
+    return masks
+
+
+def gaps(masks: Tensor, groups: Sequence[int], blocks: Sequence[int], places: Iterable[Unit]) -> dict[int, str]:
+    """Return the units that some masks do not try, with what is missing.
+
+    Args:
+        masks: binary, [M, E].
+        groups: sizes of the width groups.
+        blocks: sizes of the stages.
+        places: where groups have layers: (group, block that the layer lies in, or -1), blocks numbered over all stages.
+    """
+    cut = masks < 0.5
+    found: dict[int, str] = {}
+    sizes = [*groups, *blocks]
+    parts = torch.split(cut, sizes, dim=1)
+    alive = torch.cat([~cut[:, sum(groups) :], torch.ones(len(cut), 1, dtype=torch.bool)], dim=1)  # block -1: always
+    for unit, part in enumerate(parts):
+        never_kept, never_cut = int(part.all(0).sum()), int((~part.any(0)).sum())
+        what = "elements" if unit < len(groups) else "blocks"
+        if never_cut or never_kept:
+            missing = f"{never_cut} never removed, {never_kept} never kept"
+            found[unit] = f"of {sizes[unit]} {what} {missing} in the proof"
+    for unit, block in places:
+        if not bool((parts[unit].any(1) & alive[:, block]).any()):
+            found[unit] = "layers that no mask of the proof cuts while they are there"
+    return found
