@@ -26,7 +26,7 @@ class GradientSpec(MethodSpec):
     #: Weight of the resource loss (equation 5).
     resource_weight: Annotated[float, Field(gt=0)] = 1.0
     #: Share of the search at whose end the importance has been observed, and the target begins to fall.
-    observe_share: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    observe_share: Annotated[float, Field(ge=0, lt=1)] = 0.2
     #: Share of the search at whose end the target has fallen (equation 10); then widths only are refined.
     decay_share: Annotated[float, Field(gt=0, le=1)] = 0.8
 

@@ -56,7 +56,7 @@ def test_the_check_leaves_the_process_s_own_numbers_alone():
 
 def test_the_layers_of_cuts_have_all_kinds():
     cases = list(cut_layers())
-    assert len(set(cases)) == len(cases) > 800
+    assert len(set(cases)) == len(cases) > 700
     assert {case.kernel[0] for case in cases if case.kernel} == {1, 3, 5, 7}
     assert set(range(1, 34, 2)) <= {case.inputs for case in cases}
     kinds = {case.kind for case in cases}

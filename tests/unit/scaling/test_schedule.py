@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import re
 from pathlib import Path
 
@@ -52,43 +53,48 @@ def test_while_observing_masks_are_one_ratios_held_and_importance_collected(
         assert bool((net.importance > 0).any())
 
 
-def agreement(blocks: int, runs: int, observe: float, steps: int) -> float:
-    """Share of searches in which the block that the first batch ranks last is last in the end; labels are noise."""
+def excess(blocks: int, runs: int, observe: float, steps: int) -> float:
+    """How much more often the block that the first batch ranks last is last in the end than that of another batch.
 
-    class Net(nn.Sequential):
-        pass
+    Both batches are drawn alike and ranked by the same fresh weights; labels are noise.
+    """
 
     def build() -> nn.Module:
-        return Net(nn.Linear(6, 8), nn.Sequential(*(Block(8, 6) for _ in range(blocks))), nn.Linear(8, 2))
+        return nn.Sequential(nn.Linear(6, 8), nn.Sequential(*(Block(8, 6) for _ in range(blocks))), nn.Linear(8, 2))
 
-    space, same = find_space(build(), torch.randn(2, 6)), 0
+    def loss(net: Supernet) -> Tensor:
+        return functional.cross_entropy(net(torch.randn(16, 6)), torch.randint(0, 2, (16,)))
+
+    def last(net: Supernet) -> int:
+        return int(net.importance[net.space.width_elements :].argmin())
+
+    space, more = find_space(build(), torch.randn(2, 6)), 0
     for seed in range(runs):
         torch.manual_seed(seed)
         net = Supernet(build(), space)
+        other = copy.deepcopy(net)
+        loss(other).backward()
+        other.update()
         weights = torch.optim.SGD(net.model.parameters(), lr=0.01)
         structure = torch.optim.Adam(net.structure_parameters(), lr=2e-2)
-        budget, first = budget_of(space, macs=0.4), 0
+        budget, first = budget_of(space, macs=0.4), -1
         for step in range(steps):
             target = net.begin_step(step / steps, budget, Schedule(observe=observe))
-            loss = functional.cross_entropy(net(torch.randn(16, 6)), torch.randint(0, 2, (16,)))
-            (loss + net.resource_loss(target)).backward()
+            (loss(net) + net.resource_loss(target)).backward()
             for optimizer in (weights, structure):
                 optimizer.step()
                 optimizer.zero_grad()
             net.update()
-            if step == 0:
-                first = int(net.importance[space.width_elements :].argmin())
-        same += int(net.importance[space.width_elements :].argmin()) == first
-    return same / runs
+            first = last(net) if step == 0 else first
+        more += (last(net) == first) - (last(net) == last(other))
+    return more / runs
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("blocks", [2, 4, 6])
 def test_the_order_of_blocks_does_not_depend_on_the_first_batch(blocks: int) -> None:
-    """Within ten points of chance, and the error of 150 searches (two deviations)."""
-    runs, chance = 150, 1 / blocks
-    error = 2 * (chance * (1 - chance) / runs) ** 0.5
-    assert agreement(blocks, runs, observe=Schedule().observe, steps=100) <= chance + 0.1 + error
+    """By no more than ten points, and five for the error of 150 searches; it was 16 to 29 before searches observed."""
+    assert excess(blocks, 150, Schedule().observe, steps=100) <= 0.15
 
 
 def test_the_readmes_ten_lines_observe_freeze_and_refine() -> None:
@@ -110,6 +116,6 @@ def test_the_readmes_ten_lines_observe_freeze_and_refine() -> None:
     assert [is_frozen for is_frozen, _, _ in seen] == [False] * 48 + [True] * 12  # decay ends at 0.8 of 60 steps
     assert all(torch.equal(masks, frozen[0]) for masks in frozen)
     assert set(frozen[0].tolist()) <= {0.0, 1.0}
-    assert all(torch.equal(ratios, seen[0][2]) for _, _, ratios in seen[:6])  # observed a tenth of it
+    assert all(torch.equal(ratios, seen[0][2]) for _, _, ratios in seen[:12])  # a fifth of it
     assert not torch.equal(seen[47][2], seen[-1][2])  # widths went on
     assert sum(isinstance(module, Block) for module in scope["small"].modules()) == int(frozen[0].sum())
