@@ -49,7 +49,7 @@ def judge(bare: Sequence[Outcome], guarded: Sequence[Outcome], where: str) -> li
                 subject,
                 f"{where}: PyTorch's own kernel is wrong here: {trouble}{source}; "
                 "dms_bench runs such layers in contiguous layout: checked, right",
-                "nothing in dms_bench; in code of your own call dms_bench.kernels.guard()",
+                "nothing to do here; call dms_bench.kernels.guard() in training code of your own",
             )
         )
     tried = sum(outcome.tried for outcome in guarded)
@@ -70,7 +70,7 @@ def _trouble(outcomes: Sequence[Outcome]) -> str:
         what = ", ".join(f"{name} off by {error:.2g}" for name, error in errors.items())
         parts.append(f"{case}: {what} (relative), {len(wrong)} such cases")
     deaths = {name: (case, line) for outcome in outcomes for case, name, line in outcome.deaths}
-    parts += [f"{name} at or before {case}: {line!r}" for name, (case, line) in deaths.items()]
+    parts += [f"{name} at or before {case}" + (f": {line!r}" if line else "") for name, (case, line) in deaths.items()]
     return "; ".join(parts)
 
 
