@@ -12,12 +12,15 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from dms_bench.kernels.cases import Case
 
+#: A case takes milliseconds; a process that has ruined its heap may wait for a lock for ever.
+_SECONDS_OF_A_CASE = 20.0
 #: Times that a group is begun anew after a death; what is left then counts as not tried.
 _LIVES = 4
 _SECONDS = 120.0
@@ -59,17 +62,21 @@ def probe(groups: Sequence[Group], environment: dict[str, str] | None = None) ->
         RuntimeError: the processes could not be started, or took too long; the message has the reason.
     """
     asked = json.dumps([asdict(group) for group in groups])
-    try:
-        done = subprocess.run(
-            [sys.executable, "-m", "dms_bench.kernels.probe"],
-            input=asked, capture_output=True, text=True, timeout=_SECONDS,
-            env={**_PATIENT, **os.environ, **(environment or {})},
-        )  # fmt: skip
-    except subprocess.TimeoutExpired:
-        raise RuntimeError(f"no answer within {_SECONDS:g} s") from None
-    if done.returncode:
-        raise RuntimeError((done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1])
-    return [_read(group, records) for group, records in zip(groups, json.loads(done.stdout), strict=True)]
+    with subprocess.Popen(
+        [sys.executable, "-m", "dms_bench.kernels.probe"],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        env={**_PATIENT, **os.environ, **(environment or {})}, start_new_session=True,
+    ) as process:  # fmt: skip
+        try:
+            answer, words = process.communicate(asked, timeout=_SECONDS)
+        except subprocess.TimeoutExpired:
+            raise RuntimeError(f"no answer within {_SECONDS:g} s") from None
+        finally:
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGKILL)  # with its forks, which would go on
+    if process.returncode:
+        raise RuntimeError((words.strip().splitlines() or [f"exit code {process.returncode}"])[-1])
+    return [_read(group, records) for group, records in zip(groups, json.loads(answer), strict=True)]
 
 
 def _read(group: Group, records: dict[str, Any]) -> Outcome:
@@ -102,31 +109,47 @@ def _try(group: Group) -> dict[str, Any]:
         first = last + 1
         if status == 0:
             break
-        name = signal.Signals(-status).name if status < 0 else f"exit code {status}"
+        name = "no end" if status is None else signal.Signals(-status).name if status < 0 else f"exit code {status}"
         deaths.append((last, name, line))
     return {"wrong": wrong, "deaths": deaths, "tried": min(first, len(group.cases))}
 
 
-def _life(group: Group, first: int) -> tuple[int, int, list[Any], str]:
+def _life(group: Group, first: int) -> tuple[int | None, int, list[Any], str]:
     """Try the cases from `first` in a fork; returns its status, the case it got to, what is wrong, its last line."""
     with tempfile.TemporaryFile("w+") as report, tempfile.TemporaryFile("w+") as words:
         child = os.fork()
         if child == 0:
             os.dup2(words.fileno(), 2)
-            status = 1
+            code = 1
             try:
                 _work(group, first, report)
-                status = 0
+                code = 0
             finally:
-                os._exit(status)
-        _, waited = os.waitpid(child, 0)
+                os._exit(code)
+        status = _ended(child, report.fileno())
         report.seek(0)
         lines = [json.loads(line) for line in report if line.endswith("\n")]
         words.seek(0)
         said = [line.strip() for line in words if line.strip()]
     reached = max((number for number, _ in lines), default=first)
     found = [(number, errors) for number, errors in lines if errors]
-    return os.waitstatus_to_exitcode(waited), reached, found, said[-1] if said else ""
+    return status, reached, found, said[-1] if said else ""
+
+
+def _ended(child: int, report: int) -> int | None:
+    """Wait for a fork and return its exit status; None if its report did not grow for too long, and it was killed."""
+    written, since = -1, time.monotonic()
+    while True:
+        ended, waited = os.waitpid(child, os.WNOHANG)
+        if ended:
+            return os.waitstatus_to_exitcode(waited)
+        if (size := os.fstat(report).st_size) != written:
+            written, since = size, time.monotonic()
+        elif time.monotonic() - since > _SECONDS_OF_A_CASE:
+            os.kill(child, signal.SIGKILL)
+            os.waitpid(child, 0)
+            return None
+        time.sleep(0.02)
 
 
 def _work(group: Group, first: int, report: Any) -> None:

@@ -1,11 +1,14 @@
 """The check itself: it passes right kernels, and sees wrong ones and dying ones."""
 
+import os
+import signal
 from dataclasses import replace
 
 import pytest
 import torch
 from torch import nn
 
+from dms_bench.kernels import probe as probe_module
 from dms_bench.kernels.cases import Case, cut_layers
 from dms_bench.kernels.check import PARTS, errors, tolerance, wrong
 from dms_bench.kernels.probe import Group, probe
@@ -81,3 +84,15 @@ def test_a_probe_tells_right_from_wrong_and_goes_on_after_a_death():
     assert [(case, list(found)) for case, found in spoilt.wrong] == [(LAYER, ["output"])]
     assert [(case, name) for case, name, _ in broken.deaths] == [(dying, "exit code 1")]
     assert broken.tried == 3
+
+
+def test_a_process_that_gets_nowhere_is_ended(monkeypatch, tmp_path):
+    """A ruined heap may leave a process waiting for a lock: it must not outlive whoever asks."""
+    monkeypatch.setattr(probe_module, "_SECONDS_OF_A_CASE", 0.3)
+    with (tmp_path / "report").open("w") as report:
+        child = os.fork()
+        if child == 0:
+            signal.pause()
+        assert probe_module._ended(child, report.fileno()) is None
+    with pytest.raises(ProcessLookupError):
+        os.kill(child, 0)
