@@ -63,7 +63,13 @@ def find_space(
 
     Raises:
         CoarseError: a coarse rule fits nothing, or its runs do not fit.
+        ValueError: the network is compiled to TorchScript, which hides its operators.
     """
+    scripted = next(
+        (name for name, module in model.named_modules() if isinstance(module, torch.jit.ScriptModule)), None
+    )
+    if scripted is not None:
+        raise ValueError(f"{scripted or 'the network'} is TorchScript: search the network that it was made from")
     begin = time.perf_counter()
     outline = any(parameter.is_meta for parameter in model.parameters())
     example = example.to("meta") if outline else example
@@ -100,9 +106,19 @@ def find_space(
         chosen = {name for name in space.names for pattern in exclude if fnmatch.fnmatch(name, pattern)}
         if chosen:
             space = space.without(chosen, "excluded by the specification")
-        space = replace(space if outline else prove(model, inputs, space), round_to=round_to)
+        idle = _idle(model, traces[0])
+        space = replace(space if outline else prove(model, inputs, space, idle=idle), round_to=round_to)
     object.__setattr__(space, "seconds", time.perf_counter() - begin)
     return space
+
+
+def _idle(model: nn.Module, trace: Trace) -> bool:
+    """Whether some layers with parameters were not called, as those that run in training alone."""
+    called = {call.name for call in trace.calls}
+    return any(
+        name not in called and any(True for _ in module.parameters(recurse=False))
+        for name, module in model.named_modules()
+    )
 
 
 class _Builder:

@@ -2,7 +2,8 @@
 
 A group whose layers lie in a removed block is not compared, and a block that is never removed is not either.
 So the blocks take turns, and each mask cuts some elements of every group: others than the masks before, as far as
-its minimum allows.
+its minimum allows. Two more masks leave less to luck: one that cuts the end of every group, of neighbours by other
+shares, so that halves which a network's code takes apart are not cut alike; and one that keeps the fewest elements.
 
 Shape legend:
     M: masks
@@ -20,13 +21,15 @@ from torch import Tensor
 #: Smallest and largest share of a group's elements that the first masks keep. They differ from group to group, so
 #: that no code works because sizes happen to be in proportion.
 KEPT_SHARES = (0.4, 0.8)
+#: Shares that the lopsided mask keeps from the beginning of each group, in turn.
+LOPSIDED_SHARES = (0.25, 0.75, 0.5)
 
 #: Size, and fewest that may stay.
 Unit = tuple[int, int]
 
 
 def proof_masks(groups: Sequence[Unit], stages: Sequence[Unit], seed: int) -> Tensor:
-    """Return as few masks as remove every block, and keep it, at least once: two, where minimums allow it.
+    """Return as few masks as remove every block, and keep it, at least once (two, where minimums let it), and two more.
 
     Args:
         groups: width groups; each keeps an element at least.
@@ -36,20 +39,39 @@ def proof_masks(groups: Sequence[Unit], stages: Sequence[Unit], seed: int) -> Te
     Returns:
         Binary masks, [M, E].
     """
-    number = max([2, *(math.ceil(size / (size - low)) for size, low in stages if size > low)])
+    groups = [(size, min(size, max(low, 1))) for size, low in groups]
+    turns = max([2, *(math.ceil(size / (size - low)) for size, low in stages if size > low)])
     generator = torch.Generator().manual_seed(seed)
-    parts = [_widths(size, min(size, max(low, 1)), number, generator) for size, low in groups]
+    widths = [
+        torch.cat([_in_turn(size, low, turns, generator), _lopsided(size, low, number), _fewest(size, low, generator)])
+        for number, (size, low) in enumerate(groups)
+    ]
+    depths = []
     blocks = 0
     for size, low in stages:
         # Neighbours take turns: the block before a removed one is there, and hands on what is not its own input.
-        turns = (torch.arange(size) + blocks) % number
-        removed = turns == torch.arange(number).unsqueeze(1)
-        parts.append((~removed).float() if size > low else torch.ones(number, size))
+        removed = (torch.arange(size) + blocks) % turns == torch.arange(turns).unsqueeze(1)
+        taken = (~removed).float() if size > low else torch.ones(turns, size)
+        depths.append(torch.cat([taken, torch.ones(2, size)]))
         blocks += size
-    return torch.cat([torch.ones(number, 0), *parts], dim=1)
+    return torch.cat([torch.ones(turns + 2, 0), *widths, *depths], dim=1)
 
 
-def _widths(size: int, low: int, number: int, generator: torch.Generator) -> Tensor:
+def _lopsided(size: int, low: int, number: int) -> Tensor:
+    """Return a mask of one group, the `number`th, without its last elements, [1, size]."""
+    mask = torch.ones(1, size)
+    mask[:, max(low, round(LOPSIDED_SHARES[number % len(LOPSIDED_SHARES)] * size)) :] = 0
+    return mask
+
+
+def _fewest(size: int, low: int, generator: torch.Generator) -> Tensor:
+    """Return a mask of one group with as few elements as it may have, [1, size]."""
+    mask = torch.zeros(1, size)
+    mask[:, torch.randperm(size, generator=generator)[:low]] = 1
+    return mask
+
+
+def _in_turn(size: int, low: int, number: int, generator: torch.Generator) -> Tensor:
     """Return masks of one group, [M, size]: windows of a random order are cut, one behind the other."""
     order = torch.randperm(size, generator=generator)
     masks = torch.ones(number, size)

@@ -39,7 +39,8 @@ def fit_to_budget(
         counts: wished-for number of elements per unit, real-valued, [U].
         importance: of every element, [E].
         budget: what is to be met.
-        depth_fixed: blocks change only where at the wished-for depth no widths at all meet the budget.
+        depth_fixed: blocks go only where at the wished-for depth even the fewest elements are above the budget,
+            and none come back.
     """
     return _Fit(space, budget, importance).mask(counts, depth_fixed)
 
@@ -89,7 +90,7 @@ class _Fit(_Sizes):
         self.space, self.budget, self.widths = space, budget, len(space.groups)
 
     def mask(self, counts: Tensor, depth_fixed: bool) -> Tensor:
-        kept = self.at_depth(self.reach_by_depth(self.rounded(counts), counts), counts)
+        kept = self.at_depth(self.reach_by_depth(self.rounded(counts), counts, depth_fixed), counts)
         if self.miss(kept) > TOLERANCE and not depth_fixed:  # too coarse widths: another block may do
             others = (self.at_depth(other, counts) for other in self.other_depths(kept))
             kept = min([kept, *others], key=self.miss)
@@ -140,13 +141,13 @@ class _Fit(_Sizes):
         blocks = self.binary(kept)[self.space.width_elements :]
         return self.budget.load(widths, blocks)
 
-    def reach_by_depth(self, kept: Tensor, counts: Tensor) -> Tensor:
-        """Add or remove blocks where even all, or the fewest, elements miss the target."""
+    def reach_by_depth(self, kept: Tensor, counts: Tensor, depth_fixed: bool) -> Tensor:
+        """Add or remove blocks where even all, or the fewest, elements miss the target; only remove where fixed."""
         kept, direction = kept.clone(), 0
         while True:
             widest = torch.cat([self.maximum[: self.widths], kept[self.widths :]])
             thinnest = torch.cat([self.minimum[: self.widths], kept[self.widths :]])
-            if self.cost(widest) < 1:
+            if self.cost(widest) < 1 and not depth_fixed:
                 step, limit = 1, self.maximum
             elif self.cost(thinnest) > 1:
                 step, limit = -1, self.minimum

@@ -18,11 +18,12 @@ from dms_bench.scaling.space import SearchSpace
 def decided_depth(
     space: SearchSpace, cost: Callable[[Tensor, Tensor], Tensor], kept: Tensor, soft: Tensor, hard: Tensor
 ) -> Tensor:
-    """Return which blocks stay, 1 or 0, [B], at a cost within one block of what the search pays for.
+    """Return which blocks stay, 1 or 0, [B], at a cost within one block of what the search pays for, bounds permitting.
 
     Each stage rounds for itself, within its bounds: a block stays where its mask is at least 1/2. Where the stages'
     roundings add up to more than the dearest block costs, blocks whose masks are nearest to 1/2 change sides, as long
-    as that brings the cost nearer.
+    as that brings the cost nearer. Gates and choices (MES, SNS) may pay for fewer blocks than a stage must have: then
+    the cost rises by those.
 
     Args:
         space: the search space.

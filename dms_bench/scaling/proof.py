@@ -28,10 +28,13 @@ ROUGH_TOLERANCE = 5e-5
 #: Trials spent on finding culprits one by one; then what is left in doubt goes as a whole.
 MAX_TRIALS = 60
 
+#: What a cut that did not mend the integers in a model's code ends in.
+_FAILURES = (RuntimeError, ValueError, TypeError, AssertionError, IndexError, ZeroDivisionError)
+
 DIFFERS = "the cut network does not equal the masked one"
 
 
-def prove(model: nn.Module, example: Tensor, space: SearchSpace, seed: int = 0) -> SearchSpace:
+def prove(model: nn.Module, example: Tensor, space: SearchSpace, seed: int = 0, *, idle: bool = False) -> SearchSpace:
     """Return the space without what could not be proven.
 
     Args:
@@ -39,17 +42,22 @@ def prove(model: nn.Module, example: Tensor, space: SearchSpace, seed: int = 0) 
         example: its input, [batch, ...].
         space: what the labels found.
         seed: of the random weights and masks.
+        idle: some layers did not run in eval mode: cut networks must run in training mode, too.
     """
-    proof = _Proof(model, example, space, seed, torch.double)
     names = list(space.names)
-    error = proof.error(names)
-    if not error <= TOLERANCE:
-        rough = _Proof(model, example, space, seed + 1, torch.float)
+    try:
+        proof = _Proof(model, example, space, seed, torch.double, idle)
+        error = proof.error(names)
+    except _NoDoubleError:
+        proof = _Proof(model, example, space, seed, torch.float, idle)
+        error = proof.error(names)
+    if not error <= proof.tolerance:
+        rough = _Proof(model, example, space, seed + 1, torch.float, idle)
         rough.mend(names)
         names = rough.provable(names)
         space = proof.space = rough.space
         error = proof.error(names)
-        if not error <= TOLERANCE:
+        if not error <= proof.tolerance:
             proof.mend(names)
             space = proof.space
             names = proof.provable(names)
@@ -79,10 +87,16 @@ def untried(space: SearchSpace, masks: Tensor) -> dict[str, str]:
     return {space.names[unit]: missing for unit, missing in sorted(found.items())}
 
 
+class _NoDoubleError(Exception):
+    """The network's own code makes numbers in single precision, so that it does not run in double."""
+
+
 class _Proof:
     """Compares masked and cut networks in one precision."""
 
-    def __init__(self, model: nn.Module, example: Tensor, space: SearchSpace, seed: int, dtype: torch.dtype) -> None:
+    def __init__(
+        self, model: nn.Module, example: Tensor, space: SearchSpace, seed: int, dtype: torch.dtype, idle: bool
+    ) -> None:
         self.space, self.seed, self.dtype = space, seed, dtype
         self.tolerance = TOLERANCE if dtype == torch.double else ROUGH_TOLERANCE
         self.trials = 0
@@ -97,6 +111,18 @@ class _Proof:
         self.forward = MaskedForward(self.masked, space)
         self.masks = masks_of(space, seed)
         self.example = example.to(dtype) if example.is_floating_point() else example
+        self.trains = idle and self._runs_in_training(copy.deepcopy(self.model))
+
+    def _runs_in_training(self, model: nn.Module) -> bool:
+        """Whether a network runs in training mode; its failure is noted."""
+        try:
+            with torch.no_grad(), torch.random.fork_rng(devices=[]), _InDouble():  # type: ignore[no-untyped-call]
+                model.train()(self.example)
+        except _FAILURES as error:
+            self.failure = f"the cut network fails in training mode in {_place(error)}"
+            self.culprit = _culprit(error, model, self.space.views)
+            return False
+        return True
 
     def mend(self, names: Sequence[str]) -> None:
         """Let cuts mend the sizes in the code of those classes of modules that fail, until none is left."""
@@ -166,8 +192,13 @@ class _Proof:
     def _error(self, mask: Tensor, example: Tensor) -> float:
         """Relative difference of the masked and the cut network on some samples."""
         architecture = self.space.architecture(mask)
-        with torch.no_grad(), self.forward.using(mask.to(self.dtype)), _InDouble():  # type: ignore[no-untyped-call]
-            expected = self.masked(example)
+        try:
+            with torch.no_grad(), self.forward.using(mask.to(self.dtype)), _InDouble():  # type: ignore[no-untyped-call]
+                expected = self.masked(example)
+        except RuntimeError as error:
+            if self.dtype == torch.double:
+                raise _NoDoubleError from error
+            raise
         small = cut(self.model, self.space, architecture)
         try:
             with torch.no_grad(), countable(small), _InDouble(), FlopCounterMode(display=False) as counter:  # type: ignore[no-untyped-call]
@@ -175,7 +206,7 @@ class _Proof:
             if len(example) > 1:
                 with torch.no_grad(), _InDouble():  # type: ignore[no-untyped-call]
                     found = small(example)
-        except (RuntimeError, ValueError, TypeError, AssertionError, IndexError, ZeroDivisionError) as error:
+        except _FAILURES as error:
             # Integers in the model's code that the cut did not mend.
             self.failure = f"the cut network fails in {_place(error)}"
             self.culprit = _culprit(error, small, self.space.views)
@@ -190,6 +221,8 @@ class _Proof:
         wrong = [what for what, (real, predicted) in counted.items() if real != predicted]
         if wrong:
             self.failure = f"the predicted {' and '.join(wrong)} are not the counted ones"
+            return float("inf")
+        if self.trains and len(example) > 1 and not self._runs_in_training(small):
             return float("inf")
         return float((found - expected).norm() / expected.norm().clamp_min(1e-12))
 

@@ -181,7 +181,7 @@ class SearchSpace:
         if self.round_to == 1:
             return (1,) * len(self.groups)
         owner = torch.repeat_interleave(
-            torch.arange(len(self.groups)), torch.tensor([group.size for group in self.groups])
+            torch.arange(len(self.groups)), torch.tensor([group.size for group in self.groups], dtype=torch.long)
         )
         for _, elements in self.occurrences():
             for unit, number in zip(*torch.unique(owner[elements[elements >= 0]], return_counts=True), strict=True):

@@ -63,10 +63,12 @@ class Supernet(nn.Module):
         self.space = find_space(model, space) if isinstance(space, Tensor) else space
         self.model = model
         self.relaxation = relaxation or TopK(self.space, temperature=temperature, importance=importance, decay=decay)
+        self.relaxation.to(next(model.parameters()).dtype)  # masks as exact as a network in double precision
         self._masked = MaskedForward(model, self.space)
         # Zeros added to the mask: their gradient is the mask's, summed over the passes of a step.
-        self._probe = torch.zeros(self.space.units.total, requires_grad=True)
-        self._mask = torch.zeros(self.space.units.total)
+        like = self.relaxation.depth
+        self._probe = torch.zeros(self.space.units.total, dtype=like.dtype, device=like.device, requires_grad=True)
+        self._mask = self._probe.detach()
         self._hard: Tensor | None = None
 
     @property
@@ -217,10 +219,10 @@ class Supernet(nn.Module):
     def architecture(self, budget: Budget | None = None) -> Architecture:
         """Return the searched architecture, cut to a budget where one is given.
 
-        A frozen depth is the architecture's, unless no widths at all meet the budget at that depth.
+        A frozen depth is the architecture's, unless even the fewest elements are above the budget at that depth.
 
         Args:
-            budget: met within 1 % from below where the space is fine enough.
+            budget: met within 1 % where the space, at a frozen depth, is fine and large enough.
         """
         counts, importance = self.wish()
         if budget is None:

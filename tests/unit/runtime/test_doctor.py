@@ -13,7 +13,7 @@ from dms_bench.runtime.findings import Finding, judge
 
 ENDANGERED = Case(8, (28, 28), 3, 22, (1, 1), (2, 2), (0, 0), (1, 1), layout="channels-last")
 OTHER = replace(ENDANGERED, kernel=(3, 3))
-RIGHT = Outcome(tried=1)
+RIGHT = Outcome(tried=1, asked=1)
 
 
 @pytest.fixture
@@ -81,3 +81,11 @@ def test_only_the_known_fault_is_called_so():
     assert "oneDNN" not in other.message
     (death,) = judge([RIGHT], [Outcome([], [(OTHER, "SIGSEGV", "")], 1)], "CPU")
     assert death.level == "error"
+
+
+def test_what_could_not_be_tried_in_time_is_counted_and_what_was_found_is_kept():
+    found = Outcome([(ENDANGERED, {"weight gradient": 0.9})], [], 1, 1)
+    known, left = judge([found], [RIGHT, Outcome(asked=7)], "CPU")
+    assert (known.level, left.level) == ("warning", "warning")
+    assert "weight gradient off by 0.9" in known.message
+    assert left.message == "CPU: 1 layers, output and gradients right; 7 were not tried for want of time"

@@ -135,13 +135,23 @@ def test_what_was_frozen_is_refined_and_cut(kind: str) -> None:
             assert torch.equal(SPACE.mask(architecture)[WIDTH:], frozen), budget
 
 
-def test_a_depth_at_which_no_width_meets_the_budget_gives_way() -> None:
+def test_a_depth_whose_fewest_elements_are_above_the_budget_gives_way() -> None:
     net = scrambled(Supernet(network(), SPACE, TopK(SPACE)), 0)
-    with torch.no_grad():
-        net.ratios.copy_(net.relaxation._lower)
-    net.depth_frozen = True
-    budget = budget_of(SPACE, macs=0.9 * SPACE.reachable(SPACE.macs_model)[0] / SPACE.macs + 0.02)
+    net.relaxation.freeze_depth(torch.ones(BLOCKS))
+    fewest = torch.tensor([float(low) for low in SPACE.units.minimum[:GROUPS]])
+    budget = budget_of(SPACE, macs=0.9 * float(SPACE.macs_model(fewest, torch.ones(BLOCKS))) / SPACE.macs)
     assert net.architecture(budget).macs <= budget.constraints[0].target * 1.01
+
+
+def test_a_depth_too_small_for_the_budget_stays() -> None:
+    """Blocks that the search gave up do not come back to fill a budget."""
+    net = scrambled(Supernet(network(), SPACE, CountChoice(SPACE, seed=0)), 0)
+    depth = torch.zeros(BLOCKS)
+    depth[[1, 4, 7]] = 1
+    net.relaxation.freeze_depth(depth)
+    architecture = net.architecture(budget_of(SPACE, macs=0.9))
+    assert torch.equal(SPACE.mask(architecture)[WIDTH:], depth)
+    assert all(len(architecture.groups[group.name]) == group.size for group in SPACE.groups)
 
 
 def test_a_frozen_depth_outlives_a_checkpoint_and_can_be_left_again() -> None:

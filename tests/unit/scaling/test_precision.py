@@ -97,3 +97,14 @@ def test_groups_of_more_elements_than_bf16_can_count(kind: torch.dtype) -> None:
     assert [len(kept) for kept in net.architecture().groups.values()] == [1050]
     assert net(torch.randn(4, 8).to(kind)).dtype == kind
     assert next(net.model.parameters()).dtype == kind
+
+
+def test_masks_of_a_network_that_is_double_are_double() -> None:
+    torch.manual_seed(0)
+    net = Supernet(
+        nn.Sequential(nn.Linear(8, 16), nn.LayerNorm(16), nn.Linear(16, 4)).double(), torch.randn(1, 8).double()
+    )
+    assert net.soft_mask().dtype == net.ratios.dtype == torch.float64
+    take_step(net, torch.randn(4, 8).double(), 1.0)
+    assert net.importance.dtype == torch.float64
+    assert sum(map(len, net.architecture().groups.values())) == 16

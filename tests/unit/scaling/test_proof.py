@@ -1,6 +1,7 @@
 """The proof tries every group and every block, kept and removed, and says what it could not try."""
 
 import importlib.util
+import itertools
 from pathlib import Path
 
 import pytest
@@ -9,10 +10,13 @@ import torch
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
+from torch import nn
+from torch.nn import functional
 
-from dms_bench.scaling import build, find_space
+from dms_bench.scaling import build, cut, find_space
 from dms_bench.scaling.coverage import gaps, proof_masks
 from dms_bench.scaling.proof import masks_of, untried
+from tests.unit.scaling.agreement import assert_masked_is_cut
 from tests.unit.scaling.odd_networks import Block, Residual
 
 IMAGES = torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(0))
@@ -28,8 +32,8 @@ stages = st.lists(
 def test_masks_try_all_that_minimums_allow(groups, stages, seed):
     masks = proof_masks(groups, stages, seed)
     number = max([2, *(-(-size // (size - low)) for size, low in stages)])
-    assert masks.shape == (number, sum(size for size, _ in [*groups, *stages]))
-    start = 0
+    assert masks.shape == (number + 2, sum(size for size, _ in [*groups, *stages]))
+    masks, start = masks[:number], 0
     for unit, (size, low) in enumerate([*groups, *stages]):
         own = masks[:, start : start + size]
         start += size
@@ -48,6 +52,22 @@ def test_masks_try_all_that_minimums_allow(groups, stages, seed):
     assert set(missing) == {unit for unit, (size, low) in enumerate(groups) if number * (size - low) < size}
 
 
+@given(groups, stages)
+def test_two_more_masks_are_lopsided_and_the_smallest(groups, stages):
+    lopsided, fewest = proof_masks(groups, stages, 0)[-2:]
+    start, shares = 0, []
+    for size, low in groups:
+        own, few = lopsided[start : start + size], fewest[start : start + size]
+        start += size
+        assert own.tolist() == sorted(own.tolist(), reverse=True)  # what goes lies at the end
+        assert int(own.sum()) >= low
+        assert int(few.sum()) == low
+        shares.append(float(own.mean()) if low == 1 and size >= 8 else None)
+    assert all(a != b for a, b in itertools.pairwise(shares) if a is not None and b is not None)
+    assert bool((lopsided[start:] == 1).all())
+    assert bool((fewest[start:] == 1).all())  # so that all layers are there
+
+
 def test_gaps_name_what_a_single_mask_hides():
     mask = torch.tensor([[0.0, 1, 1, 1, 0, 1]])  # two groups of two, then a stage of two: the first block is gone
     found = gaps(mask, [2, 2], [2], [(0, -1), (0, 0), (0, 1), (1, 1)])
@@ -63,7 +83,7 @@ FAMILIES = [
 
 
 def space_unproven(monkeypatch, model, example):
-    monkeypatch.setattr(build, "prove", lambda model, example, space: space)
+    monkeypatch.setattr(build, "prove", lambda model, example, space, idle: space)
     return find_space(model, example)
 
 
@@ -72,8 +92,8 @@ def test_real_networks_are_covered(name, monkeypatch):
     size = 224 if name in ("deit_tiny_patch16_224", "resmlp_12_224", "levit_128s") else 64
     space = space_unproven(monkeypatch, timm.create_model(name), torch.randn(1, 3, size, size))
     masks = masks_of(space)
-    assert len(masks) == 2
-    assert not untried(space, masks)
+    assert len(masks) == 4
+    assert not untried(space, masks[:2])
     alone = untried(space, masks[:1])
     assert alone  # one mask is not enough
 
@@ -89,7 +109,7 @@ def test_the_whole_zoo_is_covered(monkeypatch):
         for name in names:
             space = space_unproven(monkeypatch, *zoo.create(name))
             masks = masks_of(space)
-            if untried(space, masks) or len(masks) != 2:
+            if untried(space, masks[:2]) or len(masks) != 4:
                 uncovered[name] = untried(space, masks)
     assert not uncovered
 
@@ -130,6 +150,106 @@ def test_a_bound_that_keeps_elements_out_of_the_proof_is_named():
     from dms_bench.scaling.coarse import Coarse
 
     space = find_space(Residual([Block() for _ in range(4)]), IMAGES, coarse=[Coarse(groups="blocks.0.a", min=7)])
-    assert space.gaps == {"blocks.0.a": "of 8 elements 6 never removed, 0 never kept in the proof"}
+    assert space.gaps == {"blocks.0.a": "of 8 elements 4 never removed, 0 never kept in the proof"}
     bounded = find_space(Residual([Block() for _ in range(4)]), IMAGES, coarse=[Coarse(stages="blocks", min=3)])
     assert not bounded.gaps  # blocks may go in the proof that stay in a search
+
+
+class Halves(nn.Module):
+    """Takes its channels apart in the middle, wherever that is."""
+
+    def __init__(self, channels, convolved):
+        super().__init__()
+        self.a = nn.Conv2d(channels, channels, 1)
+        self.b = nn.Conv2d(channels // 2, channels // 2, 3, padding=1) if convolved else nn.Tanh()
+
+    def forward(self, x):
+        left, right = self.a(x).chunk(2, 1)
+        return torch.cat([left.relu(), self.b(right)], 1)
+
+
+@pytest.mark.parametrize("convolved", [False, True])
+@pytest.mark.parametrize("channels", [4, 8, 12, 20, 28, 32, 36])
+def test_halves_that_a_random_mask_cuts_alike_by_luck(channels, convolved):
+    layers = [nn.Conv2d(3, channels, 1), Halves(channels, convolved), nn.Conv2d(channels, 6, 1)]
+    assert_masked_is_cut(nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(6, 5)), IMAGES)
+
+
+class Threshold(nn.Module):
+    """Computes otherwise where it is narrow."""
+
+    def forward(self, x):
+        return x.relu() if x.shape[1] > 4 else x
+
+
+class Einsum(nn.Module):
+    """torch multiplies where one channel is left, and makes a product of matrices where there are more."""
+
+    def __init__(self):
+        super().__init__()
+        self.w = nn.Parameter(torch.randn(12, 16))
+
+    def forward(self, x):
+        return torch.einsum("bchw,dc->bdhw", x, self.w)
+
+
+@pytest.mark.parametrize(("middle", "width", "left"), [(Threshold(), 16, ["2"]), (Einsum(), 12, ["1", "2"])])
+def test_what_differs_in_the_narrowest_network_alone_is_left_out(middle, width, left):
+    layers = [nn.Conv2d(3, 16, 1), middle, nn.Conv2d(width, 8, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten()]
+    space = assert_masked_is_cut(nn.Sequential(*layers, nn.Linear(8, 5)), IMAGES)
+    assert "0" in space.excluded
+    assert [group.name for group in space.groups] == left
+
+
+class Auxiliary(nn.Module):
+    """A head that runs in training alone, on features that are searched."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.aux, self.b = nn.Conv2d(3, 12, 1), nn.Conv2d(12, 12, 1), nn.Conv2d(12, 8, 1)
+        self.head = nn.Linear(8, 5)
+
+    def forward(self, x):
+        x = self.a(x).relu()
+        extra = self.aux(x).mean() if self.training else 0
+        return self.head(self.b(x).relu().mean((2, 3))) + extra
+
+
+def test_what_feeds_a_layer_that_only_runs_in_training_is_left_out():
+    model = Auxiliary()
+    space = assert_masked_is_cut(model, IMAGES)
+    assert space.excluded["a"].startswith("the cut network fails in training mode")
+    mask = space.full()
+    mask[: len(mask) // 2] = 0
+    cut(model, space, space.architecture(mask)).train()(IMAGES.double())
+
+
+class Blur(nn.Module):
+    """A constant that is no buffer, in single precision whatever the network's."""
+
+    def __init__(self):
+        super().__init__()
+        self.kernel = torch.ones(1, 1, 3, 3) / 9
+
+    def forward(self, x):
+        return functional.conv2d(x, self.kernel.expand(x.shape[1], 1, 3, 3), padding=1, groups=x.shape[1])
+
+
+def test_a_network_that_does_not_run_in_double_is_proven_in_single_precision():
+    layers = [nn.Conv2d(3, 8, 3), Blur(), nn.ReLU(), nn.Conv2d(8, 6, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten()]
+    space = find_space(nn.Sequential(*layers, nn.Linear(6, 2)), IMAGES)
+    assert 1e-12 < space.proof_error < 1e-5
+    assert [group.name for group in space.groups] == ["3"]
+    assert "0" in space.excluded
+
+
+def test_torchscript_is_refused_in_words():
+    with pytest.warns(FutureWarning):
+        model = torch.jit.script(nn.Sequential(nn.Linear(3, 4), nn.ReLU()))
+    with pytest.raises(ValueError, match="the network is TorchScript: search the network that it was made from"):
+        find_space(model, torch.randn(2, 3))
+
+
+def test_a_space_without_widths_takes_round_to():
+    space = find_space(Residual([Block() for _ in range(3)]), IMAGES, width=False, round_to=8)
+    assert space.units.sizes == (3,)
