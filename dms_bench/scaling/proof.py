@@ -51,20 +51,40 @@ def prove(model: nn.Module, example: Tensor, space: SearchSpace, seed: int = 0, 
     except _NoDoubleError:
         proof = _Proof(model, example, space, seed, torch.float, idle)
         error = proof.error(names)
+    reasons: dict[str, str] = {}
     if not error <= proof.tolerance:
         rough = _Proof(model, example, space, seed + 1, torch.float, idle)
         rough.mend(names)
         names = rough.provable(names)
-        space = proof.space = rough.space
+        proof.space, reasons = rough.space, rough.reasons
         error = proof.error(names)
         if not error <= proof.tolerance:
             proof.mend(names)
-            space = proof.space
             names = proof.provable(names)
             error = proof.error(names)
-        for name in [name for name in space.names if name not in set(names)]:
-            space = space.without([name], proof.reasons.get(name) or rough.reasons.get(name) or DIFFERS)
+    proof.part = slice(-1, None)
+    error = max(error, proof.error(names))
+    if not error <= proof.tolerance:
+        proof.space, proof.part = _wider(proof.space), slice(None)
+        if not proof.passes(names):
+            names = proof.provable(names)
+        error = proof.error(names)
+    space = proof.space
+    for name in [name for name in space.names if name not in set(names)]:
+        space = space.without([name], proof.reasons.get(name) or reasons.get(name) or DIFFERS)
     return replace(space, proof_error=error, gaps=untried(space, masks_of(space, seed)))
+
+
+def _wider(space: SearchSpace) -> SearchSpace:
+    """Return the space with two channels of each group at least, where a network of one is computed otherwise.
+
+    Weights that are standardised over one number, products that torch simplifies, variances of one feature.
+    """
+    groups = tuple(
+        group if group.heads or group.step > 1 or group.size < 3 else replace(group, minimum=max(group.minimum, 2))
+        for group in space.groups
+    )
+    return replace(space, groups=groups)
 
 
 def masks_of(space: SearchSpace, seed: int = 0) -> Tensor:
@@ -109,7 +129,8 @@ class _Proof:
         # Shares the weights; its hooks are not copied by a cut.
         self.masked = copy.deepcopy(self.model, {id(tensor): tensor for tensor in self.model.parameters()})
         self.forward = MaskedForward(self.masked, space)
-        self.masks = masks_of(space, seed)
+        #: Which of the masks are tried: not that of the fewest elements, where what fails is mended otherwise.
+        self.part = slice(None, -1)
         self.example = example.to(dtype) if example.is_floating_point() else example
         self.trains = idle and self._runs_in_training(copy.deepcopy(self.model))
 
@@ -177,7 +198,7 @@ class _Proof:
         """Largest relative difference over the masks when elements of some units go; infinite if a cut fails."""
         chosen = torch.tensor([name in set(names) for name in self.space.names], dtype=torch.bool)
         owner = self.space.units.owner
-        masks = torch.where(chosen[owner], self.masks, 1.0)
+        masks = torch.where(chosen[owner], masks_of(self.space, self.seed)[self.part], 1.0)
         cutting = masks[masks.lt(1).any(1)]  # where nothing goes there is nothing to compare
         masks = cutting if len(cutting) else masks[:1]
         worst = 0.0
