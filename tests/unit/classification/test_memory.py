@@ -169,7 +169,11 @@ def test_batches_that_cannot_be_split_are_refused(options: dict[str, Any], shard
         epoch(source(), shard, **options)
 
 
-def test_images_are_contiguous_with_and_without_shifts() -> None:
-    """Channels-last by accident: the layout in which a kernel of PyTorch's is wrong (`dms_bench.kernels`)."""
-    images = torch.arange(2 * 3 * 8 * 8, dtype=torch.uint8).view(2, 3, 8, 8)
-    assert translate(images, torch.tensor([[1, -1], [0, 2]])).is_contiguous()
+@pytest.mark.parametrize("shift", [0, 2])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_images_are_channels_last_on_processors(channels: int, shift: int) -> None:
+    """On purpose, and alike with and without shifts; one channel leaves strides a choice that networks look at."""
+    origin = MemorySource(GlyphsData.model_validate(GLYPHS), 32, channels)
+    strides = (channels * 32 * 32, 1, channels * 32, channels)
+    for images, _ in [*epoch(origin, shift=shift), *origin.evaluation(torch.nn.Identity(), "val", CPU)]:
+        assert images.stride() == strides
