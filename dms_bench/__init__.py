@@ -20,6 +20,6 @@ def load(folder: Path | str) -> nn.Module:
     Raises:
         dms_bench.errors.UserError: the files are missing, damaged or of another format.
     """
-    from dms_bench.runtime.record import load
+    from dms_bench.trial.record import load
 
     return load(folder)

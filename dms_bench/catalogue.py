@@ -6,9 +6,9 @@ import inspect
 from collections.abc import Callable
 from pathlib import Path
 
+from dms_bench.config import load_suite, trial_count
+from dms_bench.config.plugins import METHODS, TASKS, registered
 from dms_bench.errors import UserError
-from dms_bench.spec import load_suite, trial_count
-from dms_bench.spec.plugins import METHODS, TASKS, registered
 
 Headings = tuple[str, ...]
 Rows = list[tuple[str, ...]]

@@ -14,8 +14,8 @@ from typing import Any, Literal, Protocol
 import torch
 from torch import Tensor, nn
 
-from dms_bench.spec.recipe import Recipe
-from dms_bench.spec.supernet import SupernetSpec
+from dms_bench.config.recipe import Recipe
+from dms_bench.config.supernet import SupernetSpec
 
 Split = Literal["val", "test"]
 

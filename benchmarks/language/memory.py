@@ -16,21 +16,21 @@ import weakref
 from typing import Any
 
 import torch
+from dms_bench_tasks.language.objective import cross_entropy
+from dms_bench_tasks.language.spec import LanguageTask
+from dms_bench_tasks.language.task import Language
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from dms_bench.methods.dms import DmsStructure
-from dms_bench.methods.llm_pruner import LlmPrunerSearch
-from dms_bench.methods.specs import Dms
-from dms_bench.methods.specs.language import LlmPruner
+from dms_bench.config.supernet import SupernetSpec
+from dms_bench.methods.gradient.dms import DmsStructure
+from dms_bench.methods.gradient.spec import Dms
+from dms_bench.methods.language.llm_pruner import LlmPrunerSearch
+from dms_bench.methods.language.spec import LlmPruner
 from dms_bench.scaling import SearchSpace, Supernet, budget_of, find_space
 from dms_bench.scaling.fit import fit_to_budget
-from dms_bench.scaling.masking import strip_hooks
-from dms_bench.spec.supernet import SupernetSpec
-from tasks.language.objective import cross_entropy
-from tasks.language.spec import LanguageTask
-from tasks.language.task import Language
+from dms_bench.scaling.masks.hooks import strip_hooks
 
 #: Sequences of a micro-batch and their tokens, as LLM-Pruner finetunes.
 BATCH, CONTEXT = 4, 256

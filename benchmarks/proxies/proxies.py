@@ -17,17 +17,17 @@ from types import SimpleNamespace
 from typing import Any
 
 import torch
+from dms_bench_tasks.classification.spec import ClassificationTask
+from dms_bench_tasks.classification.task import Classification
 from scipy import stats
 
+from dms_bench.config.supernet import SupernetSpec
 from dms_bench.methods.base import SearchContext
-from dms_bench.methods.fitness import SCORES
-from dms_bench.methods.sampling import fitted
-from dms_bench.methods.specs.sampling import RandomSearch
+from dms_bench.methods.sampling.fitness import SCORES
+from dms_bench.methods.sampling.search import fitted
+from dms_bench.methods.sampling.spec import RandomSearch
 from dms_bench.scaling import Architecture, budget_of, find_space
-from dms_bench.scaling.paths import leading
-from dms_bench.spec.supernet import SupernetSpec
-from tasks.classification.spec import ClassificationTask
-from tasks.classification.task import Classification
+from dms_bench.scaling.structure.subnets import leading
 
 HERE = Path(__file__).parent
 NETWORKS = {"resnet18": {"channels": [16, 32, 64, 128]}, "test_efficientnet": {}}

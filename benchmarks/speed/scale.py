@@ -23,14 +23,14 @@ from typing import Any
 
 import yaml
 
+from dms_bench.config import load_suite, trial_count
 from dms_bench.runtime import driver as driving
 from dms_bench.runtime import schedule
 from dms_bench.runtime.run import run_suite
-from dms_bench.runtime.storage import write_atomic
-from dms_bench.runtime.work import Work
-from dms_bench.spec import load_suite, trial_count
 from dms_bench.tracking import StageCost, TrialResult
 from dms_bench.tracking.environment import cpu_name, git_commit
+from dms_bench.trial.storage import write_atomic
+from dms_bench.trial.work import Work
 
 #: Combinations of budget and method in the suite.
 _KINDS = 8
@@ -62,7 +62,7 @@ def suite(trials: int) -> dict[str, Any]:
 
 def stub(config: dict[str, str]) -> None:
     """Be a trial that takes no time: its folder and its run in MLflow are those of a real one, without artifacts."""
-    from dms_bench.runtime.publish import open_run
+    from dms_bench.trial.publish import open_run
 
     begun = time.monotonic()
     work = Work.model_validate_json(config["work"])

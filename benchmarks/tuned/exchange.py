@@ -21,16 +21,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from dms_bench.methods.scores import shared_scores, taylor
-from dms_bench.runtime.record import ARCHITECTURE, WEIGHTS, load_weights
-from dms_bench.runtime.spaces import space_of
-from dms_bench.runtime.storage import SuiteFolder
-from dms_bench.runtime.work import supernet_hash
+from dms_bench.config import Trial, load_suite, resolve
+from dms_bench.methods.rankings.scores import shared_scores, taylor
 from dms_bench.scaling import Architecture, SearchSpace, cut
-from dms_bench.scaling.magnitude import weight_norms
-from dms_bench.scaling.topk import ascending_positions
-from dms_bench.spec import Trial, load_suite, resolve
+from dms_bench.scaling.structure.magnitude import weight_norms
+from dms_bench.scaling.structure.topk import ascending_positions
 from dms_bench.tasks import Task
+from dms_bench.trial.record import ARCHITECTURE, WEIGHTS, load_weights
+from dms_bench.trial.spaces import space_of
+from dms_bench.trial.storage import SuiteFolder
+from dms_bench.trial.work import supernet_hash
 
 HERE = Path(__file__).parent
 CPU = torch.device("cpu")

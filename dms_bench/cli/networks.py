@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from dms_bench.cli.output import Output, write
+from dms_bench.config.supernet import SupernetSpec, parse_supernet
 from dms_bench.errors import UserError
-from dms_bench.spec.supernet import SupernetSpec, parse_supernet
 
 if TYPE_CHECKING:
     from dms_bench.scaling import SearchSpace
@@ -45,10 +45,11 @@ def space(
     """Find and prove the search space of a network: what is searched, what not and why."""
     supernet = _supernet(model, arg or [], exclude or [], set or [])
 
+    from dms_bench_tasks.classification.model import build, example_input, own_size
+    from dms_bench_tasks.classification.spec import ClassificationTask
+
     from dms_bench.report.space import describe_space, render_space
-    from dms_bench.runtime.spaces import cached, find_specified
-    from tasks.classification.model import build, example_input, own_size
-    from tasks.classification.spec import ClassificationTask
+    from dms_bench.trial.spaces import cached, find_specified
 
     size = image_size or own_size(model)
 

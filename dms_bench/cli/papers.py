@@ -12,8 +12,8 @@ from dms_bench.cli.results import Format, Tracking
 from dms_bench.errors import UserError
 
 if TYPE_CHECKING:
+    from dms_bench.config.published import Published
     from dms_bench.report.paper import Comparison
-    from dms_bench.spec.published import Published
 
 _TRACKING = "sqlite:///mlflow.db"
 #: Published figures, relative to the working folder; the suites are beside them.
@@ -41,8 +41,8 @@ def table(
     tracking: Tracking = _TRACKING,
 ) -> None:
     """Show the paper's tables beside ours: figures, differences, cost, and whether the claim is reproduced."""
+    from dms_bench.config.published import load_published
     from dms_bench.report.paper import render_comparisons
-    from dms_bench.spec.published import load_published
 
     if bool(numbers) == all:
         raise UserError("name tables by their numbers, or give --all")
@@ -80,8 +80,8 @@ def figure(
     tracking: Tracking = _TRACKING,
 ) -> None:
     """Draw one of the paper's figures from its published points and our trials, as PNG and SVG."""
+    from dms_bench.config.published import ScatterFigure, load_published
     from dms_bench.report.paper.figures import draw, save
-    from dms_bench.spec.published import ScatterFigure, load_published
 
     paper = load_published(published)
     wanted = paper.figure(number)
@@ -98,11 +98,11 @@ def report(
     tracking: Tracking = _TRACKING,
 ) -> None:
     """Write one page on a suite: tables, figures, architectures, costs, and every trial with its run and commit."""
+    from dms_bench.config.published import load_published
     from dms_bench.report.paper.compare import compare, profile_of
     from dms_bench.report.paper.figures import drawable
     from dms_bench.report.records import read_records
     from dms_bench.report.suite_page import suite_page
-    from dms_bench.spec.published import load_published
 
     records = read_records(tracking, suite)
     comparisons, figures = [], []

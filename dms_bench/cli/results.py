@@ -55,7 +55,7 @@ def export(
     tracking: Tracking = _TRACKING,
 ) -> None:
     """Write a finished trial's network into a folder, which `dms_bench.load(folder)` reads."""
-    from dms_bench.runtime.export import export
+    from dms_bench.trial.export import export
 
     for path in export(tracking, trial, output, suite, onnx=onnx):
         typer.echo(f"wrote {path}")

@@ -21,7 +21,7 @@ Fresh = Annotated[bool, typer.Option("--fresh", help="Forget the suite's earlier
 
 def validate(suites: Annotated[list[Path], typer.Argument(metavar="SUITE...", help="Suite files.")]) -> None:
     """Check suite files, their profiles and smoke variants included, and count their trials."""
-    from dms_bench.spec import load_suite, profile_names, trial_count
+    from dms_bench.config import load_suite, profile_names, trial_count
 
     wrong = []
     for path in suites:
@@ -39,8 +39,8 @@ def validate(suites: Annotated[list[Path], typer.Argument(metavar="SUITE...", he
 
 def plan(suite: SuiteFile, profile: Profile = None, smoke: Smoke = False) -> None:
     """Show the trials of a suite, and how much training they are, without running anything."""
-    from dms_bench.runtime.plan import plan, total_days, total_macs
-    from dms_bench.spec import load_suite
+    from dms_bench.config import load_suite
+    from dms_bench.trial.plan import plan, total_days, total_macs
 
     loaded = load_suite(suite, profile=profile, smoke=smoke)
     planned = plan(loaded)
@@ -82,8 +82,8 @@ def run(
     ] = None,
 ) -> int:
     """Run what is left of a suite; the same command goes on where an interrupted one stopped."""
+    from dms_bench.config import load_suite
     from dms_bench.runtime.run import run_suite
-    from dms_bench.spec import load_suite
 
     elsewhere = {name: value for name, value in (("storage", storage), ("tracking", tracking)) if value is not None}
     wanted = load_suite(suite, profile=profile, smoke=smoke)
@@ -134,6 +134,6 @@ def ls(
 
 def schema(output: Output = None) -> None:
     """Write the JSON Schema of suite files, for completion and checks in editors."""
-    from dms_bench.spec import suite_schema
+    from dms_bench.config import suite_schema
 
     write(json.dumps(suite_schema(), indent=2), output)

@@ -10,8 +10,8 @@ from typing import Any, Protocol
 import torch
 from torch import nn
 
+from dms_bench.config.trial import Trial
 from dms_bench.scaling import Architecture, Budget, SearchSpace
-from dms_bench.spec.trial import Trial
 from dms_bench.tasks import Loop, Task
 
 

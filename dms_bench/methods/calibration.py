@@ -18,8 +18,8 @@ from torch import Tensor, nn
 
 from dms_bench.methods.base import SearchContext
 from dms_bench.scaling import SearchSpace
-from dms_bench.scaling.modes import modes_kept
-from dms_bench.scaling.space import Site
+from dms_bench.scaling.modules.modes import modes_kept
+from dms_bench.scaling.space.elements import Site
 
 
 @dataclass

@@ -15,7 +15,7 @@ from dms_bench.report import format as fmt
 
 if TYPE_CHECKING:
     from dms_bench.scaling import SearchSpace
-    from dms_bench.scaling.space import Group as WidthGroup
+    from dms_bench.scaling.space.elements import Group as WidthGroup
 
 #: Layers that are named for each reason why something is not searched.
 _NAMED = 3

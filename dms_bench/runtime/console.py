@@ -13,9 +13,9 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from dms_bench.runtime.meter import Attempt, attempts
-from dms_bench.runtime.work import Work
 from dms_bench.tracking import TrialResult
+from dms_bench.trial.meter import Attempt, attempts
+from dms_bench.trial.work import Work
 
 _MARKS = {"finished": "[green]done[/]", "failed": "[red]failed[/]", "stopped": "[yellow]stopped[/]"}
 

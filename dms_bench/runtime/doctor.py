@@ -15,8 +15,8 @@ from dms_bench.kernels.cases import cut_layers
 from dms_bench.kernels.guard import endangered_case
 from dms_bench.kernels.probe import Group, probe
 from dms_bench.runtime.findings import Finding, judge
-from dms_bench.runtime.storage import SuiteFolder, write_atomic
 from dms_bench.tracking.environment import cpu_name
+from dms_bench.trial.storage import SuiteFolder, write_atomic
 
 _GIB = 2**30
 #: Below this much room a suite of networks with checkpoints gets into trouble, and below the other all do.

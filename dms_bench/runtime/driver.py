@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal
 
+from dms_bench.config import Suite, Trial
 from dms_bench.errors import TrialFailure
-from dms_bench.runtime.last_words import OUT_OF_MEMORY, cause
 from dms_bench.runtime.memory import Crowd, NodeOutOfMemoryError
-from dms_bench.runtime.outcome import result_of
 from dms_bench.runtime.sampling import SampledSweep, Sampler
-from dms_bench.runtime.storage import SuiteFolder
-from dms_bench.runtime.work import Work
-from dms_bench.spec import Suite, Trial
 from dms_bench.tracking import environment, finished, open_suite
+from dms_bench.trial.last_words import OUT_OF_MEMORY, cause
+from dms_bench.trial.outcome import result_of
+from dms_bench.trial.storage import SuiteFolder
+from dms_bench.trial.work import Work
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -214,7 +214,7 @@ class Driver:
 
     def _publish(self) -> bool:
         """Publish what the workers could not; returns whether everything is published."""
-        from dms_bench.runtime.publish import publish
+        from dms_bench.trial.publish import publish
 
         self._known = finished(self._uri, self._suite.name)
         for trial in self._unpublished():

@@ -16,9 +16,9 @@ from ray.tune.progress_reporter import TrialProgressCallback
 from ray.tune.schedulers import AsyncHyperBandScheduler, FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
+from dms_bench.config.sweep import Scheduler
 from dms_bench.runtime.nodes import check_alive
-from dms_bench.runtime.work import Work
-from dms_bench.spec.sweep import Scheduler
+from dms_bench.trial.work import Work
 
 #: Seconds between two looks at whether any node is left.
 _LOOK_SECONDS = 5.0

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import Counter
 
 from dms_bench.errors import TrialFailure
-from dms_bench.runtime.work import Work
+from dms_bench.trial.work import Work
 
 
 class NodeOutOfMemoryError(Exception):

@@ -11,10 +11,10 @@ from typing import Any
 
 import ray
 
+from dms_bench.config.trial import Resources
 from dms_bench.errors import UserError
 from dms_bench.runtime.session import on_a_cluster
-from dms_bench.runtime.storage import SuiteFolder, locked, write_atomic
-from dms_bench.spec.trial import Resources
+from dms_bench.trial.storage import SuiteFolder, locked, write_atomic
 
 #: Seconds that a cluster's nodes get to come (back): after its head was lost they join one by one.
 JOIN_SECONDS = 300.0

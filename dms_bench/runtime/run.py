@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from dms_bench.runtime.storage import CLAIM_SECONDS, SuiteFolder
-from dms_bench.spec import Suite, Trial, resolve
+from dms_bench.config import Suite, Trial, resolve
+from dms_bench.trial.storage import CLAIM_SECONDS, SuiteFolder
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -74,8 +74,8 @@ def check(trials: Iterable[Trial]) -> None:
         if supernet_key not in seen and (trial.pipeline != "DMSnp" or trial.network != trial.supernet):
             task.build(trial.network)  # a missing checkpoint, or an unknown network, is noticed here
         if trial.method.uses_budget:
-            from dms_bench.runtime.budget import check_counted
-            from dms_bench.runtime.spaces import space_of
+            from dms_bench.trial.budget import check_counted
+            from dms_bench.trial.spaces import space_of
 
             check_counted(trial, space_of(trial.task, trial.supernet))
         seen |= {task_key, supernet_key, budget_key, *recipes}

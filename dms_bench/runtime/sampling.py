@@ -14,8 +14,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from dms_bench.runtime.storage import write_atomic
-from dms_bench.spec import Experiment, Range, Sampling, Suite, Trial, grid_points, resolve_sample, sample_space
+from dms_bench.config import Experiment, Range, Sampling, Suite, Trial, grid_points, resolve_sample, sample_space
+from dms_bench.trial.storage import write_atomic
 
 #: Draws without a new sample after which the space counts as exhausted.
 _PATIENCE = 200

@@ -10,12 +10,12 @@ from typing import Any
 from ray import tune
 from ray.exceptions import OutOfMemoryError
 
+from dms_bench.config.trial import Resources
 from dms_bench.runtime.hooks import Feed, FirstCome, FromFeed, Observer, Watch
 from dms_bench.runtime.memory import NodeOutOfMemoryError
 from dms_bench.runtime.nodes import slots_for
-from dms_bench.runtime.work import Work
 from dms_bench.runtime.worker import tune_function
-from dms_bench.spec.trial import Resources
+from dms_bench.trial.work import Work
 
 #: How often a trial is started again when its process dies.
 RETRIES = 2

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from dms_bench.config import Suite, load_suite
 from dms_bench.errors import TrialFailure, UserError
-from dms_bench.spec import Suite, load_suite
 
 #: What a job does not need of the working folder, beside what `.gitignore` and `.rayignore` name.
 EXCLUDES = (

@@ -14,16 +14,16 @@ from contextlib import ExitStack, contextmanager, suppress
 from typing import Any
 
 from dms_bench.errors import TrialFailure, UserError
-from dms_bench.runtime.allocator import give_back_memory
-from dms_bench.runtime.group import Group, alone, set_up_process
-from dms_bench.runtime.last_words import cause, kept
-from dms_bench.runtime.meter import costs
 from dms_bench.runtime.orphan import end_with_parent
-from dms_bench.runtime.publish import open_run, publish_result
-from dms_bench.runtime.storage import SuiteFolder
-from dms_bench.runtime.trial import pretrain_supernet, run_trial
-from dms_bench.runtime.work import Work
 from dms_bench.tracking import TrackingLost
+from dms_bench.trial.allocator import give_back_memory
+from dms_bench.trial.group import Group, alone, set_up_process
+from dms_bench.trial.last_words import cause, kept
+from dms_bench.trial.meter import costs
+from dms_bench.trial.publish import open_run, publish_result
+from dms_bench.trial.run import pretrain_supernet, run_trial
+from dms_bench.trial.storage import SuiteFolder
+from dms_bench.trial.work import Work
 
 #: How often a group of workers is started again when one of its processes dies.
 GROUP_RETRIES = 2

@@ -2,15 +2,15 @@
 
 from dms_bench.scaling.architecture import Architecture
 from dms_bench.scaling.budget import Budget, Constraint, budget_of
-from dms_bench.scaling.build import find_space
-from dms_bench.scaling.coarse import Coarse, CoarseError
-from dms_bench.scaling.counter import Count, count
-from dms_bench.scaling.initialise import reinitialise
-from dms_bench.scaling.latency import LatencyModel, measure_latency
+from dms_bench.scaling.cost.counter import Count, count
+from dms_bench.scaling.cut.initialise import reinitialise
+from dms_bench.scaling.cut.surgery import Surgery, apply_structure, cut, plan_surgery
+from dms_bench.scaling.find import find_space
+from dms_bench.scaling.latency.model import LatencyModel, measure_latency
 from dms_bench.scaling.schedule import Schedule, falling_target
-from dms_bench.scaling.space import SearchSpace
+from dms_bench.scaling.space.coarse import Coarse, CoarseError
+from dms_bench.scaling.space.space import SearchSpace
 from dms_bench.scaling.supernet import Supernet
-from dms_bench.scaling.surgery import Surgery, apply_structure, cut, plan_surgery
 
 __all__ = [
     "Architecture",

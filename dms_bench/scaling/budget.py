@@ -13,8 +13,9 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from dms_bench.scaling.cost.model import Cost
 from dms_bench.scaling.schedule import falling_target
-from dms_bench.scaling.space import Cost, SearchSpace
+from dms_bench.scaling.space.space import SearchSpace
 
 
 @dataclass(frozen=True)

@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 
 from dms_bench.scaling.budget import Budget
-from dms_bench.scaling.space import SearchSpace
-from dms_bench.scaling.topk import ascending_positions, averaged, rounded
+from dms_bench.scaling.space.space import SearchSpace
+from dms_bench.scaling.structure.topk import ascending_positions, averaged, rounded
 
 #: A budget is met when the hard cost is this close to it, relatively.
 TOLERANCE = 0.01

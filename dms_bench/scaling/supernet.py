@@ -20,13 +20,13 @@ from torch import Tensor, nn
 from dms_bench.kernels import guard
 from dms_bench.scaling.architecture import Architecture
 from dms_bench.scaling.budget import Budget
-from dms_bench.scaling.build import find_space
+from dms_bench.scaling.find import find_space
 from dms_bench.scaling.fit import fit_to_budget, nearest
-from dms_bench.scaling.freeze import decided_depth, ranked_by_depth
-from dms_bench.scaling.masking import MaskedForward
-from dms_bench.scaling.relaxation import Relaxation, TopK
+from dms_bench.scaling.masks.hooks import MaskedForward
 from dms_bench.scaling.schedule import Schedule
-from dms_bench.scaling.space import SearchSpace
+from dms_bench.scaling.space.space import SearchSpace
+from dms_bench.scaling.structure.freeze import decided_depth, ranked_by_depth
+from dms_bench.scaling.structure.relaxation import Relaxation, TopK
 
 #: The phases of a search that says nothing else.
 WHOLE_SEARCH = Schedule()

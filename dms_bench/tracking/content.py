@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from dms_bench.spec.trial import Trial
+from dms_bench.config.trial import Trial
 from dms_bench.tracking import names
 from dms_bench.tracking.result import StageCost, TrialResult
 

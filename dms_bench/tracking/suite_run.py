@@ -6,8 +6,8 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
+from dms_bench.config.suite import Suite
 from dms_bench.errors import UserError
-from dms_bench.spec.suite import Suite
 from dms_bench.tracking import names
 from dms_bench.tracking.content import environment_tags
 from dms_bench.tracking.reading import read_trials

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from dms_bench.config.trial import Trial
 from dms_bench.errors import TrialFailure
-from dms_bench.spec.trial import Trial
 from dms_bench.tracking import names
 from dms_bench.tracking.content import (
     cost_metrics,

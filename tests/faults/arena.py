@@ -18,10 +18,10 @@ import psutil
 import yaml
 
 from dms_bench.report import leaderboard, render
-from dms_bench.runtime.meter import costs
-from dms_bench.runtime.storage import SuiteFolder, WorkFolder
 from dms_bench.tracking import TrialResult
 from dms_bench.tracking.reading import read_trials
+from dms_bench.trial.meter import costs
+from dms_bench.trial.storage import SuiteFolder, WorkFolder
 
 PLUGIN = Path(__file__).parents[1] / "integration" / "plugin"
 #: Seconds for anything to happen, on a loaded machine.

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 import yaml
 
-from dms_bench.runtime.storage import SuiteFolder, WorkFolder
 from dms_bench.tracking import TrialResult
+from dms_bench.trial.storage import SuiteFolder, WorkFolder
 
 PLUGIN = Path(__file__).parent / "plugin"
 LIMIT = 240.0

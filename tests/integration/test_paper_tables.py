@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from dms_bench.cli import _main
-from dms_bench.spec import load_suite
+from dms_bench.config import load_suite
 
 PAPER = Path(__file__).parents[2] / "benchmarks" / "paper"
 SUITES = sorted(PAPER.glob("table*.yaml"))

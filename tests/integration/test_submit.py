@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from dms_bench.runtime.storage import SuiteFolder
+from dms_bench.trial.storage import SuiteFolder
 
 pytestmark = pytest.mark.slow
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from dms_bench.spec import load_suite, resolve
+from dms_bench.config import load_suite, resolve
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 

@@ -16,8 +16,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from dms_bench.runtime.meter import attempts
 from dms_bench.tracking.reading import read_trials
+from dms_bench.trial.meter import attempts
 from tests.integration.conftest import PLUGIN
 
 pytestmark = pytest.mark.slow

@@ -9,12 +9,13 @@ from typing import Any, ClassVar, Literal
 
 import pytest
 
-from dms_bench.methods.specs import Dms, Get, Random, Supernet, Uniform
-from dms_bench.spec.budget import MacsBudget
-from dms_bench.spec.recipe import Recipe
-from dms_bench.spec.suite import Suite
-from dms_bench.spec.task import TaskSpec
-from dms_bench.spec.trial import Trial
+from dms_bench.config.budget import MacsBudget
+from dms_bench.config.recipe import Recipe
+from dms_bench.config.suite import Suite
+from dms_bench.config.task import TaskSpec
+from dms_bench.config.trial import Trial
+from dms_bench.methods.controls.spec import Random, Supernet, Uniform
+from dms_bench.methods.gradient.spec import Dms, Get
 
 METHODS = {"dms": Dms, "get": Get, "random": Random, "uniform": Uniform, "supernet": Supernet}
 

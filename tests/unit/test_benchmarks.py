@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from dms_bench.spec import load_suite, profile_names, resolve
-from dms_bench.spec.document import read_document
+from dms_bench.config import load_suite, profile_names, resolve
+from dms_bench.config.document import read_document
 
 ROOT = Path(__file__).parents[2]
 SUITES = [path for path in sorted((ROOT / "benchmarks").rglob("*.yaml")) if "experiments" in read_document(path)]

@@ -8,7 +8,7 @@ import yaml
 from typer.main import get_command
 
 from dms_bench.cli import app
-from dms_bench.spec import parse_suite
+from dms_bench.config import parse_suite
 
 ROOT = Path(__file__).parents[2]
 FOLDERS = ("", "benchmarks", "cluster", "tasks", "dms_bench", "tests")

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from dms_bench.runtime.meter import costs
+from dms_bench.trial.meter import costs
 from tests.faults import arena as module
 from tests.faults.arena import EPOCHS, PAUSE, STEPS, Arena, BrokenPromiseError
 

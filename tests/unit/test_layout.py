@@ -15,24 +15,47 @@ ALLOWED = {
     "errors": ("", ""),
     "kernels": ("", "torch"),
     "scaling": ("kernels", "torch scipy"),
-    "spec": ("errors", "pydantic pydantic_core yaml"),
-    "tasks.py": ("spec", "torch"),
-    "tasks/": (
-        "errors scaling spec tasks.py",
+    "config": ("errors", "pydantic pydantic_core yaml"),
+    "tasks.py": ("config", "torch"),
+    "dms_bench_tasks": (
+        "errors scaling config tasks.py",
         "torch numpy timm sklearn PIL matplotlib pydantic yaml safetensors ultralytics",
     ),
-    "methods": ("errors scaling spec tasks.py", "torch numpy pydantic scipy sklearn"),
-    "tracking": ("errors spec", "mlflow pydantic torch"),
-    "report": ("errors spec tracking", "matplotlib rich scipy"),
-    "runtime": (
-        "errors kernels scaling spec tasks.py methods tracking report",
-        "torch ray optuna pydantic rich safetensors onnxruntime",
+    "methods": ("errors scaling config tasks.py", "torch numpy pydantic scipy sklearn"),
+    "tracking": ("errors config", "mlflow pydantic torch"),
+    "report": ("errors config tracking", "matplotlib rich scipy"),
+    "trial": (
+        "errors kernels scaling config tasks.py methods tracking report",
+        "torch pydantic safetensors onnxruntime",
     ),
-    "catalogue": ("errors spec", ""),
-    "__init__": ("runtime", ""),
-    "cli": ("errors scaling spec tasks/ report runtime catalogue __init__", "typer rich yaml"),
+    "runtime": (
+        "errors kernels scaling config tasks.py methods tracking report trial",
+        "torch ray optuna pydantic rich",
+    ),
+    "catalogue": ("errors config", ""),
+    "__init__": ("trial", ""),
+    "cli": ("errors scaling config dms_bench_tasks report trial runtime catalogue __init__", "typer rich yaml"),
     "__main__": ("cli", ""),
 }
+#: Packages of `dms_bench.scaling`, lowest first; each may import those before it, and the modules beside them none above.
+SCALING = [
+    "modules",
+    "architecture",
+    "schedule",
+    "cost",
+    "space",
+    "structure",
+    "tracing",
+    "masks",
+    "cut",
+    "proof",
+    "latency",
+    "budget",
+    "fit",
+    "find",
+    "supernet",
+    "__init__",
+]
 #: Libraries that come with an extra of dms_bench: the task that needs them may import them, and nothing else.
 TASK_LIBRARIES = {"language": "transformers tokenizers peft datasets lm_eval safetensors huggingface_hub"}
 #: Parts, and modules of others, that are imported before anything is known to run.
@@ -43,12 +66,16 @@ LIGHT = (
     "catalogue",
     "__init__",
     "__main__",
-    "methods/specs/",
-    "tasks/common/recipe.py",
-    "tasks/classification/spec.py",
-    "tasks/detection/spec.py",
-    "tasks/detection/offline.py",
-    "tasks/language/spec.py",
+    "methods/controls/spec.py",
+    "methods/gradient/spec.py",
+    "methods/language/spec.py",
+    "methods/rankings/spec.py",
+    "methods/sampling/spec.py",
+    "tasks/dms_bench_tasks/common/recipe.py",
+    "tasks/dms_bench_tasks/classification/spec.py",
+    "tasks/dms_bench_tasks/detection/spec.py",
+    "tasks/dms_bench_tasks/detection/offline.py",
+    "tasks/dms_bench_tasks/language/spec.py",
 )
 HEAVY = {
     "torch",
@@ -66,14 +93,14 @@ HEAVY = {
     "ultralytics",
 }
 
-MODULES = sorted(path for folder in ("dms_bench", "tasks") for path in (ROOT / folder).rglob("*.py"))
+MODULES = sorted(path for folder in ("dms_bench", "tasks/dms_bench_tasks") for path in (ROOT / folder).rglob("*.py"))
 
 
 def part_of(path: Path) -> str:
     """Return the part that a module belongs to."""
     first, *rest = path.relative_to(ROOT).parts
     if first == "tasks":
-        return "tasks/"
+        return "dms_bench_tasks"
     name = rest[0].removesuffix(".py")
     return "tasks.py" if name == "tasks" else name
 
@@ -97,7 +124,7 @@ def imported(nodes: Iterator[ast.AST]) -> set[str]:
             assert node.level == 0
             assert node.module
             members = {f"{node.module}.{alias.name}" for alias in node.names}
-            names |= members if node.module in ("dms_bench", "tasks") else {node.module}
+            names |= members if node.module in ("dms_bench", "dms_bench.scaling", "dms_bench_tasks") else {node.module}
     return names
 
 
@@ -107,8 +134,8 @@ def imported_parts(names: set[str]) -> set[str]:
     for name in names:
         top, _, rest = name.partition(".")
         second = rest.partition(".")[0]
-        if top == "tasks":
-            parts.add("tasks/")
+        if top == "dms_bench_tasks":
+            parts.add("dms_bench_tasks")
         elif top == "dms_bench":
             known = "tasks.py" if second == "tasks" else second
             parts.add(known if known in ALLOWED else "__init__")
@@ -117,12 +144,12 @@ def imported_parts(names: set[str]) -> set[str]:
 
 def of_task(path: Path) -> set[str]:
     """Return the libraries that a module may import for the task that it belongs to."""
-    first, second, *_ = path.relative_to(ROOT).parts
-    return set(TASK_LIBRARIES.get(second, "").split()) if first == "tasks" else set()
+    first, _, third, *_ = (*path.relative_to(ROOT).parts, "")
+    return set(TASK_LIBRARIES.get(third, "").split()) if first == "tasks" else set()
 
 
 def libraries(names: set[str]) -> set[str]:
-    return {name.partition(".")[0] for name in names} - set(sys.stdlib_module_names) - {"dms_bench", "tasks"}
+    return {name.partition(".")[0] for name in names} - set(sys.stdlib_module_names) - {"dms_bench", "dms_bench_tasks"}
 
 
 def test_every_part_is_in_the_table():
@@ -145,20 +172,29 @@ def test_a_part_imports_what_it_may(part):
         assert libraries(names) <= allowed_libraries | of_task(path), path
 
 
-@pytest.mark.parametrize("path", [path for path in MODULES if part_of(path) == "tasks/"], ids=str)
-def test_tasks_do_not_know_each_other(path):
-    task = path.relative_to(ROOT / "tasks").parts[0]
+@pytest.mark.parametrize("path", sorted((ROOT / "dms_bench" / "scaling").rglob("*.py")), ids=str)
+def test_the_packages_of_scaling_import_one_way(path: Path) -> None:
+    place = path.relative_to(ROOT / "dms_bench" / "scaling").parts[0].removesuffix(".py")
     for name in imported(statements(ast.parse(path.read_text()))):
-        assert not name.startswith("tasks.") or name.split(".")[1] in {task, "common"}
+        if name.startswith("dms_bench.scaling."):
+            other = name.split(".")[2]
+            assert other == place or other not in SCALING or SCALING.index(other) < SCALING.index(place), name
+
+
+@pytest.mark.parametrize("path", [path for path in MODULES if part_of(path) == "dms_bench_tasks"], ids=str)
+def test_tasks_do_not_know_each_other(path):
+    task = path.relative_to(ROOT / "tasks" / "dms_bench_tasks").parts[0]
+    for name in imported(statements(ast.parse(path.read_text()))):
+        assert not name.startswith("dms_bench_tasks.") or name.split(".")[1] in {task, "common"}
 
 
 @pytest.mark.parametrize("path", MODULES, ids=str)
 def test_ultralytics_is_imported_by_the_detection_task_alone(path):
     """It is AGPL-3.0 and an extra: nothing else may need it."""
     tree = ast.parse(path.read_text())
-    if path.parent != ROOT / "tasks" / "detection":
+    if path.parent != ROOT / "tasks" / "dms_bench_tasks" / "detection":
         assert "ultralytics" not in libraries(imported(statements(tree)))
-        assert "tasks.detection" not in " ".join(imported(statements(tree)))
+        assert "dms_bench_tasks.detection" not in " ".join(imported(statements(tree)))
 
 
 @pytest.mark.parametrize("light", LIGHT)

@@ -4,13 +4,13 @@ import pytest
 import torch
 from torch import nn
 
+from dms_bench.config import parse_suite, plugins
+from dms_bench.config.recipe import Recipe
+from dms_bench.config.task import TaskSpec
 from dms_bench.errors import UserError
-from dms_bench.runtime.gpu_days import gpu_days
-from dms_bench.runtime.plan import plan, total_days, total_macs
 from dms_bench.scaling import count
-from dms_bench.spec import parse_suite, plugins
-from dms_bench.spec.recipe import Recipe
-from dms_bench.spec.task import TaskSpec
+from dms_bench.trial.gpu_days import gpu_days
+from dms_bench.trial.plan import plan, total_days, total_macs
 
 #: MACs and parameters of one linear layer of 10 by 10.
 MACS, PARAMS = 100, 110

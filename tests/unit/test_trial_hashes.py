@@ -10,9 +10,9 @@ import hashlib
 from collections.abc import Iterator
 from pathlib import Path
 
-from dms_bench.spec import load_suite, profile_names, resolve
-from dms_bench.spec.document import read_document
-from dms_bench.spec.layers import profiled
+from dms_bench.config import load_suite, profile_names, resolve
+from dms_bench.config.document import read_document
+from dms_bench.config.layers import profiled
 
 ROOT = Path(__file__).parents[2]
 KNOWN = Path(__file__).with_name("trial_hashes.csv")

@@ -6,12 +6,12 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
+from dms_bench.config.published import Measure, Paper, Published, PublishedRow, PublishedTable, Tolerance
 from dms_bench.errors import UserError, nearest
 from dms_bench.report.paper.judge import Outcome, Verdict, judge, together
 from dms_bench.report.paper.measured import Measured, select
 from dms_bench.report.records import Record
 from dms_bench.report.statistics import Estimate
-from dms_bench.spec.published import Measure, Paper, Published, PublishedRow, PublishedTable, Tolerance
 from dms_bench.tracking import names
 
 Profile = Literal["proxy", "full"]

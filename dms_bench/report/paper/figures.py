@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from dms_bench.config.published import Figure, Published, WidthsFigure
 from dms_bench.errors import UserError
 from dms_bench.report.paper.compare import Comparison
 from dms_bench.report.paper.scatter import draw_scatter
 from dms_bench.report.paper.widths import draw_widths, read_network
-from dms_bench.spec.published import Figure, Published, WidthsFigure
 
 _FORMATS = ("png", "svg")
 

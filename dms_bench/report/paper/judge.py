@@ -12,9 +12,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from dms_bench.config.published import Cheaper, Equal, Misses, PublishedTable, Reaches, Rule
 from dms_bench.report.paper.measured import Measured
 from dms_bench.report.statistics import Estimate, paired_difference
-from dms_bench.spec.published import Cheaper, Equal, Misses, PublishedTable, Reaches, Rule
 
 Outcome = Literal["reproduced", "not reproduced", "undecided", "missing"]
 #: A search that ends within this share of its target has reached it.

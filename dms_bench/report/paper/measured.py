@@ -8,10 +8,10 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Literal
 
+from dms_bench.config.published import Measure, Selector
 from dms_bench.errors import UserError
 from dms_bench.report.records import Record
 from dms_bench.report.statistics import Estimate, estimate
-from dms_bench.spec.published import Measure, Selector
 from dms_bench.tracking import names
 
 #: What a stage of a recipe is summed up by.

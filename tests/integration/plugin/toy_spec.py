@@ -2,9 +2,9 @@
 
 from typing import ClassVar, Literal
 
-from dms_bench.spec.method import MethodSpec
-from dms_bench.spec.recipe import Recipe
-from dms_bench.spec.task import TaskSpec
+from dms_bench.config.method import MethodSpec
+from dms_bench.config.recipe import Recipe
+from dms_bench.config.task import TaskSpec
 
 
 class ToyRecipe(Recipe):

@@ -2,9 +2,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-
-from tasks.classification import glyphs
-from tasks.classification.spec import GlyphsData
+from dms_bench_tasks.classification import glyphs
+from dms_bench_tasks.classification.spec import GlyphsData
 
 
 def data(**options: object) -> GlyphsData:

@@ -6,12 +6,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from dms_bench_tasks.classification import digits, memory
+from dms_bench_tasks.classification.memory import MemorySource, cached_arrays, translate
+from dms_bench_tasks.classification.spec import DigitsData, GlyphsData
+from dms_bench_tasks.common.sharding import WHOLE, Shard
 
 from dms_bench.errors import UserError
-from tasks.classification import digits, memory
-from tasks.classification.memory import MemorySource, cached_arrays, translate
-from tasks.classification.spec import DigitsData, GlyphsData
-from tasks.common.sharding import WHOLE, Shard
 from tests.unit.classification.classification_helpers import CPU, GLYPHS, recipe
 
 

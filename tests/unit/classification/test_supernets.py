@@ -6,17 +6,17 @@ from pathlib import Path
 
 import pytest
 import torch
+from dms_bench_tasks.classification import model as classification_model
+from dms_bench_tasks.classification.model import build, example_input
 from timm.models._efficientnet_blocks import DepthwiseSeparableConv, InvertedResidual
 from torch import nn
 
+from dms_bench.config import load_suite, resolve
+from dms_bench.config.supernet import SupernetSpec
 from dms_bench.errors import UserError
-from dms_bench.runtime.spaces import space_of
 from dms_bench.scaling import SearchSpace, count, cut
-from dms_bench.scaling.paths import leading
-from dms_bench.spec import load_suite, resolve
-from dms_bench.spec.supernet import SupernetSpec
-from tasks.classification import model as classification_model
-from tasks.classification.model import build, example_input
+from dms_bench.scaling.structure.subnets import leading
+from dms_bench.trial.spaces import space_of
 
 SUITE = Path(__file__).parents[3] / "benchmarks" / "elastic.yaml"
 TRIALS = {trial.experiment: trial for trial in resolve(load_suite(SUITE))}

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import torch
 
-from dms_bench.runtime.weight_sharing import train_sharing
 from dms_bench.scaling import find_space
+from dms_bench.trial.weight_sharing import train_sharing
 from tests.unit.classification.classification_helpers import NORMLESS, MemoryLoop, glyph_task, recipe, same
 
 HERE = Path(__file__).parent

@@ -7,9 +7,9 @@ import sys
 import torch
 import torch.distributed as dist
 
-from dms_bench.methods.fitness import agreed
-from dms_bench.runtime.weight_sharing import train_sharing
+from dms_bench.methods.sampling.fitness import agreed
 from dms_bench.scaling import Architecture, find_space
+from dms_bench.trial.weight_sharing import train_sharing
 from tests.unit.classification.classification_helpers import (
     NORMLESS,
     TINY,

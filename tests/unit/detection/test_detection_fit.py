@@ -4,13 +4,13 @@ import copy
 
 import pytest
 import torch
+from dms_bench_tasks.detection import train
 from torch import nn
 
 from dms_bench.errors import TrialFailure, UserError
-from dms_bench.methods.dms import DmsStructure
-from dms_bench.methods.specs import Dms
+from dms_bench.methods.gradient.dms import DmsStructure
+from dms_bench.methods.gradient.spec import Dms
 from dms_bench.scaling import Supernet, budget_of, find_space
-from tasks.detection import train
 from tests.unit.detection.detection_helpers import CPU, TINY, MemoryLoop, recipe, task
 
 
@@ -240,7 +240,7 @@ def test_a_foreign_checkpoint_is_refused(tmp_path):
 
 
 def test_the_terminal_stays_quiet_and_the_test_split_unread(tmp_path, capfd, monkeypatch):
-    from tasks.detection.data import Source
+    from dms_bench_tasks.detection.data import Source
 
     own = task()
     own.prepare()
@@ -289,8 +289,8 @@ def test_the_same_weights_come_out_of_ultralytics_own_trainer(tmp_path):
 
     trainer.add_callback("on_train_epoch_start", seed)
     trainer.save_model = trainer.final_eval = lambda: None
-    from tasks.detection.model import library_form
-    from tasks.detection.offline import quiet
+    from dms_bench_tasks.detection.model import library_form
+    from dms_bench_tasks.detection.offline import quiet
 
     with library_form(theirs), quiet():
         trainer.train()

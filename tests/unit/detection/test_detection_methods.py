@@ -5,8 +5,8 @@ from types import SimpleNamespace
 import pytest
 
 from dms_bench.methods.base import SearchContext
-from dms_bench.methods.rankings import GroupNormSearch, MagnitudeSearch, TaylorSearch
-from dms_bench.methods.specs.rankings import L1, GroupNorm, Taylor
+from dms_bench.methods.rankings.search import GroupNormSearch, MagnitudeSearch, TaylorSearch
+from dms_bench.methods.rankings.spec import L1, GroupNorm, Taylor
 from dms_bench.scaling import budget_of, count, cut, find_space
 from tests.unit.detection.detection_helpers import CPU, TINY, task
 

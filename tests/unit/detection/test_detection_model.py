@@ -4,15 +4,15 @@ import copy
 
 import pytest
 import torch
+from dms_bench_tasks.detection import model as models
+from dms_bench_tasks.detection.blocks import CrossStage
 from torch import nn
 from ultralytics.nn.modules.block import DFL
 from ultralytics.nn.tasks import DetectionModel
 
+from dms_bench.config.supernet import SupernetSpec
 from dms_bench.errors import UserError
 from dms_bench.scaling import count
-from dms_bench.spec.supernet import SupernetSpec
-from tasks.detection import model as models
-from tasks.detection.blocks import CrossStage
 from tests.unit.detection.detection_helpers import TINY, cut_at_random, lively
 
 #: One of every family; what a version of Ultralytics lacks is reported, not silently left out.
@@ -36,7 +36,7 @@ def test_a_network_computes_what_ultralytics_own_does(name):
 
 def test_halves_have_the_statistics_and_scales_of_their_rows():
     """Batch norms are split as well as weights."""
-    from tasks.detection.blocks import split_blocks
+    from dms_bench_tasks.detection.blocks import split_blocks
 
     own = lively(DetectionModel("yolov8n.yaml", ch=3, nc=5, verbose=False))
     split = copy.deepcopy(own)

@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from dms_bench_tasks.detection import model as models
+from dms_bench_tasks.detection.measure import evaluate
+from dms_bench_tasks.detection.portable import portable
 from ultralytics.nn.tasks import DetectionModel
 
+from dms_bench.config.supernet import SupernetSpec
 from dms_bench.scaling import count, cut, find_space
-from dms_bench.spec.supernet import SupernetSpec
-from tasks.detection import model as models
-from tasks.detection.measure import evaluate
-from tasks.detection.portable import portable
 from tests.unit.detection.detection_helpers import (
     CPU,
     TINY,
@@ -90,7 +90,7 @@ def test_an_export_holds_nothing_of_ours(exported):
     assert files == [folder / "best.pt", folder / "train.py"]
     needed = torch.serialization.get_unsafe_globals_in_checkpoint(folder / "best.pt")
     assert needed
-    assert not [name for name in needed if name.startswith(("dms_bench", "tasks"))]
+    assert not [name for name in needed if name.startswith(("dms_bench", "dms_bench_tasks"))]
     saved = torch.load(folder / "best.pt", weights_only=False)["model"].state_dict()
     expected = portable(small).state_dict()
     assert saved.keys() == expected.keys()
@@ -102,7 +102,7 @@ ALONE = """
 import sys
 class Hidden:
     def find_spec(self, name, *_):
-        if name.split('.')[0] in ('dms_bench', 'tasks'):
+        if name.split('.')[0] in ('dms_bench', 'dms_bench_tasks'):
             raise ModuleNotFoundError(f'No module named {name!r}', name=name)
 sys.meta_path.insert(0, Hidden())
 try:

@@ -2,10 +2,9 @@
 
 import numpy as np
 import pytest
+from dms_bench_tasks.detection import scenes
+from dms_bench_tasks.detection.spec import GlyphScenes
 from PIL import Image
-
-from tasks.detection import scenes
-from tasks.detection.spec import GlyphScenes
 
 SMALL = GlyphScenes(train=6, val=3, test=4, classes=5)
 

@@ -5,12 +5,12 @@ import sys
 from importlib.util import find_spec
 
 import pytest
+from dms_bench_tasks.detection import offline
+from dms_bench_tasks.detection.spec import DetectionRecipe, DetectionTask, GlyphScenes, YoloData
+from dms_bench_tasks.detection.task import Detection
 from pydantic import ValidationError
 
 from dms_bench.errors import UserError
-from tasks.detection import offline
-from tasks.detection.spec import DetectionRecipe, DetectionTask, GlyphScenes, YoloData
-from tasks.detection.task import Detection
 
 
 def test_data_are_named_or_described():

@@ -11,19 +11,19 @@ from typing import Any
 
 import pytest
 import torch
+from dms_bench_tasks.language.plain import plain
 
 from dms_bench.errors import UserError
 from dms_bench.scaling import Coarse, cut
 from dms_bench.scaling.budget import budget_of
 from dms_bench.scaling.fit import fit_to_budget
-from tasks.language.plain import plain
 from tests.unit.language.language_helpers import TINY, lively, network, random_mask, space, task
 
 STRANGER = """
 import json, sys
 class Blocked:
     def find_spec(self, name, *_):
-        if name.partition(".")[0] in ("dms_bench", "tasks"):
+        if name.partition(".")[0] in ("dms_bench", "dms_bench_tasks"):
             raise ImportError(name)
 sys.meta_path.insert(0, Blocked())
 import torch

@@ -9,15 +9,15 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
+from dms_bench_tasks.language.objective import combined, distillation
+from dms_bench_tasks.language.spec import Distillation
 from torch import nn
 
 from dms_bench.errors import TrialFailure, UserError
 from dms_bench.methods.base import SearchContext
-from dms_bench.methods.dms import DmsSearch, DmsStructure
-from dms_bench.methods.specs import Dms
+from dms_bench.methods.gradient.dms import DmsSearch, DmsStructure
+from dms_bench.methods.gradient.spec import Dms
 from dms_bench.scaling import Supernet, budget_of
-from tasks.language.objective import combined, distillation
-from tasks.language.spec import Distillation
 from tests.unit.classification.classification_helpers import MemoryLoop, same, snapshot
 from tests.unit.language.language_helpers import TINY, lively, network, recipe, space, task
 

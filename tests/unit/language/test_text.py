@@ -8,14 +8,14 @@ from typing import Any
 
 import pytest
 import torch
+from dms_bench_tasks.common.sharding import Shard
+from dms_bench_tasks.language.data import IGNORED, Text
+from dms_bench_tasks.language.spec import AlpacaData, Corpus, HubData, LanguageTask, PystdlibData, TextData
+from dms_bench_tasks.language.text import corpus_text, documents, instructions
+from dms_bench_tasks.language.tokenizer import tokenizer_of
 from pydantic import ValidationError
 
 from dms_bench.errors import UserError
-from tasks.common.sharding import Shard
-from tasks.language.data import IGNORED, Text
-from tasks.language.spec import AlpacaData, Corpus, HubData, LanguageTask, PystdlibData, TextData
-from tasks.language.text import corpus_text, documents, instructions
-from tasks.language.tokenizer import tokenizer_of
 from tests.unit.language.language_helpers import recipe, task
 
 WHOLE = PystdlibData(train=10**9, val=10**9, test=10**9)
@@ -55,7 +55,7 @@ def test_bytes_and_trained_vocabularies_lose_nothing() -> None:
 
 
 def test_a_vocabulary_is_the_same_when_trained_again() -> None:
-    from tasks.language.tokenizer import _tokenizer
+    from dms_bench_tasks.language.tokenizer import _tokenizer
 
     spec = task(tokenizer="bpe", vocab_size=400).spec
     first = tokenizer_of(spec).get_vocab()

@@ -9,17 +9,17 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from dms_bench.config.supernet import SupernetSpec
 from dms_bench.errors import UserError
-from dms_bench.methods.activations import FlapSearch, WandaSpSearch
 from dms_bench.methods.base import SearchContext
-from dms_bench.methods.blocks import ShortGptSearch, SlebSearch
-from dms_bench.methods.llm_pruner import LlmPrunerSearch
-from dms_bench.methods.sampling import SamplingSearch
-from dms_bench.methods.specs.language import Flap, LlmPruner, ShortGpt, Sleb, WandaSp
-from dms_bench.methods.specs.sampling import RandomSearch
+from dms_bench.methods.language.activations import FlapSearch, WandaSpSearch
+from dms_bench.methods.language.blocks import ShortGptSearch, SlebSearch
+from dms_bench.methods.language.llm_pruner import LlmPrunerSearch
+from dms_bench.methods.language.spec import Flap, LlmPruner, ShortGpt, Sleb, WandaSp
+from dms_bench.methods.sampling.search import SamplingSearch
+from dms_bench.methods.sampling.spec import RandomSearch
 from dms_bench.scaling import Architecture, budget_of, count, cut
 from dms_bench.scaling.fit import fit_to_budget
-from dms_bench.spec.supernet import SupernetSpec
 from tests.unit.classification.classification_helpers import MemoryLoop, same, snapshot
 from tests.unit.language.language_helpers import SIZES, lively, space, task
 

@@ -10,16 +10,17 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from dms_bench.config.recipe import Recipe
 from dms_bench.methods.base import SearchContext
-from dms_bench.methods.dms import DmsSearch, DmsStructure
-from dms_bench.methods.gradient import GetSearch, MesSearch, SnsSearch
-from dms_bench.methods.random import RandomSearch
-from dms_bench.methods.specs import Dms, Get, Mes, Random, Sns, Supernet, Uniform
-from dms_bench.methods.supernet import KeepSupernet
-from dms_bench.methods.uniform import UniformSearch
+from dms_bench.methods.controls.random import RandomSearch
+from dms_bench.methods.controls.spec import Random, Supernet, Uniform
+from dms_bench.methods.controls.uniform import UniformSearch
+from dms_bench.methods.controls.whole import KeepSupernet
+from dms_bench.methods.gradient.dms import DmsSearch, DmsStructure
+from dms_bench.methods.gradient.relaxed import GetSearch, MesSearch, SnsSearch
+from dms_bench.methods.gradient.spec import Dms, Get, Mes, Sns
 from dms_bench.scaling import Architecture, budget_of, find_space
 from dms_bench.scaling import Supernet as Wrapper
-from dms_bench.spec.recipe import Recipe
 
 STEPS = 60
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from dms_bench.errors import UserError
-from dms_bench.methods import proxies
+from dms_bench.methods.sampling import proxies
 
 SAMPLES, INPUTS, HIDDEN, CLASSES = 6, 4, 5, 3
 

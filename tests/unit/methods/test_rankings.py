@@ -14,8 +14,10 @@ from torch import nn
 from torch.nn import functional
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from dms_bench.config import parse_suite, resolve
 from dms_bench.methods.base import SearchContext
-from dms_bench.methods.rankings import (
+from dms_bench.methods.rankings.scores import magnitude, maker_scores, shared_scores, taylor, topologies
+from dms_bench.methods.rankings.search import (
     GroupNormSearch,
     IsomorphicSearch,
     MagnitudeSearch,
@@ -23,10 +25,8 @@ from dms_bench.methods.rankings import (
     above_threshold,
     threshold_counts,
 )
-from dms_bench.methods.scores import magnitude, maker_scores, shared_scores, taylor, topologies
-from dms_bench.methods.specs.rankings import L1, L2, GroupNorm, Isomorphic, Taylor
+from dms_bench.methods.rankings.spec import L1, L2, GroupNorm, Isomorphic, Taylor
 from dms_bench.scaling import SearchSpace, budget_of, find_space
-from dms_bench.spec import parse_suite, resolve
 
 CLASSES = 6
 

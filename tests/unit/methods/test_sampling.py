@@ -13,13 +13,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from dms_bench.methods import fitness, predictor, proxies, sampling
 from dms_bench.methods.base import SearchContext
-from dms_bench.methods.sampling import SamplingSearch, fitted, importance
-from dms_bench.methods.specs.sampling import Evolution, RandomSearch, Score
+from dms_bench.methods.sampling import fitness, predictor, proxies
+from dms_bench.methods.sampling import search as sampling
+from dms_bench.methods.sampling.search import SamplingSearch, fitted, importance
+from dms_bench.methods.sampling.spec import Evolution, RandomSearch, Score
 from dms_bench.scaling import Architecture, budget_of, cut, find_space, reinitialise
-from dms_bench.scaling.magnitude import weight_norms
-from dms_bench.scaling.paths import leading
+from dms_bench.scaling.structure.magnitude import weight_norms
+from dms_bench.scaling.structure.subnets import leading
 
 WIDTH = 48
 

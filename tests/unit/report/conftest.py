@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from dms_bench.spec.suite import Suite
-from dms_bench.spec.trial import Trial
+from dms_bench.config.suite import Suite
+from dms_bench.config.trial import Trial
 from dms_bench.tracking import TrialRun, open_suite
 from tests.unit.report.published import CEILING, ENVIRONMENT, VALUES, Publish, publisher
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from dms_bench.config.published import Published
+from dms_bench.config.suite import Suite
+from dms_bench.config.trial import Trial
 from dms_bench.report.paper import Comparison, compare
 from dms_bench.report.records import read_suites
-from dms_bench.spec.published import Published
-from dms_bench.spec.suite import Suite
-from dms_bench.spec.trial import Trial
 from dms_bench.tracking import StageCost, open_suite
 from tests.unit.report.published import ENVIRONMENT, publisher
 

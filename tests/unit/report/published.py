@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from dms_bench.spec.trial import Trial
+from dms_bench.config.trial import Trial
 from dms_bench.tracking import StageCost, SuiteRun, TrialResult, TrialRun
 
 Publish = Callable[..., str]

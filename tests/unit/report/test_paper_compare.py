@@ -3,12 +3,12 @@
 import pytest
 from pydantic import ValidationError
 
+from dms_bench.config.published import Selector
 from dms_bench.errors import UserError
 from dms_bench.report.paper.cells import notes
 from dms_bench.report.paper.compare import choose_profile
 from dms_bench.report.paper.judge import together
 from dms_bench.report.paper.measured import Measured, distilled, select
-from dms_bench.spec.published import Selector
 from tests.unit.report.paper_store import ROWS, compared, days, run_suite, small_paper
 
 CLEAR = {

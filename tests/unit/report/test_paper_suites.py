@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
+from dms_bench.config import load_suite, profile_names, resolve
+from dms_bench.config.published import load_published
 from dms_bench.report.paper.measured import select
 from dms_bench.report.records import Record
-from dms_bench.spec import load_suite, profile_names, resolve
-from dms_bench.spec.published import load_published
 from dms_bench.tracking import names
 from dms_bench.tracking.content import flat_params, trial_tags
 

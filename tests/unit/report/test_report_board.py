@@ -6,14 +6,14 @@ from pathlib import Path
 
 import pytest
 
+from dms_bench.config.budget import ParamsBudget
+from dms_bench.config.suite import Suite
+from dms_bench.config.trial import Trial
 from dms_bench.errors import UserError
-from dms_bench.methods.specs.rankings import L1
+from dms_bench.methods.rankings.spec import L1
 from dms_bench.report import Row, leaderboard
 from dms_bench.report.layout import blocks, footnotes
 from dms_bench.report.statistics import estimate
-from dms_bench.spec.budget import ParamsBudget
-from dms_bench.spec.suite import Suite
-from dms_bench.spec.trial import Trial
 from dms_bench.tracking import open_suite
 from tests.unit.report.published import CEILING, ENVIRONMENT, VALUES, Publish, publisher
 

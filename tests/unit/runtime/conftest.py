@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from dms_bench.runtime.group import Group, alone
-from dms_bench.runtime.storage import WorkFolder
-from dms_bench.spec import Resources, Trial, plugins
+from dms_bench.config import Resources, Trial, plugins
+from dms_bench.trial.group import Group, alone
+from dms_bench.trial.storage import WorkFolder
 
 PLUGIN = Path(__file__).parents[2] / "integration" / "plugin"
 

@@ -5,7 +5,7 @@ import platform
 import psutil
 import pytest
 
-from dms_bench.runtime.allocator import give_back_memory
+from dms_bench.trial.allocator import give_back_memory
 
 
 class Knot:

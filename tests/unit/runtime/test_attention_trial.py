@@ -6,11 +6,11 @@ import pytest
 import torch
 
 import dms_bench
-from dms_bench.runtime.group import alone
-from dms_bench.runtime.storage import WorkFolder
-from dms_bench.runtime.trial import run_trial
-from dms_bench.spec import Resources
-from dms_bench.spec.trial import Trial
+from dms_bench.config import Resources
+from dms_bench.config.trial import Trial
+from dms_bench.trial.group import alone
+from dms_bench.trial.run import run_trial
+from dms_bench.trial.storage import WorkFolder
 
 
 @pytest.mark.parametrize("method", ["dms", "random"])

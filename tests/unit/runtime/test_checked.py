@@ -8,9 +8,9 @@ from torch import nn
 
 from dms_bench.errors import TrialFailure
 from dms_bench.kernels import check
-from dms_bench.runtime import checked
-from dms_bench.runtime.checked import require_right
-from dms_bench.runtime.trial import run_trial
+from dms_bench.trial import checked
+from dms_bench.trial.checked import require_right
+from dms_bench.trial.run import run_trial
 
 
 @pytest.fixture(autouse=True)

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from dms_bench.errors import TrialFailure
-from dms_bench.runtime.checkpoint import Checkpoints
+from dms_bench.trial.checkpoint import Checkpoints
 
 
 def _saved(folder, epochs):

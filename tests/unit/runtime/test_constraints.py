@@ -3,13 +3,13 @@
 import pytest
 
 from dms_bench.errors import TrialFailure, UserError
-from dms_bench.runtime import latency_model
-from dms_bench.runtime.budget import check_counted, missed
-from dms_bench.runtime.spaces import space_of
-from dms_bench.runtime.storage import WorkFolder
-from dms_bench.runtime.trial import run_trial
 from dms_bench.scaling import Budget, Constraint, LatencyModel
-from dms_bench.scaling.latency import Fidelity, LatencyTerm
+from dms_bench.scaling.latency.model import Fidelity, LatencyTerm
+from dms_bench.trial import latency_model
+from dms_bench.trial.budget import check_counted, missed
+from dms_bench.trial.run import run_trial
+from dms_bench.trial.spaces import space_of
+from dms_bench.trial.storage import WorkFolder
 
 TOY = {"kind": "toy", "width": 64}
 LATENCY = {"kind": "latency", "target": "60%"}

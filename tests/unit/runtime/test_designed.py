@@ -5,12 +5,12 @@ import torch
 from safetensors.torch import load_file
 
 from dms_bench.errors import UserError
-from dms_bench.runtime.record import load
 from dms_bench.runtime.run import check
-from dms_bench.runtime.storage import WorkFolder
-from dms_bench.runtime.trial import pretrain_supernet, run_trial
-from dms_bench.runtime.work import supernet_hash
 from dms_bench.scaling import count
+from dms_bench.trial.record import load
+from dms_bench.trial.run import pretrain_supernet, run_trial
+from dms_bench.trial.storage import WorkFolder
+from dms_bench.trial.work import supernet_hash
 
 
 def macs(width):
@@ -105,7 +105,7 @@ def test_a_latency_budget_is_judged_by_its_measured_latency(toy_trial, folder, g
     """The latency model is the supernet's: it knows nothing of another network."""
     trial = designed(toy_trial, 9, budget={"kind": "latency", "target": "100%"})
     judged = []
-    monkeypatch.setattr("dms_bench.runtime.trial.missed", lambda found, budget: judged.append(found["latency"]) or True)
+    monkeypatch.setattr("dms_bench.trial.run.missed", lambda found, budget: judged.append(found["latency"]) or True)
     result = run(trial, folder, group, tmp_path)
     assert result.latency_predicted_ms is None
     assert result.latency_error is None

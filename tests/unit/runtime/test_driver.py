@@ -9,10 +9,11 @@ import pytest
 from rich.console import Console
 
 from dms_bench.errors import TrialFailure
-from dms_bench.runtime import nodes, schedule, session, storage
+from dms_bench.runtime import nodes, schedule, session
 from dms_bench.runtime.console import Board
 from dms_bench.runtime.driver import Driver
-from dms_bench.runtime.storage import SuiteFolder, WorkFolder
+from dms_bench.trial import storage
+from dms_bench.trial.storage import SuiteFolder, WorkFolder
 
 
 @pytest.fixture
@@ -85,7 +86,7 @@ def test_tune_says_in_one_line_what_failed(caplog):
 @pytest.fixture
 def make_work(make_trial):
     def make_work(driver):
-        from dms_bench.runtime.work import Work
+        from dms_bench.trial.work import Work
 
         return Work(
             kind="trial", trial=make_trial(), suite_folder=driver._folder.path, uri=driver._uri,

@@ -8,8 +8,8 @@ from typing import Any
 from ray.tune.experiment import Trial
 from ray.tune.schedulers import FIFOScheduler
 
+from dms_bench.config.sweep import Scheduler
 from dms_bench.runtime.hooks import Asha, FirstCome
-from dms_bench.spec.sweep import Scheduler
 
 
 @dataclass(eq=False)

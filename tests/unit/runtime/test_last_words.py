@@ -5,15 +5,15 @@ import sys
 
 import pytest
 
-from dms_bench.runtime.last_words import OUT_OF_MEMORY, cause, file_of, kept
-from dms_bench.runtime.storage import WorkFolder
+from dms_bench.trial.last_words import OUT_OF_MEMORY, cause, file_of, kept
+from dms_bench.trial.storage import WorkFolder
 
 #: Writes through Python and past it, warns, and dies in the way of its argument.
 PROGRAM = """
 import ctypes, faulthandler, os, sys
 from pathlib import Path
-from dms_bench.runtime.last_words import kept
-from dms_bench.runtime.storage import WorkFolder
+from dms_bench.trial.last_words import kept
+from dms_bench.trial.storage import WorkFolder
 faulthandler.enable()
 with kept(WorkFolder(Path(sys.argv[2]))):
     print("a warning", file=sys.stderr)

@@ -12,7 +12,7 @@ from dms_bench.errors import TrialFailure
 from dms_bench.runtime import nodes, schedule, session
 from dms_bench.runtime.driver import Driver
 from dms_bench.runtime.memory import Crowd, NodeOutOfMemoryError
-from dms_bench.runtime.storage import SuiteFolder
+from dms_bench.trial.storage import SuiteFolder
 
 
 def work(key):

@@ -3,9 +3,9 @@ import time
 
 import pytest
 
-from dms_bench.runtime import meter as meter_module
-from dms_bench.runtime.group import Hardware
-from dms_bench.runtime.meter import Meter, attempts, costs
+from dms_bench.trial import meter as meter_module
+from dms_bench.trial.group import Hardware
+from dms_bench.trial.meter import Meter, attempts, costs
 
 CPU = Hardware("Some CPU", "cpu", 2.0)
 GPU = Hardware("Some GPU", "gpu", 1.0)

@@ -7,12 +7,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from dms_bench.config import Trial
+from dms_bench.config.trial import Resources
 from dms_bench.errors import UserError
 from dms_bench.runtime import nodes as module
 from dms_bench.runtime.nodes import _problem_here, room, slots_for
-from dms_bench.runtime.storage import locked
-from dms_bench.spec import Trial
-from dms_bench.spec.trial import Resources
+from dms_bench.trial.storage import locked
 
 
 @pytest.mark.parametrize(

@@ -8,8 +8,8 @@ import torch
 from torch import nn
 
 from dms_bench.errors import UserError
-from dms_bench.runtime import onnx
 from dms_bench.scaling import cut, find_space
+from dms_bench.trial import onnx
 
 CASES = {
     "resnet18": (64, {"channels": (16, 16, 32, 32)}),

@@ -5,13 +5,13 @@ import hashlib
 import torch
 from safetensors.torch import save_file
 
-from dms_bench.runtime.origin import weights_hash
-from dms_bench.runtime.publish import publish
-from dms_bench.runtime.trial import run_trial
-from dms_bench.runtime.work import Work
-from dms_bench.spec.trial import Trial
+from dms_bench.config.trial import Trial
 from dms_bench.tracking import open_suite
 from dms_bench.tracking.reading import read_trials
+from dms_bench.trial.origin import weights_hash
+from dms_bench.trial.publish import publish
+from dms_bench.trial.run import run_trial
+from dms_bench.trial.work import Work
 
 
 def _expected(*contents):

@@ -6,9 +6,9 @@ import math
 import pytest
 
 from dms_bench.errors import TrialFailure
-from dms_bench.runtime import trial as trial_module
-from dms_bench.runtime.outcome import require_numbers, result_of
-from dms_bench.runtime.trial import run_trial
+from dms_bench.trial import run as trial_module
+from dms_bench.trial.outcome import require_numbers, result_of
+from dms_bench.trial.run import run_trial
 
 
 def test_numbers_pass_and_what_was_not_measured_is_left_out():

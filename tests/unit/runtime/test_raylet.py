@@ -16,7 +16,7 @@ from dms_bench.errors import TrialFailure
 from dms_bench.runtime import hooks, nodes, schedule, session
 from dms_bench.runtime.driver import Driver
 from dms_bench.runtime.nodes import RayLostError
-from dms_bench.runtime.storage import SuiteFolder
+from dms_bench.trial.storage import SuiteFolder
 
 CHILD = "import time; from dms_bench.runtime.orphan import end_with_parent; {}; print('up', flush=True); time.sleep(60)"
 PARENT = """

@@ -9,15 +9,15 @@ from importlib.metadata import version
 
 import pytest
 import torch
+from dms_bench_tasks.detection.spec import DetectionTask
+from dms_bench_tasks.language.spec import LanguageTask
 from torch import nn
 
 import dms_bench
+from dms_bench.config import Trial
 from dms_bench.errors import UserError
-from dms_bench.runtime import record
 from dms_bench.scaling import cut, find_space, plan_surgery
-from dms_bench.spec import Trial
-from tasks.detection.spec import DetectionTask
-from tasks.language.spec import LanguageTask
+from dms_bench.trial import record
 
 #: Networks with pruned heads, grouped convolutions, squeeze-excite and removed blocks.
 MODELS = {"resnet18": {"channels": [8, 8, 16, 16]}, "test_efficientnet": {}, "test_vit": {}}
@@ -68,11 +68,11 @@ def test_a_fresh_process_builds_the_same_network_without_tracing(tmp_path, model
         import sys, pickle, torch
         example, expected = torch.load("expected.pt", weights_only=True)
         import dms_bench
-        assert "dms_bench.runtime.record" not in sys.modules
-        import dms_bench.scaling.build, dms_bench.scaling.trace
+        assert "dms_bench.trial.record" not in sys.modules
+        import dms_bench.scaling.find, dms_bench.scaling.tracing.tracer
         def refuse(*_, **__):
             raise AssertionError("traced or unpickled")
-        dms_bench.scaling.trace.Tracer.run = pickle.load = torch.load = refuse
+        dms_bench.scaling.tracing.tracer.Tracer.run = pickle.load = torch.load = refuse
         network = dms_bench.load(".")
         with torch.no_grad():
             print(torch.equal(network(example), expected), network.training)

@@ -2,8 +2,8 @@
 
 import pytest
 
+from dms_bench.config import parse_suite
 from dms_bench.runtime.sampling import Sampler, sampled_sweeps
-from dms_bench.spec import parse_suite
 
 
 def _suite(algorithm="random", samples=6, seed=0, space=None):

@@ -10,11 +10,11 @@ import pytest
 import timm
 import torch
 
-from dms_bench.runtime import spaces
-from dms_bench.runtime.space_file import DamagedError, from_bytes, to_bytes
+from dms_bench.config.plugins import TASKS, parse_plugin
+from dms_bench.config.supernet import SupernetSpec
 from dms_bench.scaling import Coarse, Supernet, cut, find_space
-from dms_bench.spec.plugins import TASKS, parse_plugin
-from dms_bench.spec.supernet import SupernetSpec
+from dms_bench.trial import spaces
+from dms_bench.trial.space_file import DamagedError, from_bytes, to_bytes
 
 
 @pytest.fixture(autouse=True)

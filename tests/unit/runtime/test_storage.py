@@ -5,7 +5,7 @@ import time
 import pytest
 
 from dms_bench.errors import TrialFailure, UserError
-from dms_bench.runtime.storage import StageFolder, SuiteFolder, WorkFolder, locked, write_atomic
+from dms_bench.trial.storage import StageFolder, SuiteFolder, WorkFolder, locked, write_atomic
 
 
 def test_writing_replaces_the_whole_file_and_leaves_no_other(tmp_path):

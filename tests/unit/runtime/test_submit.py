@@ -4,10 +4,10 @@ import pytest
 from ray.exceptions import AuthenticationError
 from ray.job_submission import JobStatus, JobSubmissionClient
 
+from dms_bench.config import Suite
 from dms_bench.errors import TrialFailure, UserError
 from dms_bench.runtime import submit as module
 from dms_bench.runtime.submit import RESUBMISSIONS, entrypoint, submit
-from dms_bench.spec import Suite
 
 HERE, THERE = "http://127.0.0.1:8265", "http://ray.example:8265"
 

@@ -2,15 +2,15 @@
 
 import pytest
 import torch
+from dms_bench_tasks.classification.task import Classification
 from pydantic import ValidationError
 from safetensors.torch import load_file
 
-from dms_bench.runtime.origin import weights_hash
-from dms_bench.runtime.storage import WorkFolder
-from dms_bench.runtime.trial import pretrain_supernet, run_trial
-from dms_bench.runtime.work import supernet_hash
-from dms_bench.spec.trial import Trial
-from tasks.classification.task import Classification
+from dms_bench.config.trial import Trial
+from dms_bench.trial.origin import weights_hash
+from dms_bench.trial.run import pretrain_supernet, run_trial
+from dms_bench.trial.storage import WorkFolder
+from dms_bench.trial.work import supernet_hash
 
 RECIPE = {"epochs": 1, "batch_size": 256, "lr": 0.1}
 

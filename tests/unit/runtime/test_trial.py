@@ -6,13 +6,13 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from dms_bench.config import Resources
 from dms_bench.errors import TrialFailure, UserError
-from dms_bench.runtime.group import alone
-from dms_bench.runtime.record import load
-from dms_bench.runtime.storage import WorkFolder
-from dms_bench.runtime.trial import pretrain_supernet, run_trial
 from dms_bench.scaling import count
-from dms_bench.spec import Resources
+from dms_bench.trial.group import alone
+from dms_bench.trial.record import load
+from dms_bench.trial.run import pretrain_supernet, run_trial
+from dms_bench.trial.storage import WorkFolder
 
 
 class Interrupted(BaseException):

@@ -5,13 +5,13 @@ import torch
 from pydantic import ValidationError
 from safetensors.torch import load_file
 
-from dms_bench.runtime import trial as trial_module
-from dms_bench.runtime.loop import StageLoop
-from dms_bench.runtime.storage import WorkFolder
-from dms_bench.runtime.trial import pretrain_supernet, run_trial
-from dms_bench.runtime.weight_sharing import PathSampling
-from dms_bench.runtime.work import supernet_hash
 from dms_bench.tracking.content import cost_metrics
+from dms_bench.trial import run as trial_module
+from dms_bench.trial.loop import StageLoop
+from dms_bench.trial.run import pretrain_supernet, run_trial
+from dms_bench.trial.storage import WorkFolder
+from dms_bench.trial.weight_sharing import PathSampling
+from dms_bench.trial.work import supernet_hash
 
 SHARING = {"model": "mlp", "weight_sharing": True}
 SHARED = {"kind": "random_search", "score": "shared", "candidates": 6}

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from dms_bench.scaling import count, cut, find_space
-from dms_bench.scaling.masking import MaskedForward, strip_hooks
-from dms_bench.scaling.space import SearchSpace
+from dms_bench.scaling.masks.hooks import MaskedForward, strip_hooks
+from dms_bench.scaling.space.space import SearchSpace
 
 
 def masks_to_try(space: SearchSpace, number: int = 12) -> list[Tensor]:

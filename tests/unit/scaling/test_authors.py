@@ -20,8 +20,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from dms_bench.scaling import Supernet, budget_of
+from dms_bench.scaling.space.units import Units
+from dms_bench.scaling.structure.topk import ascending_positions, normalised_rank, slopes, soft_mask
 from dms_bench.scaling.supernet import Schedule
-from dms_bench.scaling.topk import Units, ascending_positions, normalised_rank, soft_mask
 
 scores = st.lists(st.floats(-1e3, 1e3, allow_nan=False, width=32), min_size=2, max_size=60, unique=True)
 
@@ -38,7 +39,7 @@ def our_mask(importance: Tensor, ratio: Tensor, steep: bool) -> Tensor:
     size = len(importance)
     units = Units((size,), (0,), (size,), (1,), (steep,))
     positions = ascending_positions(importance, units.owner, torch.zeros(1, dtype=torch.long))
-    return soft_mask(normalised_rank(positions.double(), torch.tensor(float(size))), ratio, units.slope(1.0).double())
+    return soft_mask(normalised_rank(positions.double(), torch.tensor(float(size))), ratio, slopes(units, 1.0).double())
 
 
 @given(scores, st.floats(0.02, 0.98), st.booleans())

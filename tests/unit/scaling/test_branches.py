@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from dms_bench.scaling.branches import find_tails
+from dms_bench.scaling.tracing.branches import find_tails
 from tests.unit.scaling.agreement import assert_masked_is_cut
 from tests.unit.scaling.odd_networks import Block, Residual
 

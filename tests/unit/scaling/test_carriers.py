@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from dms_bench.scaling import Supernet, find_space
-from dms_bench.scaling.masking import MaskedNorm, ScaleWeight
+from dms_bench.scaling.masks.hooks import MaskedNorm, ScaleWeight
 
 
 class Branched(nn.Module):

@@ -6,7 +6,7 @@ from torch import nn
 from torch.nn import functional
 
 from dms_bench.scaling import Supernet, apply_structure, count, cut, find_space, plan_surgery
-from dms_bench.scaling.attention import OpenAttention, in_the_open, may_fuse
+from dms_bench.scaling.modules.attention import OpenAttention, in_the_open, may_fuse
 from tests.unit.scaling.agreement import assert_masked_is_cut, make_generic
 
 TOKENS = torch.randn(2, 6, 8, generator=torch.Generator().manual_seed(0))

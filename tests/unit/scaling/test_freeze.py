@@ -13,10 +13,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from dms_bench.scaling import Supernet, budget_of, find_space
-from dms_bench.scaling.freeze import decided_depth
-from dms_bench.scaling.gumbel import CountChoice, ElementGates
-from dms_bench.scaling.relaxation import Relaxation, StraightThroughTopK, TopK
-from dms_bench.scaling.space import SearchSpace
+from dms_bench.scaling.space.space import SearchSpace
+from dms_bench.scaling.structure.freeze import decided_depth
+from dms_bench.scaling.structure.gumbel import CountChoice, ElementGates
+from dms_bench.scaling.structure.relaxation import Relaxation, StraightThroughTopK, TopK
 
 
 class Block(nn.Module):

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from dms_bench.scaling import find_space
-from dms_bench.scaling.masking import MaskedForward
+from dms_bench.scaling.masks.hooks import MaskedForward
 from tests.unit.scaling.odd_networks import Block, Residual
 
 

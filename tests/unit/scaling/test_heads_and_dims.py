@@ -23,7 +23,7 @@ from dms_bench.scaling import (
     plan_surgery,
 )
 from dms_bench.scaling.fit import fit_to_budget
-from dms_bench.scaling.magnitude import weight_norms
+from dms_bench.scaling.structure.magnitude import weight_norms
 
 HEADS, SIZE, WIDTH = 3, 8, 12
 

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from dms_bench.scaling import LatencyModel, budget_of, cells, find_space, measure_latency
-from dms_bench.scaling.latency import Cell, Fidelity, LatencyTerm, _fitted
+from dms_bench.scaling.latency.model import Cell, Fidelity, LatencyTerm, _fitted
 
 CPU = torch.device("cpu")
 

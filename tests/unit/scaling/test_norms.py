@@ -11,8 +11,8 @@ from timm.layers.grn import GlobalResponseNorm
 from torch import Tensor, nn
 
 from dms_bench.scaling import cut, find_space
-from dms_bench.scaling.norms import masked_group_norm, masked_response_norm, masked_rms_norm, masked_simple_norm
-from dms_bench.scaling.recognised import recognise_norms
+from dms_bench.scaling.masks.norms import masked_group_norm, masked_response_norm, masked_rms_norm, masked_simple_norm
+from dms_bench.scaling.modules.norm_kinds import recognise_norms
 
 
 class OwnRms(nn.Module):

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from dms_bench.scaling.parts import Parts, apart
+from dms_bench.scaling.tracing.qkv import Parts, apart
 
 WHOLE = torch.randn(2, 5, 3, 4, 6)
 USES = {

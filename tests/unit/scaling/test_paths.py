@@ -7,8 +7,8 @@ import torch
 from torch import nn
 
 from dms_bench.scaling import Coarse, Supernet, cut, find_space
-from dms_bench.scaling.paths import RandomPaths, leading, random_counts
-from dms_bench.scaling.topk import Units
+from dms_bench.scaling.space.units import Units
+from dms_bench.scaling.structure.subnets import RandomPaths, leading, random_counts
 
 UNITS = Units(sizes=(4, 6, 3), minimum=(1, 3, 0), maximum=(4, 5, 3), multiple=(1, 1, 1), steep=(False, False, True))
 

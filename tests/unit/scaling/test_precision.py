@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from dms_bench.scaling import Supernet, budget_of, find_space
-from dms_bench.scaling.importance import IMPORTANCE
+from dms_bench.scaling.structure.importance import IMPORTANCE
 
 
 class Wide(nn.Module):

@@ -13,9 +13,10 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional
 
-from dms_bench.scaling import build, cut, find_space
-from dms_bench.scaling.coverage import gaps, proof_masks
-from dms_bench.scaling.proof import masks_of, untried
+from dms_bench.scaling import cut, find_space
+from dms_bench.scaling import find as build
+from dms_bench.scaling.proof.masks import gaps, proof_masks
+from dms_bench.scaling.proof.proof import masks_of, untried
 from tests.unit.scaling.agreement import assert_masked_is_cut
 from tests.unit.scaling.odd_networks import Block, Residual
 
@@ -147,7 +148,7 @@ def test_both_costs_are_compared_and_the_reason_says_which_is_wrong(model, what,
 
 
 def test_a_bound_that_keeps_elements_out_of_the_proof_is_named():
-    from dms_bench.scaling.coarse import Coarse
+    from dms_bench.scaling.space.coarse import Coarse
 
     space = find_space(Residual([Block() for _ in range(4)]), IMAGES, coarse=[Coarse(groups="blocks.0.a", min=7)])
     assert space.gaps == {"blocks.0.a": "of 8 elements 4 never removed, 0 never kept in the proof"}

@@ -7,8 +7,8 @@ import torch
 from torch import nn
 
 from dms_bench.scaling import find_space
-from dms_bench.scaling.gumbel import CountChoice, ElementGates
-from dms_bench.scaling.relaxation import StraightThroughTopK, TopK
+from dms_bench.scaling.structure.gumbel import CountChoice, ElementGates
+from dms_bench.scaling.structure.relaxation import StraightThroughTopK, TopK
 
 SPACE = find_space(
     nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 5), nn.ReLU(), nn.Linear(5, 2)), torch.randn(1, 4)

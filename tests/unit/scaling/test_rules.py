@@ -9,11 +9,11 @@ from torch import nn
 from torch.nn import functional
 
 from dms_bench.scaling import count, cut, find_space
-from dms_bench.scaling.labels import FIXED, Labels
-from dms_bench.scaling.masking import MaskedForward
-from dms_bench.scaling.rules import RULES
-from dms_bench.scaling.standardised import masked_standardised
-from dms_bench.scaling.trace import Tracer
+from dms_bench.scaling.masks.hooks import MaskedForward
+from dms_bench.scaling.masks.standardised import masked_standardised
+from dms_bench.scaling.tracing.labels import FIXED, Labels
+from dms_bench.scaling.tracing.rules import RULES
+from dms_bench.scaling.tracing.tracer import Tracer
 
 
 def sizes(space):

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from dms_bench.scaling import Schedule, Supernet, budget_of, falling_target, find_space
-from dms_bench.scaling.relaxation import StraightThroughTopK
+from dms_bench.scaling.structure.relaxation import StraightThroughTopK
 from tests.unit.scaling.test_freeze import SPACE, WIDTH, Block, network
 
 ROOT = Path(__file__).parents[3]

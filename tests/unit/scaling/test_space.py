@@ -11,7 +11,7 @@ from torch import nn
 
 from dms_bench.scaling import Supernet, budget_of, count, cut, find_space
 from dms_bench.scaling.fit import fit_to_budget
-from dms_bench.scaling.space import SearchSpace
+from dms_bench.scaling.space.space import SearchSpace
 
 MODELS = {
     "resnet18": 64,

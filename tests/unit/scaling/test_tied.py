@@ -5,7 +5,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from dms_bench.scaling.depth import REPEATED, SHARES
+from dms_bench.scaling.tracing.stages import REPEATED, SHARES
 from tests.unit.scaling.agreement import assert_masked_is_cut
 from tests.unit.scaling.odd_networks import Block, Residual, tie
 
@@ -121,7 +121,7 @@ def test_embeddings_and_projections_that_are_shared():
 
 def test_a_soft_mask_counts_once_where_a_module_around_scales_the_weight_as_well():
     from dms_bench.scaling import find_space
-    from dms_bench.scaling.masking import MaskedForward
+    from dms_bench.scaling.masks.hooks import MaskedForward
 
     model = Around().double().eval()
     space = find_space(model, ROWS.double())

@@ -5,14 +5,15 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dms_bench.scaling.importance import update_importance
-from dms_bench.scaling.topk import (
+from dms_bench.scaling.space.units import Units
+from dms_bench.scaling.structure.importance import update_importance
+from dms_bench.scaling.structure.topk import (
     MASK_FLOOR,
-    Units,
     ascending_positions,
     hard_mask,
     normalised_rank,
     rounded,
+    slopes,
     soft_mask,
 )
 from tests.unit.scaling import naive
@@ -31,7 +32,7 @@ def test_masks_of_all_units_at_once_equal_equations_2_and_3(groups, ratio, tempe
     importance, units = flat(groups)
     positions = ascending_positions(importance, units.owner, torch.tensor(units.starts))
     sizes = torch.tensor(units.sizes, dtype=torch.float64)
-    slope = units.slope(temperature).double()
+    slope = slopes(units, temperature).double()
     ranks = normalised_rank(positions, sizes[units.owner])
     found = soft_mask(ranks, torch.full_like(importance, ratio), slope[units.owner])
     expected = [
@@ -59,7 +60,7 @@ def test_gradient_equals_the_closed_form_and_finite_differences(group, ratio):
 
 def test_small_units_are_four_times_as_steep():
     units = Units((64, 12, 1), (1, 1, 0), (64, 12, 1), (1, 1, 1), (False, True, True))
-    assert units.slope(0.5).tolist() == [32.0, 24.0, 4.0]
+    assert slopes(units, 0.5).tolist() == [32.0, 24.0, 4.0]
 
 
 def test_masks_far_below_the_threshold_are_exact_zeros_not_denormal():
@@ -120,7 +121,7 @@ def test_masks_sum_to_what_is_kept_but_for_the_sigmoids_tails(size, ratio, facto
 def test_what_is_paid_for_blocks_is_unbiased(size):
     """Kept blocks less the sum of their masks, averaged over the ratio, for the slope of a stage."""
     units = Units((size,), (0,), (size,), (1,), (True,))
-    (slope,) = units.slope(1.0).tolist()
+    (slope,) = slopes(units, 1.0).tolist()
     ratios = torch.linspace(0, 1, 2001, dtype=torch.float64)
     kept = sum(float(hard_mask(ranks(size), ratio).sum()) for ratio in ratios)
     paid = sum(float(masks(size, float(ratio), slope).sum()) for ratio in ratios)

@@ -10,7 +10,7 @@ from torch import nn
 from torch.nn import functional
 
 from dms_bench.scaling import Surgery, apply_structure, cut, find_space, plan_surgery
-from dms_bench.scaling.views import segments
+from dms_bench.scaling.tracing.calls import segments
 
 
 class Attention(nn.Module):

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
+from dms_bench.config.suite import Suite
+from dms_bench.config.trial import Trial
 from dms_bench.errors import UserError
-from dms_bench.spec.suite import Suite
-from dms_bench.spec.trial import Trial
 from dms_bench.tracking import TrialResult, TrialRun, connect, open_suite, reading
 from dms_bench.tracking.reading import read_trials, suite_names
 

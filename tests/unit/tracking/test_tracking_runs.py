@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
+from dms_bench.config.suite import Suite
+from dms_bench.config.trial import Resources, Trial
 from dms_bench.errors import TrialFailure, UserError
-from dms_bench.spec.suite import Suite
-from dms_bench.spec.trial import Resources, Trial
 from dms_bench.tracking import (
     StageCost,
     SuiteRun,

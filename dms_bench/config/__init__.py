@@ -1,0 +1,30 @@
+"""Suites as data: YAML read by Pydantic, resolved into trials with content hashes. No torch here."""
+
+from dms_bench.config.load import load_suite, parse_suite, profile_names
+from dms_bench.config.problems import InvalidSpecError, Problem
+from dms_bench.config.resolve import grid_points, resolve, resolve_sample, sample_space, trial_count
+from dms_bench.config.schema import suite_schema
+from dms_bench.config.suite import Experiment, Suite
+from dms_bench.config.sweep import Range, Sampling, Sweep
+from dms_bench.config.trial import Resources, Trial
+
+__all__ = [
+    "Experiment",
+    "InvalidSpecError",
+    "Problem",
+    "Range",
+    "Resources",
+    "Sampling",
+    "Suite",
+    "Sweep",
+    "Trial",
+    "grid_points",
+    "load_suite",
+    "parse_suite",
+    "profile_names",
+    "resolve",
+    "resolve_sample",
+    "sample_space",
+    "suite_schema",
+    "trial_count",
+]

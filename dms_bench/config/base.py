@@ -1,0 +1,69 @@
+"""The base of every specification: immutable, closed to unknown fields, hashable by content."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Any, Self
+
+from pydantic import BaseModel, ConfigDict, ModelWrapValidatorHandler, ValidationError, model_validator
+from pydantic_core import InitErrorDetails, PydanticCustomError
+
+from dms_bench.config.problems import UNKNOWN, show
+from dms_bench.errors import nearest
+
+
+class Spec(BaseModel):
+    """A piece of configuration.
+
+    Unknown fields are errors: a misspelt option must never be silently ignored. So are `true` and
+    `false` for a number, and numbers that are not finite.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, allow_inf_nan=False)
+
+    def content_hash(self, length: int = 12) -> str:
+        """Return a hash of the content that is stable between processes and field orders."""
+        canonical = json.dumps(self.model_dump(mode="json"), sort_keys=True)
+        return hashlib.sha256(canonical.encode()).hexdigest()[:length]
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _strictly(cls, value: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:
+        """Say which field an unknown one was meant to be, and refuse booleans for numbers.
+
+        Pydantic says only that a field is not permitted; here its neighbours are known.
+        """
+        if not isinstance(value, dict):
+            return handler(value)
+        fields = cls.model_fields
+        wrong = [
+            _detail("unknown_field", f"{UNKNOWN}; {nearest(str(name), fields)}", (str(name),), given)
+            for name, given in value.items()
+            if name not in fields
+        ]
+        try:
+            result = handler({name: given for name, given in value.items() if name in fields})
+        except ValidationError as error:
+            if not wrong:
+                raise
+            # A misspelt field is probably the one that is missing: say it once.
+            wrong += [_again(error) for error in error.errors() if error["type"] != "missing" or len(error["loc"]) > 1]
+        else:
+            wrong += [
+                _detail("boolean", f"{show(given)} is not a number", (name,), given)
+                for name, given in value.items()
+                if isinstance(given, bool) and type(getattr(result, name, None)) in (int, float)
+            ]
+        if wrong:
+            raise ValidationError.from_exception_data(cls.__name__, wrong)
+        return result
+
+
+def _detail(kind: str, text: str, location: tuple[int | str, ...], given: Any, context: Any = None) -> InitErrorDetails:
+    return InitErrorDetails(type=PydanticCustomError(kind, text, context), loc=location, input=given)
+
+
+def _again(error: Any) -> InitErrorDetails:
+    """Return an error in the form in which it can be raised again."""
+    return _detail(error["type"], error["msg"], error["loc"], error["input"], error.get("ctx"))

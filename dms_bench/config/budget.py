@@ -1,0 +1,113 @@
+"""What a searched network may cost."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, Field
+
+from dms_bench.config.base import Spec
+from dms_bench.config.units import Amount, Latency, parse_latency
+
+
+class MacsBudget(Spec):
+    """Multiply-accumulates of one forward pass of one sample."""
+
+    kind: Literal["macs"] = "macs"
+    target: Amount
+
+    def label(self) -> str:
+        """Return the budget as the leaderboard prints it."""
+        return f"macs {format_amount(self.target)}"
+
+    def order(self) -> float:
+        """Return a number by which budgets of a kind are ordered."""
+        return self.target
+
+
+class ParamsBudget(Spec):
+    """Number of parameters."""
+
+    kind: Literal["params"] = "params"
+    target: Amount
+
+    def label(self) -> str:
+        """Return the budget as the leaderboard prints it."""
+        return f"params {format_amount(self.target)}"
+
+    def order(self) -> float:
+        """Return a number by which budgets of a kind are ordered."""
+        return self.target
+
+
+class LatencyBudget(Spec):
+    """Time of one forward pass of one sample, on the device that the trial runs on."""
+
+    kind: Literal["latency"] = "latency"
+    target: Latency
+
+    @property
+    def share(self) -> float | None:
+        """The target as a share of the supernet's latency, None for a duration."""
+        return parse_latency(self.target)[0]
+
+    @property
+    def seconds(self) -> float | None:
+        """The target as a duration, None for a share."""
+        return parse_latency(self.target)[1]
+
+    def label(self) -> str:
+        """Return the budget as the leaderboard prints it."""
+        return f"latency {self.target}"
+
+    def order(self) -> float:
+        """Return a number by which budgets of a kind are ordered; durations come after shares."""
+        share, seconds = parse_latency(self.target)
+        return share if share is not None else 1 + 1e6 * (seconds or 0.0)
+
+
+Constraint = Annotated[MacsBudget | ParamsBudget | LatencyBudget, Field(discriminator="kind")]
+
+
+def _distinct(constraints: tuple[Constraint, ...]) -> tuple[Constraint, ...]:
+    kinds = [constraint.kind for constraint in constraints]
+    for kind in kinds:
+        if kinds.count(kind) > 1:
+            raise ValueError(f"{kind!r} occurs {kinds.count(kind)} times; at most one constraint of a kind")
+    if len(kinds) < 2:
+        raise ValueError("needs at least two constraints; write a single one without 'all'")
+    # Their order means nothing, and must not change the hash.
+    return tuple(sorted(constraints, key=lambda constraint: ("macs", "params", "latency").index(constraint.kind)))
+
+
+class JointBudget(Spec):
+    """Several constraints that all have to hold."""
+
+    kind: Literal["all"] = "all"
+    of: Annotated[tuple[Constraint, ...], AfterValidator(_distinct)]
+
+    def label(self) -> str:
+        """Return the budget as the leaderboard prints it."""
+        return " + ".join(constraint.label() for constraint in self.of)
+
+    def order(self) -> float:
+        """Return a number by which budgets are ordered: that of the first constraint."""
+        return self.of[0].order()
+
+
+Budget = Annotated[MacsBudget | ParamsBudget | LatencyBudget | JointBudget, Field(discriminator="kind")]
+
+
+def constraints_of(budget: Budget) -> tuple[Constraint, ...]:
+    """Return the constraints of a budget, one or more."""
+    return budget.of if isinstance(budget, JointBudget) else (budget,)
+
+
+def format_amount(amount: float) -> str:
+    """Write an amount shortly, yet so that different amounts differ: `30%` for a fraction, `450M` for a count."""
+    if amount <= 1:
+        return f"{amount * 100:.12g}%"
+    for scale, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if amount >= scale:
+            return f"{amount / scale:.12g}{letter}"
+    return f"{amount:.12g}"

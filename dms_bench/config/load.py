@@ -1,0 +1,76 @@
+"""From a suite file to a `Suite` whose trials are all known to be valid."""
+
+from __future__ import annotations
+
+from pathlib import Path as File
+from typing import Any
+
+from pydantic import ValidationError
+
+from dms_bench.config.document import read_document
+from dms_bench.config.layers import as_written, combined, in_profile, profiled, profiles_of
+from dms_bench.config.problems import InvalidSpecError, Problem, problems_of
+from dms_bench.config.resolve import resolve
+from dms_bench.config.suite import Suite
+from dms_bench.errors import UserError
+
+
+def load_suite(path: str | File, *, profile: str | None = None, smoke: bool = False) -> Suite:
+    """Read a suite file, and check every trial of it, of its profiles and of their smoke variants.
+
+    `defaults` in the file is laid under every experiment. A profile is laid over the file: mappings
+    are merged, lists (`experiments`) replaced. With `smoke`, `smoke` is laid over every experiment.
+    The suite is then called `<name>-<profile>-smoke`, so that variants never share a leaderboard.
+
+    Args:
+        path: the file.
+        profile: one of its `profiles`; by default the file as it stands.
+        smoke: the smoke variant.
+
+    Raises:
+        UserError: the file cannot be read or is not valid; a line per problem with the path of the
+            field as it stands in the file.
+    """
+    document = read_document(File(path))
+    try:
+        suite = parse_suite(document, profile=profile, smoke=smoke)
+        for other in (None, *profiles_of(document)):
+            for small in (False, True) if "smoke" in profiled(document, other) else (False,):
+                if (other, small) != (profile, smoke):
+                    parse_suite(document, profile=other, smoke=small)
+    except InvalidSpecError as error:
+        raise UserError("\n".join(f"{path}: {problem}" for problem in error.problems)) from None
+    return suite
+
+
+def profile_names(path: str | File) -> tuple[str, ...]:
+    """Return the names of a suite file's profiles.
+
+    Raises:
+        UserError: the file cannot be read.
+    """
+    document = read_document(File(path))
+    return tuple(profiles_of(document)) if isinstance(document, dict) else ()
+
+
+def parse_suite(document: Any, *, profile: str | None = None, smoke: bool = False) -> Suite:
+    """Do as `load_suite` does for the content of a file.
+
+    Raises:
+        InvalidSpecError: the document is no valid suite; paths as in the document.
+    """
+    laid = profiled(document, profile)
+    content = combined(laid, smoke)
+    try:
+        suite = Suite.model_validate(content)
+        resolve(suite)
+    except ValidationError as error:
+        problems = problems_of(error, content)
+    except InvalidSpecError as error:
+        problems = error.problems
+    else:
+        return suite
+    # One mistake in the defaults is found in every experiment: say it once.
+    layered = (Problem(as_written(path, laid, smoke), text) for path, text in problems)
+    written = (Problem(in_profile(path, document, profile), text) for path, text in layered)
+    raise InvalidSpecError(list(dict.fromkeys(written))) from None

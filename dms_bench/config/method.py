@@ -1,0 +1,34 @@
+"""What every search method's specification has."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Self
+
+from dms_bench.config.plugins import PluginSpec
+from dms_bench.config.supernet import SupernetSpec
+
+
+class MethodSpec(PluginSpec):
+    """Options of a search method; the work is done by the class that `implementation` names."""
+
+    #: Whether the method trains during the search, and so needs the search recipe.
+    trains_in_search: ClassVar[bool] = False
+    #: Whether the method cuts to the budget; if not, a sweep over budgets runs it once.
+    uses_budget: ClassVar[bool] = True
+
+    def label(self) -> str:
+        """Return the method as the leaderboard prints it."""
+        return self.kind
+
+    def network(self, supernet: SupernetSpec) -> SupernetSpec:
+        """Return the network that the method starts from: the supernet, unless it brings one of its own."""
+        return supernet
+
+    @property
+    def judges_weights(self) -> bool:
+        """Whether the search measures the supernet's own weights, which must then be trained."""
+        return False
+
+    def canonical(self) -> Self:
+        """Return the method without the options that its other options make useless."""
+        return self

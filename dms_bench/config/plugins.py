@@ -1,0 +1,69 @@
+"""Kinds of task and method, found through entry points, as discriminated unions.
+
+A plug-in is a `Spec` subclass with a `kind` literal; it names its implementation as an import
+string, so that reading a suite never imports torch. Packages register theirs under the entry-point
+groups `dms_bench.tasks` and `dms_bench.methods`.
+"""
+
+from __future__ import annotations
+
+import importlib
+from functools import cache
+from importlib.metadata import entry_points
+from typing import Any, ClassVar
+
+from dms_bench.config.base import Spec
+from dms_bench.config.problems import show
+from dms_bench.errors import UserError, nearest
+
+TASKS = "dms_bench.tasks"
+METHODS = "dms_bench.methods"
+
+
+class PluginSpec(Spec):
+    """The specification of a plug-in; subclasses add `kind: Literal[...]` and their options."""
+
+    #: `module:attribute` of the class that does the work.
+    implementation: ClassVar[str]
+
+    kind: str
+
+    def load_implementation(self) -> Any:
+        """Import the class that does the work."""
+        module, _, attribute = self.implementation.partition(":")
+        return getattr(importlib.import_module(module), attribute)
+
+
+@cache
+def registered(group: str) -> dict[str, type[PluginSpec]]:
+    """Return the specification classes of an entry-point group by kind.
+
+    Raises:
+        UserError: an installed plug-in cannot be imported.
+    """
+    found: dict[str, type[PluginSpec]] = {}
+    for point in sorted(entry_points(group=group), key=lambda point: point.name):
+        try:
+            spec = point.load()
+        except Exception as error:
+            raise UserError(f"plug-in {point.name!r} ({point.value}) of {group}: {error}") from error
+        if not (isinstance(spec, type) and issubclass(spec, PluginSpec)):
+            raise UserError(f"plug-in {point.name!r} ({point.value}) of {group}: {spec!r} is no PluginSpec")
+        found[point.name] = spec
+    return found
+
+
+def parse_plugin(group: str, value: Any) -> PluginSpec:
+    """Validate `value` (a mapping with `kind`, or just the kind) as one of the group's specs."""
+    if isinstance(value, PluginSpec):
+        return value
+    if isinstance(value, str):
+        value = {"kind": value}
+    if not isinstance(value, dict) or "kind" not in value:
+        raise ValueError("needs a mapping with the field 'kind'")
+    classes = registered(group)
+    kind = value["kind"]
+    if not isinstance(kind, str) or kind not in classes:
+        noun = group.rpartition(".")[2].rstrip("s")
+        raise ValueError(f"unknown {noun} {show(kind)}; {nearest(str(kind), classes)}")
+    return classes[kind].model_validate(value)

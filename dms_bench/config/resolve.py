@@ -1,0 +1,250 @@
+"""From experiments and sweeps to trials: every combination, fully resolved and without duplicates.
+
+A trial that does not validate becomes a `Problem` whose path is where its writer finds the value:
+in the experiment, or in the list of the sweep that the value came from.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from pydantic import ValidationError
+
+from dms_bench.config.merge import merged
+from dms_bench.config.problems import UNKNOWN, InvalidSpecError, Path, Problem, problems_of, show
+from dms_bench.config.suite import TRIAL_FIELDS, Experiment, Suite
+from dms_bench.config.sweep import Range
+from dms_bench.config.trial import Trial
+from dms_bench.errors import nearest
+
+#: More combinations than this are taken for a mistake.
+MAX_TRIALS = 20_000
+
+#: Where a trial runs does not change its result, so sweeping over it would give one trial twice.
+_SWEPT = tuple(field for field in TRIAL_FIELDS if field != "resources")
+
+
+class Choice(NamedTuple):
+    """A value that a sweep gives to a field of the trial."""
+
+    field: str
+    value: Any
+    #: Where the value stands in the experiment.
+    path: Path
+
+
+def resolve(suite: Suite) -> list[Trial]:
+    """Return the trials of every experiment that is not sampled, in the order of the file.
+
+    Trials that compute the same thing occur once.
+
+    Raises:
+        InvalidSpecError: a trial does not validate; its problems have a line each.
+    """
+    global _latest
+    # Asked for again after a suite was loaded, and checked; with thousands of trials that takes a second.
+    if _latest is None or _latest[0] is not suite:
+        _latest = (suite, _resolve(suite))
+    return list(_latest[1])
+
+
+#: The suite that was resolved last, and its trials; both never change.
+_latest: tuple[Suite, list[Trial]] | None = None
+
+
+def _resolve(suite: Suite) -> list[Trial]:
+    trials: dict[str, Trial] = {}
+    problems: list[Problem] = []
+    for position, experiment in enumerate(suite.experiments):
+        found, wrong = _resolve_experiment(suite, experiment)
+        trials |= {trial.hash: trial for trial in found}
+        problems += [Problem(("experiments", position, *path), text) for path, text in wrong]
+    if problems:
+        raise InvalidSpecError(problems)
+    return list(trials.values())
+
+
+def trial_count(suite: Suite) -> int:
+    """Return how many trials a suite has, sampled ones included."""
+    sampled = sum(
+        len(grid_points(experiment)) * experiment.sweep.sample.samples
+        for experiment in suite.experiments
+        if experiment.sweep.sample
+    )
+    return len(resolve(suite)) + sampled
+
+
+def grid_points(experiment: Experiment) -> list[dict[str, Any]]:
+    """Return the combinations of the experiment's grid: dotted field -> value; one if there is none."""
+    return [{choice.field: choice.value for choice in choices} for choices in _combinations(experiment)]
+
+
+def sample_space(experiment: Experiment) -> dict[str, list[Any] | Range]:
+    """Return what a sampled experiment draws from: dotted field -> choices or range; empty if it is not."""
+    return dict(experiment.sweep.sample.space) if experiment.sweep.sample else {}
+
+
+def resolve_sample(suite: Suite, experiment: Experiment, point: Mapping[str, Any], values: Mapping[str, Any]) -> Trial:
+    """Return the trial of a grid point and of the values that were drawn from the sample space.
+
+    Raises:
+        InvalidSpecError: the values do not make a valid trial.
+    """
+    choices = [Choice(field, value, ("sweep", field)) for field, value in (dict(point) | dict(values)).items()]
+    try:
+        return _Validator(suite, experiment).trial(choices)
+    except InvalidSpecError as error:
+        place: Path = ("experiments", suite.experiments.index(experiment))
+        raise InvalidSpecError([Problem((*place, *path), text) for path, text in error.problems]) from None
+
+
+def _resolve_experiment(suite: Suite, experiment: Experiment) -> tuple[list[Trial], list[Problem]]:
+    """Return the trials of an experiment and what is wrong with it; a sampled one is only checked."""
+    wrong_fields = _wrong_fields(experiment)
+    if wrong_fields:
+        return [], wrong_fields
+    size = math.prod(len(values) for values in experiment.sweep.grid.values())
+    if size > MAX_TRIALS:
+        return [], [Problem(("sweep", "grid"), f"{size} combinations; at most {MAX_TRIALS} are run")]
+    combinations = [
+        (*point, *drawn) for point in _combinations(experiment) for drawn in _representative_samples(experiment)
+    ]
+    trials: list[Trial] = []
+    failures: dict[Problem, list[Sequence[Choice]]] = {}
+    validator = _Validator(suite, experiment)
+    for choices in combinations:
+        try:
+            trials.append(validator.trial(choices))
+        except InvalidSpecError as error:
+            for problem in error.problems:
+                failures.setdefault(problem, []).append(choices)
+    everywhere = _values(combinations)
+    problems = []
+    for (path, text), failing in failures.items():
+        always = len(failing) == len(combinations)
+        problems.append(Problem(path, text if always else text + _only_with(path, failing, everywhere)))
+    return ([] if experiment.sweep.sample else trials), problems
+
+
+def _wrong_fields(experiment: Experiment) -> list[Problem]:
+    """Return the swept fields that no trial has, or that are swept twice."""
+    problems = []
+    for place, fields in (("grid", experiment.sweep.grid), ("sample.space", sample_space(experiment))):
+        for field in fields:
+            path: Path = ("sweep", *place.split("."), field)
+            top = field.split(".")[0]
+            if top == "resources":
+                problems.append(Problem(path, "decides where a trial runs, not what it computes: not to be swept"))
+            elif top not in _SWEPT:
+                problems.append(Problem(path, f"no field of a trial; {nearest(top, _SWEPT)}"))
+            elif place != "grid" and field in experiment.sweep.grid:
+                problems.append(Problem(path, "is in the grid already"))
+    return problems
+
+
+def _combinations(experiment: Experiment) -> Iterable[tuple[Choice, ...]]:
+    axes = [
+        [Choice(field, value, ("sweep", "grid", field, index)) for index, value in enumerate(values)]
+        for field, values in experiment.sweep.grid.items()
+    ]
+    return itertools.product(*axes)
+
+
+def _representative_samples(experiment: Experiment) -> list[tuple[Choice, ...]]:
+    """Return samples in which every choice and every bound occurs, the other fields at their first."""
+    axes = []
+    for field, values in sample_space(experiment).items():
+        path: Path = ("sweep", "sample", "space", field)
+        bounds = {"low": values.low, "high": values.high} if isinstance(values, Range) else dict(enumerate(values))
+        axes.append([Choice(field, value, (*path, key)) for key, value in bounds.items()])
+    first = tuple(axis[0] for axis in axes)
+    others = [
+        (*first[:position], choice, *first[position + 1 :]) for position, axis in enumerate(axes) for choice in axis[1:]
+    ]
+    return [first, *others]
+
+
+class _Validator:
+    """Validates combinations of one experiment; what they share is parsed with the first."""
+
+    def __init__(self, suite: Suite, experiment: Experiment) -> None:
+        self._name = experiment.name
+        self._settings = merged({"resources": suite.resources.model_dump()}, experiment.settings)
+        #: Fields of a valid trial that no combination changes; with them others take half the time.
+        self._shared: dict[str, Any] = {}
+
+    def trial(self, choices: Sequence[Choice]) -> Trial:
+        """Return the trial of one combination.
+
+        Args:
+            choices: of the same fields for each combination.
+
+        Raises:
+            InvalidSpecError: with paths relative to the experiment.
+        """
+        settings = dict(self._settings)
+        # `method` is set before `method.temperature`, in whatever order they are written.
+        for choice in sorted(choices, key=lambda choice: choice.field.count(".")):
+            _assign(settings, choice)
+        try:
+            trial = Trial.model_validate(settings | self._shared | {"experiment": self._name})
+        except ValidationError as error:
+            raise InvalidSpecError([_placed(problem, choices) for problem in problems_of(error, settings)]) from None
+        swept = {choice.field.partition(".")[0] for choice in choices}
+        if not self._shared and "task" not in swept:  # recipes are parsed by the task's own class
+            self._shared = {name: getattr(trial, name) for name in settings if name not in swept}
+        return trial.canonical()
+
+
+def _assign(settings: dict[str, Any], choice: Choice) -> None:
+    """Set a dotted field, copying the mappings on the way."""
+    *parents, last = choice.field.split(".")
+    node = settings
+    for depth, parent in enumerate(parents):
+        child = node.get(parent)
+        if isinstance(child, str) and depth == 0:
+            child = {"kind": child}
+        if child is not None and not isinstance(child, dict):
+            text = f"{'.'.join(parents[: depth + 1])} is {show(child)}, which has no fields"
+            raise InvalidSpecError([Problem(choice.path, text)])
+        child = dict(child or {})
+        node[parent] = child
+        node = child
+    node[last] = choice.value
+
+
+def _placed(problem: Problem, choices: Sequence[Choice]) -> Problem:
+    """Move a problem with a value that came from a sweep to where the sweep is written."""
+    best = Choice("", None, ())
+    for choice in choices:
+        field = tuple(choice.field.split("."))
+        if problem.path[: len(field)] == field and len(choice.field) > len(best.field):
+            best = choice
+    if not best.field:
+        return problem
+    rest = problem.path[len(best.field.split(".")) :]
+    # That the field does not exist has nothing to do with any one of its values.
+    place = best.path[:-1] if not rest and problem.text.startswith(UNKNOWN) else best.path
+    return Problem((*place, *rest), problem.text)
+
+
+def _only_with(path: Path, failing: list[Sequence[Choice]], everywhere: dict[str, set[Path]]) -> str:
+    """Name the grid's values on which a problem depends, apart from the value that its path names."""
+    first = [choice for choice in failing[0] if choice.path[1] == "grid"]
+    others = [choice for choice in first if path[: len(choice.path)] != choice.path]
+    values = _values(failing)
+    decisive = [choice for choice in others if values[choice.field] != everywhere[choice.field]]
+    named = decisive or (others if path[:1] != ("sweep",) else [])
+    return f" (with {', '.join(f'{choice.field}={show(choice.value)}' for choice in named)})" if named else ""
+
+
+def _values(combinations: Iterable[Sequence[Choice]]) -> dict[str, set[Path]]:
+    """Return the values that each swept field takes, by where they are written."""
+    values: dict[str, set[Path]] = {}
+    for choices in combinations:
+        for choice in choices:
+            values.setdefault(choice.field, set()).add(choice.path)
+    return values

@@ -1,0 +1,73 @@
+"""JSON Schema of a suite file, for editors: completion and errors while typing."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import BaseModel
+from pydantic.json_schema import models_json_schema
+
+from dms_bench.config.plugins import METHODS, TASKS, registered
+from dms_bench.config.suite import TRIAL_FIELDS, Suite
+from dms_bench.config.trial import Trial
+
+_RECIPES = ("pretrain", "search", "retrain")
+
+
+def suite_schema() -> dict[str, Any]:
+    """Return the JSON Schema (draft 2020-12) of a suite file with every installed task and method.
+
+    It is a little more permissive than reading a suite: as `defaults` may hold part of any
+    mapping, no field of a trial is required where it stands.
+    """
+    tasks, methods = registered(TASKS), registered(METHODS)
+    recipes = [task.recipe_class for task in tasks.values()]  # type: ignore[attr-defined]
+    models: list[type[BaseModel]] = [Suite, Trial, *tasks.values(), *methods.values(), *recipes]
+    references, schema = models_json_schema(
+        [(model, "validation") for model in dict.fromkeys(models)], ref_template="#/$defs/{model}"
+    )
+    reference = {model: references[(model, "validation")] for model in models}
+    definitions = schema["$defs"]
+
+    fields = {field: definitions["Trial"]["properties"][field] for field in TRIAL_FIELDS}
+    fields["task"] = _either(tasks, reference)
+    fields["method"] = _either(methods, reference)
+    for recipe in _RECIPES:
+        fields[recipe] = {"anyOf": [*(reference[model] for model in dict.fromkeys(recipes)), {"type": "null"}]}
+
+    suite = definitions.pop("Suite")
+    definitions.pop("Trial")
+    experiment = definitions["Experiment"]
+    swept = "|".join(field for field in TRIAL_FIELDS if field != "resources")
+    for sweep, values in (("Sweep", "grid"), ("Sampling", "space")):
+        definitions[sweep]["properties"][values]["propertyNames"] = {"pattern": rf"^({swept})(\..+)?$"}
+    for name, definition in definitions.items():
+        if name not in ("Experiment", "Range"):
+            definition.pop("required", None)
+    experiment["properties"] |= fields
+    overlay = {
+        "type": "object",
+        "additionalProperties": False,
+        "properties": fields | {"sweep": experiment["properties"]["sweep"]},
+    }
+    definitions["Overlay"] = overlay
+    suite["properties"] |= {
+        "defaults": {"$ref": "#/$defs/Overlay", "description": "Laid under every experiment."},
+        "smoke": {"$ref": "#/$defs/Overlay", "description": "Laid over every experiment by --smoke."},
+    }
+    definitions["Profile"] = {
+        "type": "object",
+        "additionalProperties": False,
+        "properties": {field: value for field, value in suite["properties"].items() if field != "name"},
+    }
+    suite["properties"]["profiles"] = {
+        "type": "object",
+        "additionalProperties": {"$ref": "#/$defs/Profile"},
+        "description": "Laid over the suite by --profile; lists are replaced.",
+    }
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **suite, "$defs": definitions}
+
+
+def _either(kinds: dict[str, Any], reference: dict[Any, Any]) -> dict[str, Any]:
+    """Return the union of plug-ins: a mapping of one of them, or just the name of its kind."""
+    return {"anyOf": [{"enum": sorted(kinds)}, *(reference[model] for model in kinds.values())]}

@@ -1,0 +1,83 @@
+"""Sweeps: which fields of a trial vary, and over what."""
+
+from __future__ import annotations
+
+import math
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import Discriminator, Field, PlainValidator, Tag, model_validator
+
+from dms_bench.config.base import Spec
+from dms_bench.config.problems import show
+
+
+class Scheduler(Spec):
+    """Early stopping of sampled trials."""
+
+    kind: Literal["asha"] = "asha"
+    grace_epochs: Annotated[int, Field(ge=1)] = 1
+    reduction_factor: Annotated[int, Field(ge=2)] = 3
+
+
+def _number(value: Any) -> int | float:
+    """Take a number as it is written, whole or not; YAML reads `1e-4` as text."""
+    try:
+        number = float(value) if isinstance(value, str) else value
+    except ValueError:
+        number = None
+    if isinstance(number, bool) or not isinstance(number, int | float) or not math.isfinite(number):
+        raise ValueError(f"{show(value)} is not a number")
+    return number
+
+
+Number = Annotated[int | float, PlainValidator(_number, json_schema_input_type=float)]
+
+
+class Range(Spec):
+    """A number between two bounds (both included), on a linear or logarithmic scale.
+
+    Whole numbers are drawn when both bounds are written as whole numbers.
+    """
+
+    low: Number
+    high: Number
+    log: bool = False
+
+    @property
+    def whole(self) -> bool:
+        """Whether whole numbers are drawn."""
+        return isinstance(self.low, int) and isinstance(self.high, int)
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if self.low >= self.high:
+            raise ValueError(f"low {show(self.low)} must be below high {show(self.high)}")
+        if self.log and self.low <= 0:
+            raise ValueError(f"low {show(self.low)} must be above 0 on a logarithmic scale")
+        return self
+
+
+Values = Annotated[list[Any], Field(min_length=1)]
+Drawn = Annotated[
+    Annotated[Values, Tag("choices")] | Annotated[Range, Tag("range")],
+    Discriminator(lambda value: "choices" if isinstance(value, list) else "range"),
+]
+
+
+class Sampling(Spec):
+    """A sampled sweep: `samples` trials whose fields are drawn from `space`."""
+
+    algorithm: Literal["random", "optuna"] = "random"
+    samples: Annotated[int, Field(ge=1)]
+    #: Dotted field of the trial -> a list of choices or a range.
+    space: Annotated[dict[str, Drawn], Field(min_length=1)]
+    scheduler: Scheduler | None = None
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
+
+
+class Sweep(Spec):
+    """Every combination of `grid`, each sampled where `sample` is given."""
+
+    #: Dotted field of the trial -> values.
+    grid: dict[str, Values] = Field(default_factory=dict)
+    sample: Sampling | None = None

@@ -1,0 +1,150 @@
+"""One fully resolved trial: everything that decides its result, and its content hash."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cached_property
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BeforeValidator, Field, SerializeAsAny, ValidationInfo, field_validator, model_validator
+
+from dms_bench.config.base import Spec
+from dms_bench.config.budget import Budget, MacsBudget
+from dms_bench.config.method import MethodSpec
+from dms_bench.config.plugins import METHODS, TASKS, parse_plugin
+from dms_bench.config.recipe import Recipe
+from dms_bench.config.supernet import SupernetSpec
+from dms_bench.config.task import TaskSpec
+
+#: DMSnp: search and retrain from random weights. DMSp: pretrain, search, retrain from the searched
+#: weights. DMSp-: pretrain, search the structure only, evaluate as it is (method.md, section 5).
+Pipeline = Literal["DMSnp", "DMSp", "DMSp-"]
+
+AnyTask = Annotated[SerializeAsAny[TaskSpec], BeforeValidator(lambda value: parse_plugin(TASKS, value))]
+AnyMethod = Annotated[SerializeAsAny[MethodSpec], BeforeValidator(lambda value: parse_plugin(METHODS, value))]
+
+
+class Resources(Spec):
+    """What one trial runs on. It decides where a trial runs, not what it computes."""
+
+    workers: Annotated[int, Field(ge=1)] = 1
+    #: Per worker. Fractions share a device and need `workers: 1`.
+    cpus: Annotated[float, Field(gt=0)] = 1
+    gpus: Annotated[float, Field(ge=0)] = 0
+    #: Of several workers over nodes. pack: on few nodes, spread: on many, where there is room; strict_pack: all on
+    #: one node, strict_spread: each on its own, or the trial waits. Not part of a content where it is not given: trials
+    #: from before there was a choice keep their hashes.
+    placement: Annotated[
+        Literal["pack", "spread", "strict_pack", "strict_spread"], Field(exclude_if=lambda value: value == "pack")
+    ] = "pack"
+
+    @model_validator(mode="after")
+    def _fractions_need_one_worker(self) -> Self:
+        if self.workers > 1 and self.gpus % 1:
+            raise ValueError(f"gpus {self.gpus:g} is a fraction, which needs workers: 1 (NCCL cannot share a device)")
+        return self
+
+
+class Trial(Spec):
+    """A task, a supernet, a budget, a method, their training recipes and a seed."""
+
+    experiment: str
+    task: AnyTask
+    supernet: SupernetSpec
+    pipeline: Pipeline = "DMSnp"
+    budget: Budget
+    method: AnyMethod
+    #: How the supernet is trained before the search (DMSp and DMSp-).
+    pretrain: SerializeAsAny[Recipe] | None = None
+    search: SerializeAsAny[Recipe] | None = None
+    retrain: SerializeAsAny[Recipe] | None = None
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
+    resources: Resources = Resources()
+
+    @field_validator("pretrain", "search", "retrain", mode="before")
+    @classmethod
+    def _recipe_of_the_task(cls, value: Any, info: ValidationInfo) -> Any:
+        task = info.data.get("task")
+        if task is None:
+            return None  # a task that did not validate is reported by itself
+        if value is None or isinstance(value, Recipe):
+            return value
+        return type(task).recipe_class.model_validate(value)
+
+    @model_validator(mode="after")
+    def _stages_are_given(self) -> Self:
+        if self.method.trains_in_search and self.search is None:
+            raise ValueError(f"method {self.method.kind!r} trains during its search: give a 'search' recipe")
+        if self.retrain is None and self.pipeline != "DMSp-":
+            raise ValueError(f"pipeline {self.pipeline!r} retrains what it found: give a 'retrain' recipe")
+        if self.method.judges_weights and self.pipeline == "DMSnp":
+            raise ValueError(
+                f"method {self.method.label()!r} is asked to measure the supernet's weights, "
+                "which pipeline 'DMSnp' leaves untrained: take DMSp or DMSp-"
+            )
+        if self.pipeline == "DMSnp" and self.search is not None and self.search.needs_teacher():
+            raise ValueError(
+                "pipeline 'DMSnp' searches without a trained supernet: only its 'retrain' can distil from one"
+            )
+        if self.pretrain is not None and self.pretrain.needs_teacher():
+            raise ValueError("the 'pretrain' recipe distils, but the supernet is the teacher")
+        ready = self.network.pretrained or self.network.checkpoint
+        if self.needs_pretrained and self.pretrain is None and not ready:
+            why = "starts" if self.pipeline != "DMSnp" else "is to distil"
+            raise ValueError(
+                f"pipeline {self.pipeline!r} {why} from a trained supernet: give a 'pretrain' recipe, "
+                "'supernet.checkpoint' or 'supernet.pretrained'"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _the_task_multiplies(self) -> Self:
+        if self.supernet.multiplied and not self.task.multiplies:
+            raise ValueError(f"task {self.task.kind!r} has no supernets with 'width' or 'depth' multiplied")
+        return self
+
+    def canonical(self) -> Self:
+        """Return the trial without what cannot influence its result.
+
+        A method that does not train in its search has no use for the search recipe, nor one that
+        does not cut for a budget, and so on. Trials that differ only there are one trial.
+        """
+        unused: dict[str, Any] = {"method": self.method.canonical()}
+        if not self.method.uses_budget:
+            unused["budget"] = MacsBudget(target=1.0)
+        if not self.method.trains_in_search:
+            unused["search"] = None
+        if not self.needs_pretrained:
+            unused["pretrain"] = None
+        if self.pipeline == "DMSnp":
+            unused["supernet"] = self.supernet.model_copy(update={"weight_sharing": False})
+        if self.pipeline == "DMSp-":
+            unused["retrain"] = None
+        return self.model_copy(update=unused)
+
+    @property
+    def network(self) -> SupernetSpec:
+        """The network that is trained and cut: the supernet, unless the method brings its own."""
+        return self.method.network(self.supernet)
+
+    @property
+    def needs_pretrained(self) -> bool:
+        """Whether anything starts from the pretrained supernet, or learns from it."""
+        return self.pipeline != "DMSnp" or (self.retrain is not None and self.retrain.needs_teacher())
+
+    @cached_property
+    def hash(self) -> str:
+        """Content hash of everything that decides the result (where it runs does not)."""
+        return self.model_copy(update={"resources": Resources()}).content_hash()
+
+    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
+        """Copy the fields and change some, as pydantic does, but not the hash that was computed before."""
+        copy = super().model_copy(update=update, deep=deep)
+        copy.__dict__.pop("hash", None)
+        return copy
+
+    @property
+    def name(self) -> str:
+        """A readable name, unique as it ends in the hash; fit for a folder."""
+        budget = self.budget.label().replace(" ", "")
+        return f"{self.experiment}-{self.method.kind}-{budget}-s{self.seed}-{self.hash}".replace("%", "pct")

@@ -1,0 +1,56 @@
+"""Specifications of the controls: what a search has to beat, and the ceiling."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar, Literal
+
+from pydantic import Field
+
+from dms_bench.config.method import MethodSpec
+from dms_bench.config.supernet import SpaceSpec, SupernetSpec
+
+
+class Uniform(MethodSpec):
+    """One ratio for every width group, full depth."""
+
+    implementation: ClassVar[str] = "dms_bench.methods.controls.uniform:UniformSearch"
+
+    kind: Literal["uniform"] = "uniform"
+
+
+class Random(MethodSpec):
+    """A random architecture of the space at the budget: the control."""
+
+    implementation: ClassVar[str] = "dms_bench.methods.controls.random:RandomSearch"
+
+    kind: Literal["random"] = "random"
+
+
+class Supernet(MethodSpec):
+    """The supernet itself, not cut: the ceiling."""
+
+    implementation: ClassVar[str] = "dms_bench.methods.controls.whole:KeepSupernet"
+    uses_budget: ClassVar[bool] = False
+
+    kind: Literal["supernet"] = "supernet"
+
+
+class Designed(MethodSpec):
+    """Another network, not cut: what people have designed for that budget."""
+
+    #: Keeps all of the network that `network` names.
+    implementation: ClassVar[str] = "dms_bench.methods.controls.whole:KeepSupernet"
+
+    kind: Literal["designed"] = "designed"
+    #: The network and its arguments, as in `supernet`.
+    model: str
+    args: dict[str, Any] = Field(default_factory=dict)
+
+    def label(self) -> str:
+        """Return the network's name and arguments: every other is another method."""
+        args = (f"{name}={value}".replace(" ", "") for name, value in self.args.items())
+        return " ".join(("designed", self.model, *args))
+
+    def network(self, supernet: SupernetSpec) -> SupernetSpec:
+        """Return the designed network, of which nothing is searched."""
+        return SupernetSpec(model=self.model, args=self.args, space=SpaceSpec(width=False, depth=False))

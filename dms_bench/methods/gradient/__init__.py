@@ -1,0 +1,1 @@
+"""Methods that train the structure by gradient descent: DMS, GET, MES and SNS."""

@@ -1,0 +1,101 @@
+"""Differentiable model scaling: width and depth by gradient descent (ICML 2024)."""
+
+from __future__ import annotations
+
+import copy
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from dms_bench.methods.base import SearchContext
+from dms_bench.methods.gradient.spec import Dms, GradientSpec
+from dms_bench.scaling import Architecture, Budget, Schedule, Supernet
+from dms_bench.scaling.structure.relaxation import Relaxation, TopK
+
+
+class DmsSearch:
+    """Trains the supernet and its structure together, then cuts to the budget."""
+
+    spec: GradientSpec
+
+    def __init__(self, spec: GradientSpec) -> None:
+        self.spec = spec
+
+    def relaxation(self, context: SearchContext) -> Relaxation:
+        """Return what is trained in place of masks."""
+        assert isinstance(self.spec, Dms)
+        return TopK(
+            context.space,
+            temperature=self.spec.temperature,
+            importance=self.spec.importance,
+            decay=self.spec.importance_decay,
+            normalise=self.spec.normalise,
+        )
+
+    def search(self, context: SearchContext) -> Architecture:
+        """Search for the budget of `context`."""
+        trial, spec = context.trial, self.spec
+        assert trial.search is not None  # the trial's validation saw to it
+        frozen = trial.pipeline == "DMSp-"
+        fit = context.task.fit
+        if trial.search.needs_teacher():
+            # Masks act inside the supernet alone: weights that are frozen are the original's, and serve both.
+            fit = partial(fit, teacher=context.model if frozen else copy.deepcopy(context.model))
+        supernet = Supernet(context.model, context.space, self.relaxation(context)).to(context.loop.device)
+        structure = DmsStructure(supernet, spec, context.budget, trains_weights=not frozen)
+        fit(supernet, trial.search, context.loop, structure)
+        return supernet.architecture(context.budget)
+
+
+class DmsStructure:
+    """What the search adds to every training step: target, resource loss, structure update."""
+
+    def __init__(self, supernet: Supernet, spec: GradientSpec, budget: Budget, *, trains_weights: bool) -> None:
+        self.supernet, self.spec = supernet, spec
+        self.final = self.budget = budget.to(supernet.structure_parameters()[0].device)
+        self.schedule = Schedule(spec.observe_share, spec.decay_share)
+        self.trains_weights = trains_weights
+        optimizers = {"adam": torch.optim.Adam, "sgd": torch.optim.SGD}
+        self.optimizer = optimizers[spec.structure.optimizer](supernet.structure_parameters(), lr=spec.structure.lr)
+
+    def begin_step(self, progress: float) -> None:
+        """Observe, then lower the target; freeze the depth once the target has arrived."""
+        self.budget = self.supernet.begin_step(progress, self.final, self.schedule)
+
+    def loss(self) -> Tensor:
+        """The weighted resource loss (5), a scalar."""
+        return self.spec.resource_weight * self.supernet.resource_loss(self.budget)
+
+    def end_step(self) -> None:
+        """Step the structure, take up the importance."""
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        self.supernet.update()
+
+    @torch.no_grad()
+    def metrics(self) -> dict[str, float]:
+        """Numbers of the present state for the curves."""
+        supernet = self.supernet
+        space = supernet.space
+        kept = supernet.wish()[0] / torch.tensor(space.units.sizes)
+        values = {"kept_ratio_mean": float(kept.mean())}
+        values["structural_parameters"] = sum(parameter.numel() for parameter in supernet.structure_parameters())
+        temperature = getattr(supernet.relaxation, "temperature", getattr(self.spec, "temperature", None))
+        if temperature is not None:
+            values["temperature"] = float(temperature)
+        soft, hard = supernet.soft_size(), supernet.hard_mask()
+        for bound in self.budget.constraints:
+            values[f"target_{bound.name}"] = bound.target
+            values[f"soft_{bound.name}"] = float(bound.cost(*soft))
+            values[f"hard_{bound.name}"] = space.cost_of(bound.cost.to(torch.device("cpu")), hard)
+        return values | {f"kept/{name}": float(ratio) for name, ratio in zip(space.names, kept.tolist(), strict=True)}
+
+    def state_dict(self) -> dict[str, Any]:
+        """The structure optimiser's state; ratios and importance are in the supernet's own."""
+        return {"optimizer": self.optimizer.state_dict()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take up what `state_dict` returned."""
+        self.optimizer.load_state_dict(state["optimizer"])

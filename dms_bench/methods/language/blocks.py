@@ -1,0 +1,108 @@
+"""Depth alone: which blocks can go? ShortGPT asks how much each changes its input, SLEB what its loss costs.
+
+Blocks go in the order found until the budget is met. As the last one would take too much, it stays, and widths are
+narrowed by one ratio (largest weights stay) to meet the budget exactly, as for every other method.
+
+Sources: Men et al. 2024 (ShortGPT, block influence), Song et al. 2024 (SLEB).
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from dms_bench.errors import UserError
+from dms_bench.methods.base import SearchContext
+from dms_bench.methods.calibration import hooked, look
+from dms_bench.methods.language.spec import CalibratedSpec
+from dms_bench.scaling import Architecture
+from dms_bench.scaling.fit import fit_to_budget
+from dms_bench.scaling.masks.hooks import MaskedForward, strip_hooks
+from dms_bench.scaling.structure.magnitude import weight_norms
+
+
+class ShortGptSearch:
+    """Influence of a block: 1 - mean over positions of the cosine between its input and output."""
+
+    def __init__(self, spec: CalibratedSpec) -> None:
+        self.spec = spec
+
+    def search(self, context: SearchContext) -> Architecture:
+        """Return the architecture without the blocks of least influence."""
+        names = _blocks(context)
+        sums = dict.fromkeys(names, 0.0)
+        passes = dict.fromkeys(names, 0)
+
+        def note(name: str, x: Tensor, output: Tensor) -> None:
+            cosines = F.cosine_similarity(x.double(), output.double(), dim=-1 if x.dim() == 3 else 1)
+            sums[name] += float((1 - cosines).mean())
+            passes[name] += 1
+
+        with hooked({name: context.model.get_submodule(name) for name in names}, note):
+            look(context, self.spec.batches)
+        influence = [sums[name] / passes[name] for name in names]
+        return _without(context, sorted(range(len(names)), key=lambda place: influence[place]))
+
+
+class SlebSearch:
+    """Greedy: of all blocks but the first and the last, the one without which the loss is least goes next."""
+
+    def __init__(self, spec: CalibratedSpec) -> None:
+        self.spec = spec
+
+    def search(self, context: SearchContext) -> Architecture:
+        """Return the architecture without the blocks that were found one by one."""
+        blocks, space = len(_blocks(context)), context.space
+        masked = MaskedForward(context.model, space)
+        gone: list[int] = []
+        try:
+            while len(gone) < blocks - 2 and not _meets(context, gone):
+                losses = {}
+                for place in (other for other in range(1, blocks - 1) if other not in gone):
+                    with masked.using(_mask(context, [*gone, place]).to(context.loop.device)):
+                        losses[place] = look(context, self.spec.batches)
+                gone.append(min(losses, key=lambda place: losses[place]))
+        finally:
+            strip_hooks(context.model)
+        return _without(context, gone)
+
+
+def _blocks(context: SearchContext) -> list[str]:
+    names = [block for stage in context.space.stages for block in stage.blocks]
+    if len(names) < 2:
+        raise UserError(f"method {context.trial.method.kind!r} drops blocks, and the space has none: search its depth")
+    return names
+
+
+def _mask(context: SearchContext, gone: list[int]) -> Tensor:
+    mask = context.space.full()
+    mask[[context.space.width_elements + place for place in gone]] = 0
+    return mask
+
+
+def _meets(context: SearchContext, gone: list[int]) -> bool:
+    space = context.space
+    sizes = torch.tensor([float(group.size) for group in space.groups])
+    return float(context.budget.load(sizes[None], _mask(context, gone)[space.width_elements :])) <= 1
+
+
+def _without(context: SearchContext, order: list[int]) -> Architecture:
+    """Return the architecture without the first blocks of an order, as many as the budget asks for."""
+    space = context.space
+    gone: list[int] = []
+    stage_of = [stage for stage, its in enumerate(space.stages) for _ in its.blocks]
+    left = [stage.size for stage in space.stages]
+    for place in order:
+        if _meets(context, gone):
+            break
+        stage = stage_of[place]
+        if left[stage] > space.stages[stage].minimum:
+            gone.append(place)
+            left[stage] -= 1
+    importance = weight_norms(context.model, space)
+    # What goes first is worth least; what was not in the order stays longest.
+    for rank, place in enumerate(order):
+        importance[space.width_elements + place] = (rank + 1) / (len(order) + 1)
+    counts = torch.tensor([float(size) for size in [*(group.size for group in space.groups), *left]])
+    return space.architecture(fit_to_budget(space, counts, importance, context.budget))

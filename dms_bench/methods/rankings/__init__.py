@@ -1,0 +1,1 @@
+"""Methods that remove what matters least by a score of the weights."""

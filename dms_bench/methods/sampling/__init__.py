@@ -1,0 +1,1 @@
+"""Methods that sample architectures and judge them."""

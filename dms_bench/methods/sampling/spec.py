@@ -1,0 +1,62 @@
+"""Specifications of the methods that sample architectures and score them."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, ClassVar, Literal, Self
+
+from pydantic import Field
+
+from dms_bench.config.method import MethodSpec
+from dms_bench.config.units import WholeCount
+
+#: The first two count, the next six need fresh weights and a few batches, the last two a trained supernet.
+Score = Literal["params", "macs", "grad_norm", "snip", "synflow", "naswot", "zico", "zen", "shared", "predictor"]
+#: Options that only some scores use.
+_USED_BY = {"images": ("shared", "predictor"), "samples": ("predictor",)}
+
+
+class Sampling(MethodSpec):
+    """What both samplers have."""
+
+    implementation: ClassVar[str] = "dms_bench.methods.sampling.search:SamplingSearch"
+
+    score: Score = "zico"
+    #: Architectures that are scored.
+    candidates: Annotated[int, Field(ge=1)] = 64
+    #: `shared` and `predictor`: training images that a subnet's batch-norm statistics are estimated from.
+    images: WholeCount = 2000
+    #: `predictor`: architectures whose shared-weight measure it learns from, a fifth of them held out.
+    samples: Annotated[int, Field(ge=10)] = 200
+
+    def label(self) -> str:
+        """Return the sampler with its score: two scores are two methods, not two settings of one."""
+        return f"{self.kind} by {self.score}"
+
+    @property
+    def judges_weights(self) -> bool:
+        """Whether subnets are measured with the supernet's weights."""
+        return self.score in ("shared", "predictor")
+
+    def canonical(self) -> Self:
+        """Return the method without the options that its score does not use."""
+        fields = type(self).model_fields
+        unused: dict[str, Any] = {
+            name: fields[name].get_default() for name, scores in _USED_BY.items() if self.score not in scores
+        }
+        return self.model_copy(update=unused)
+
+
+class RandomSearch(Sampling):
+    """The best of many random architectures, by its score."""
+
+    kind: Literal["random_search"] = "random_search"
+
+
+class Evolution(Sampling):
+    """Steady-state evolution by a score: children of good parents replace the worst."""
+
+    kind: Literal["evolution"] = "evolution"
+    #: Architectures that live at a time; the first ones are random.
+    population: Annotated[int, Field(ge=2)] = 16
+    #: Chance of every width and depth to be drawn anew in a child.
+    mutation: Annotated[float, Field(gt=0, le=1)] = 0.1

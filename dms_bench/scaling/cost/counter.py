@@ -1,0 +1,75 @@
+"""The reference counter: what a network really computes, counted while it runs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from dms_bench.scaling.modules.attention import may_fuse, unfused
+from dms_bench.scaling.modules.modes import modes_kept
+
+#: Name and version of the counter, for the record beside every number.
+COUNTER = f"torch.utils.flop_counter/2 (torch {torch.__version__.partition('+')[0]})"
+
+
+@contextmanager
+def countable(model: nn.Module) -> Iterator[None]:
+    """Inside it recurrent layers and attention run as operators that the counter knows, unlike their fused forms."""
+    recurrent = any(isinstance(module, nn.RNNBase) for module in model.modules())
+    fused = unfused() if may_fuse(model) else nullcontext()
+    with torch.backends.mkldnn.flags(enabled=False) if recurrent else nullcontext(), fused:
+        yield
+
+
+@dataclass(frozen=True)
+class Count:
+    """Cost of one forward pass of one sample."""
+
+    macs: int
+    params: int
+    counter: str = COUNTER
+    #: Elements that convolutions and linear layers write: what bounds the speed of narrow networks on a GPU.
+    activations: int = 0
+
+
+def count(model: nn.Module, example: Tensor) -> Count:
+    """Count MACs (convolutions, matrix products, attention) and parameters of a network.
+
+    Args:
+        model: any network; left in the modes it was in.
+        example: its input, [batch, ...]; MACs are per sample.
+    """
+    example = example.to(next(model.parameters()).device)
+    # The counter follows modules by gradient hooks, which fail on parameters that are handed to a module.
+    written = _Written()
+    layers = [module for module in model.modules() if isinstance(module, nn.modules.conv._ConvNd | nn.Linear)]
+    handles = [layer.register_forward_hook(written) for layer in layers]
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    try:
+        for parameter in trained:
+            parameter.requires_grad_(False)
+        with modes_kept(model), torch.no_grad(), countable(model), FlopCounterMode(display=False) as counter:
+            model.eval()(example)
+    finally:
+        for parameter in trained:
+            parameter.requires_grad_(True)
+        for handle in handles:
+            handle.remove()
+    macs = counter.get_total_flops() / 2 / len(example)
+    params = sum(parameter.numel() for parameter in model.parameters())
+    return Count(round(macs), params, activations=round(written.elements / len(example)))
+
+
+class _Written:
+    """A forward hook that adds up the elements of what layers return."""
+
+    def __init__(self) -> None:
+        self.elements = 0
+
+    def __call__(self, module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        self.elements += output.numel()

@@ -1,0 +1,1 @@
+"""From a mask to a plain, smaller network."""

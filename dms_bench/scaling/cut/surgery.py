@@ -1,0 +1,264 @@
+"""Cutting a network down to an architecture.
+
+Weights are selected along labelled dimensions, removed blocks become `Skip`, and the integers that
+modules keep about their own sizes (`num_features`, `num_heads`, ...) are mended. What was done is
+recorded as data, so that the cut network can be rebuilt by name without tracing and without pickle.
+"""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass, field
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from dms_bench.scaling.architecture import Architecture
+from dms_bench.scaling.cut.calls import Mend, attach, mend
+from dms_bench.scaling.masks.hooks import strip_hooks
+from dms_bench.scaling.modules.attention import fits_torch, open_attention, openable
+from dms_bench.scaling.modules.modes import modes_kept
+from dms_bench.scaling.modules.tied import Owner, first_names, owners_of
+from dms_bench.scaling.space.elements import RowSite
+from dms_bench.scaling.space.space import SearchSpace
+
+#: Integers of modules that are no sizes, whatever they are equal to: positions, and ratios of two numbers of heads.
+_NO_SIZE = ("idx", "index", "ndims", "num_key_value_groups")
+
+
+class Skip(nn.Module):
+    """Stands in the place of a removed residual block and returns its first argument."""
+
+    def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        """Return `x`; further arguments of the block (masks, sizes) are ignored."""
+        return x
+
+
+@dataclass(frozen=True)
+class Surgery:
+    """What turns a supernet into a cut network, as data.
+
+    Attributes:
+        skipped: paths of removed blocks.
+        shapes: new shape of every tensor that shrank.
+        attributes: new integers of modules: module -> {attribute: value}.
+        mends: new sizes of calls in modules' code: module -> calls.
+    """
+
+    skipped: tuple[str, ...] = ()
+    shapes: dict[str, tuple[int, ...]] = field(default_factory=dict)
+    attributes: dict[str, dict[str, int]] = field(default_factory=dict)
+    mends: dict[str, tuple[Mend, ...]] = field(default_factory=dict)
+
+
+def cut(model: nn.Module, space: SearchSpace, architecture: Architecture) -> nn.Module:
+    """Return a cut copy of a network, with the weights of what stays."""
+    mask = space.mask(architecture)
+    tensors: dict[str, Tensor] = {**dict(model.named_parameters()), **dict(model.named_buffers())}
+    dims = space.cut_dims()
+    cut_names = {name for name, _ in dims}
+    small = copy.deepcopy(model, {id(tensors[name]): tensors[name] for name in cut_names})  # these are replaced
+    strip_hooks(small)
+    sharers = owners_of(small)
+    kept = torch.cat([mask.bool(), torch.tensor([True])])  # index -1: always stays
+    with torch.no_grad():
+        for name in cut_names:
+            tensor = tensors[name].detach()
+            for dim in range(tensor.dim()):
+                if (name, dim) in dims:
+                    elements, owners = dims[name, dim]
+                    stays = kept[elements] & kept[owners]
+                    tensor = tensor.index_select(dim, stays.nonzero().flatten().to(tensor.device))
+            _replace(small, name, tensor, sharers)
+        for row in {row.parameter: row for row in space.rows}.values():  # layers may share their weight
+            _rescale(small, row, space, kept)
+    apply_structure(small, plan_surgery(model, space, architecture))
+    _forget(small)
+    return small
+
+
+def _rescale(small: nn.Module, row: RowSite, space: SearchSpace, kept: Tensor) -> None:
+    """Scale queries so that an attention that divides by the square root of its head size divides by the old one."""
+    if not row.scaled:
+        return
+    elements, slots = space.cut_dims()[row.parameter, 0]
+    queries = row.elements >= 0
+    share = float(kept[row.elements[queries]].double().mean())
+    rows = queries[kept[elements] & kept[slots]]
+    small.get_parameter(row.parameter)[rows.to(small.get_parameter(row.parameter).device)] *= share**0.5
+
+
+def _forget(model: nn.Module) -> None:
+    """Let modules drop what they computed from the old weights (attention biases kept in eval mode)."""
+    with modes_kept(model):
+        model.train()
+
+
+def plan_surgery(model: nn.Module, space: SearchSpace, architecture: Architecture) -> Surgery:
+    """Return what `cut` changes, as data."""
+    mask = space.mask(architecture)
+    kept = torch.cat([mask.bool(), torch.tensor([True])])
+    blocks = [block for stage in space.stages for block in stage.blocks]
+    skipped = tuple(block for block, stays in zip(blocks, mask[space.width_elements :], strict=True) if not stays)
+    shapes: dict[str, tuple[int, ...]] = {}
+    tensors: dict[str, Tensor] = {**dict(model.named_parameters()), **dict(model.named_buffers())}
+    for (name, dim), (elements, owners) in space.cut_dims().items():
+        shape = list(shapes.get(name, tuple(tensors[name].shape)))
+        shape[dim] = int((kept[elements] & kept[owners]).sum())
+        shapes[name] = tuple(shape)
+    attributes: dict[str, dict[str, int]] = {}
+    first = first_names(model)
+    for name, module in model.named_modules():
+        changed = _mended(name, module, space, kept, shapes, first)
+        if changed:
+            attributes[name] = changed
+    mends = {
+        name: tuple(mend(view, lambda elements: _number(elements, kept)) for view in space.views[name])
+        for name in sorted(space.mended)
+    }
+    return Surgery(skipped, shapes, attributes, mends)
+
+
+def apply_structure(model: nn.Module, surgery: Surgery) -> None:
+    """Change a supernet's structure in place; tensors whose shape is still the old one are emptied.
+
+    Args:
+        model: the supernet by name, as its library builds it.
+        surgery: what to change.
+    """
+    tensors: dict[str, Tensor] = {**dict(model.named_parameters()), **dict(model.named_buffers())}
+    owners = owners_of(model)
+    for name, shape in surgery.shapes.items():
+        if tuple(tensors[name].shape) != tuple(shape):
+            _replace(model, name, tensors[name].detach().new_zeros(shape), owners)
+        parent, _, leaf = name.rpartition(".")
+        # What the library computes for the supernet's size must be saved with the weights from now on.
+        model.get_submodule(parent)._non_persistent_buffers_set.discard(leaf)
+    for name, values in surgery.attributes.items():
+        module = model.get_submodule(name)
+        for attribute, value in values.items():
+            old = getattr(module, attribute)
+            setattr(module, attribute, (value,) if isinstance(old, tuple) else value)
+    opened = not all(fits_torch(module) for module in openable(model).values())
+    if opened:
+        open_attention(model)
+    for name, mends in surgery.mends.items():
+        attach(model.get_submodule(name), mends)
+    for name in surgery.skipped:
+        parent, _, child = name.rpartition(".")
+        setattr(model.get_submodule(parent), child, _skip(model.get_submodule(name)))
+    for module in model.modules():
+        if isinstance(module, nn.TransformerEncoder) and (
+            opened or any(isinstance(one, Skip) for one in module.layers)
+        ):
+            module.use_nested_tensor = False  # which not every layer could read any more
+
+
+def _skip(block: nn.Module) -> Skip:
+    """Return what stands in the place of a block, with its plain attributes: some networks run their layers by them."""
+    skip = Skip()
+    plain = {
+        name: value
+        for name, value in vars(block).items()
+        if isinstance(value, int | str | list) and name not in vars(skip)
+    }
+    vars(skip).update(plain)
+    if isinstance(block, nn.TransformerEncoderLayer | nn.TransformerDecoderLayer):
+        # torch asks the first of its layers how samples lie.
+        vars(skip)["self_attn"] = SimpleNamespace(batch_first=block.self_attn.batch_first)
+    return skip
+
+
+def _replace(model: nn.Module, name: str, tensor: Tensor, owners: dict[int, list[Owner]]) -> None:
+    """Give a parameter, in all modules that share it, or a buffer another value."""
+    parent, _, leaf = name.rpartition(".")
+    module = model.get_submodule(parent)
+    if leaf in module._parameters:
+        old = module._parameters[leaf]
+        assert old is not None
+        new = nn.Parameter(tensor, requires_grad=old.requires_grad)
+        for owner, own in owners[id(old)]:
+            setattr(owner, own, new)
+    else:
+        module._buffers[leaf] = tensor
+
+
+def _mended(
+    name: str,
+    module: nn.Module,
+    space: SearchSpace,
+    kept: Tensor,
+    shapes: dict[str, tuple[int, ...]],
+    first: dict[str, str],
+) -> dict[str, int]:
+    """Return the integers of one module that the cut changes; `first` has the names that weights are listed under."""
+    prefix = name + "." if name else ""
+    listed = first.get(prefix + "weight", "")
+    weight = shapes.get(listed)
+    values: dict[str, int] = {}
+    if isinstance(module, nn.modules.conv._ConvNd) and weight is not None:
+        groups = module.groups
+        if groups > 1:
+            if (listed, 1) not in space.slices:  # whole groups go, with their outputs
+                groups = weight[0] * groups // module.out_channels
+            values = {"out_channels": weight[0], "in_channels": weight[1] * groups, "groups": groups}
+        elif module.transposed:
+            values = {"in_channels": weight[0], "out_channels": weight[1]}
+        else:
+            values = {"out_channels": weight[0], "in_channels": weight[1]}
+    elif isinstance(module, nn.Linear) and weight is not None:
+        values = {"out_features": weight[0], "in_features": weight[1]}
+    elif isinstance(module, nn.modules.batchnorm._NormBase):
+        running = shapes.get(prefix + "running_mean", weight)
+        values = {} if running is None else {"num_features": running[0]}
+    elif isinstance(module, nn.GroupNorm) and weight is not None:
+        groups = 1 if module.num_groups == 1 else weight[0] * module.num_groups // module.num_channels
+        values = {"num_groups": groups, "num_channels": weight[0]}
+    elif isinstance(module, nn.MultiheadAttention):
+        by_size = _mended_by_size(name, module, space, kept)
+        values = {"num_heads": by_size["num_heads"]} if "num_heads" in by_size else {}
+        shape = shapes.get(first.get(prefix + "in_proj_weight", ""))
+        values |= {} if shape is None else dict.fromkeys(("embed_dim", "kdim", "vdim"), shape[1])
+    elif isinstance(module, nn.Transformer):
+        shape = shapes.get(first.get(prefix + "encoder.layers.0.linear1.weight", ""))
+        values = {} if shape is None else {"d_model": shape[1]}
+    elif isinstance(getattr(module, "normalized_shape", None), tuple) and weight is not None and len(weight) == 1:
+        values = {"normalized_shape": weight[0]}
+    else:
+        values = _mended_by_size(name, module, space, kept)
+    return {key: value for key, value in values.items() if _current(module, key) != value}
+
+
+def _number(elements: Tensor, kept: Tensor) -> int:
+    """Return how many indices stay, of those that go with `elements` [2, size]."""
+    return int(kept[elements].all(0).sum())
+
+
+def _current(module: nn.Module, attribute: str) -> int:
+    value = getattr(module, attribute)
+    return int(value[0] if isinstance(value, tuple) else value)
+
+
+def _mended_by_size(name: str, module: nn.Module, space: SearchSpace, kept: Tensor) -> dict[str, int]:
+    """Mend integers by comparing them with the labelled sizes that the module's own code saw.
+
+    An attribute that equals such a size is taken to be it; one that equals sizes with different
+    outcomes is left alone (and the proof will tell). Numbers of heads go by their name as well, and alone
+    where the code's own sizes are mended.
+    """
+    heads = {size: _number(elements, kept) for size, elements in space.heads.get(name, [])}
+    outcomes: dict[int, set[int]] = {}
+    for size, elements in space.sizes.get(name, []) if name not in space.mended else ():
+        outcomes.setdefault(size, set()).add(_number(elements, kept))
+    values = {}
+    for attribute, value in vars(module).items():
+        if not isinstance(value, int) or isinstance(value, bool) or value < 2 or attribute.endswith(_NO_SIZE):
+            continue
+        is_head_count = "head" in attribute and "dim" not in attribute
+        if is_head_count and value in heads:
+            values[attribute] = heads[value]
+        elif not is_head_count and len(outcomes.get(value, ())) == 1 and "head_dim" not in attribute:
+            values[attribute] = next(iter(outcomes[value]))
+    return values

@@ -1,0 +1,1 @@
+"""How masks act on a network while it trains."""

@@ -1,0 +1,1 @@
+"""Masked and cut networks agree, or what does not is left out."""

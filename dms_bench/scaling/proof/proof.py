@@ -1,0 +1,282 @@
+"""The numerical proof of a search space: masking elements must equal cutting them out."""
+
+from __future__ import annotations
+
+import copy
+import re
+from collections.abc import Container, Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import FlopCounterMode
+
+from dms_bench.scaling.cost.counter import countable
+from dms_bench.scaling.cut.surgery import cut
+from dms_bench.scaling.masks.hooks import MaskedForward
+from dms_bench.scaling.modules.blocks import block_of
+from dms_bench.scaling.modules.generic import generic_copy
+from dms_bench.scaling.proof.masks import gaps, proof_masks
+from dms_bench.scaling.space.space import SearchSpace
+
+#: In double precision a right cut agrees to about 1e-15, a wrong one differs by 1e-3 and more.
+TOLERANCE = 1e-7
+#: In single precision, in which culprits are looked for (convolutions are many times faster).
+ROUGH_TOLERANCE = 5e-5
+#: Trials spent on finding culprits one by one; then what is left in doubt goes as a whole.
+MAX_TRIALS = 60
+
+#: What a cut that did not mend the integers in a model's code ends in.
+_FAILURES = (RuntimeError, ValueError, TypeError, AssertionError, IndexError, ZeroDivisionError)
+
+DIFFERS = "the cut network does not equal the masked one"
+
+
+def prove(model: nn.Module, example: Tensor, space: SearchSpace, seed: int = 0, *, idle: bool = False) -> SearchSpace:
+    """Return the space without what could not be proven.
+
+    Args:
+        model: the supernet, in eval mode; left as it is.
+        example: its input, [batch, ...].
+        space: what the labels found.
+        seed: of the random weights and masks.
+        idle: some layers did not run in eval mode: cut networks must run in training mode, too.
+    """
+    names = list(space.names)
+    try:
+        proof = _Proof(model, example, space, seed, torch.double, idle)
+        error = proof.error(names)
+    except _NoDoubleError:
+        proof = _Proof(model, example, space, seed, torch.float, idle)
+        error = proof.error(names)
+    reasons: dict[str, str] = {}
+    if not error <= proof.tolerance:
+        rough = _Proof(model, example, space, seed + 1, torch.float, idle)
+        rough.mend(names)
+        names = rough.provable(names)
+        proof.space, reasons = rough.space, rough.reasons
+        error = proof.error(names)
+        if not error <= proof.tolerance:
+            proof.mend(names)
+            names = proof.provable(names)
+            error = proof.error(names)
+    proof.part = slice(-1, None)
+    error = max(error, proof.error(names))
+    if not error <= proof.tolerance:
+        proof.space, proof.part = _wider(proof.space), slice(None)
+        if not proof.passes(names):
+            names = proof.provable(names)
+        error = proof.error(names)
+    space = proof.space
+    for name in [name for name in space.names if name not in set(names)]:
+        space = space.without([name], proof.reasons.get(name) or reasons.get(name) or DIFFERS)
+    return replace(space, proof_error=error, gaps=untried(space, masks_of(space, seed)))
+
+
+def _wider(space: SearchSpace) -> SearchSpace:
+    """Return the space with two channels of each group at least, where a network of one is computed otherwise.
+
+    Weights that are standardised over one number, products that torch simplifies, variances of one feature.
+    """
+    groups = tuple(
+        group if group.heads or group.step > 1 or group.size < 3 else replace(group, minimum=max(group.minimum, 2))
+        for group in space.groups
+    )
+    return replace(space, groups=groups)
+
+
+def masks_of(space: SearchSpace, seed: int = 0) -> Tensor:
+    """Return the masks under which a space is proven, [masks, E]."""
+    # What bounds the depth is a user's choice but for the last block: more may go in a proof.
+    stages = [(stage.size, min(stage.minimum, 1)) for stage in space.stages]
+    widths = len(space.groups)
+    return proof_masks(list(zip(space.units.sizes, space.units.minimum, strict=True))[:widths], stages, seed)
+
+
+def untried(space: SearchSpace, masks: Tensor) -> dict[str, str]:
+    """Name the groups and stages that some masks [masks, E] do not try wholly, and what is missing."""
+    blocks = [block for stage in space.stages for block in stage.blocks]
+    places: set[tuple[int, int]] = set()
+    for (tensor, _), elements in space.occurrences():
+        units = torch.unique(space.units.owner[elements[elements >= 0]]).tolist()
+        places.update((unit, block_of(tensor, blocks)) for unit in units)
+    sizes = [stage.size for stage in space.stages]
+    found = gaps(masks, [group.size for group in space.groups], sizes, sorted(places))
+    return {space.names[unit]: missing for unit, missing in sorted(found.items())}
+
+
+class _NoDoubleError(Exception):
+    """The network's own code makes numbers in single precision, so that it does not run in double."""
+
+
+class _Proof:
+    """Compares masked and cut networks in one precision."""
+
+    def __init__(
+        self, model: nn.Module, example: Tensor, space: SearchSpace, seed: int, dtype: torch.dtype, idle: bool
+    ) -> None:
+        self.space, self.seed, self.dtype = space, seed, dtype
+        self.tolerance = TOLERANCE if dtype == torch.double else ROUGH_TOLERANCE
+        self.trials = 0
+        #: Why the last trial failed; and by unit, why it was dropped.
+        self.failure = ""
+        #: The module in whose code it failed, where that is known.
+        self.culprit = ""
+        self.reasons: dict[str, str] = {}
+        self.model = generic_copy(model, dtype, seed)
+        # Shares the weights; its hooks are not copied by a cut.
+        self.masked = copy.deepcopy(self.model, {id(tensor): tensor for tensor in self.model.parameters()})
+        self.forward = MaskedForward(self.masked, space)
+        #: Which of the masks are tried: not that of the fewest elements, where what fails is mended otherwise.
+        self.part = slice(None, -1)
+        self.example = example.to(dtype) if example.is_floating_point() else example
+        self.trains = idle and self._runs_in_training(copy.deepcopy(self.model))
+
+    def _runs_in_training(self, model: nn.Module) -> bool:
+        """Whether a network runs in training mode; its failure is noted."""
+        try:
+            with torch.no_grad(), torch.random.fork_rng(devices=[]), _InDouble():  # type: ignore[no-untyped-call]
+                model.train()(self.example)
+        except _FAILURES as error:
+            self.failure = f"the cut network fails in training mode in {_place(error)}"
+            self.culprit = _culprit(error, model, self.space.views)
+            return False
+        return True
+
+    def mend(self, names: Sequence[str]) -> None:
+        """Let cuts mend the sizes in the code of those classes of modules that fail, until none is left."""
+        views = self.space.views
+        while not self.passes(names):
+            kind = type(self.model.get_submodule(self.culprit)) if self.culprit else None
+            modules = {name for name in views if kind in (None, type(self.model.get_submodule(name)))}
+            if modules <= self.space.mended:
+                modules = set(views)  # more of this class does not help; other classes may be waiting behind it
+            if modules <= self.space.mended:
+                break
+            self.space = replace(self.space, mended=self.space.mended | modules)
+
+    def provable(self, names: Sequence[str]) -> list[str]:
+        """Return the units that can be cut: without the kinds, and then single units, that fail."""
+        kinds: dict[str, list[str]] = {}
+        for name in names:
+            kinds.setdefault(re.sub(r"\d+", "*", name), []).append(name)
+        good = self._good(list(kinds.values()))
+        # What fails as a kind is tried unit by unit, beside what is known to be good.
+        for kind in kinds.values():
+            if len(kind) > 1 and not set(kind) <= set(good):
+                good += self._good([[name] for name in kind])
+        if good and not self.passes(good):  # fine alone, not together: then kinds are put together one by one
+            together: list[str] = []
+            for kind in kinds.values():
+                more = [name for name in kind if name in set(good)]
+                if more and self.passes([*together, *more]):
+                    together += more
+                else:
+                    self.reasons.update(dict.fromkeys(more, f"cannot be cut together with others: {self.failure}"))
+            good = together
+        return good
+
+    def _good(self, sets: list[list[str]]) -> list[str]:
+        """Return the union of the sets that can be cut; failing unions are halved."""
+        names = [name for one in sets for name in one]
+        if not names or self.passes(names):
+            return names
+        if len(sets) == 1 or self.trials > MAX_TRIALS:
+            self.reasons.update(dict.fromkeys(names, self.failure))
+            return []
+        half = len(sets) // 2
+        return self._good(sets[:half]) + self._good(sets[half:])
+
+    def passes(self, names: Sequence[str]) -> bool:
+        """Whether random elements of some units can be cut."""
+        self.trials += 1
+        return self.error(names) <= self.tolerance
+
+    def error(self, names: Sequence[str]) -> float:
+        """Largest relative difference over the masks when elements of some units go; infinite if a cut fails."""
+        chosen = torch.tensor([name in set(names) for name in self.space.names], dtype=torch.bool)
+        owner = self.space.units.owner
+        masks = torch.where(chosen[owner], masks_of(self.space, self.seed)[self.part], 1.0)
+        cutting = masks[masks.lt(1).any(1)]  # where nothing goes there is nothing to compare
+        masks = cutting if len(cutting) else masks[:1]
+        worst = 0.0
+        for number, mask in enumerate(masks):
+            # Of two samples once, so that sizes which hold for one alone are found.
+            error = self._error(mask, self.example if number == 0 else self.example[:1])
+            if not error <= self.tolerance:
+                return error
+            worst = max(worst, error)
+        return worst
+
+    def _error(self, mask: Tensor, example: Tensor) -> float:
+        """Relative difference of the masked and the cut network on some samples."""
+        architecture = self.space.architecture(mask)
+        try:
+            with torch.no_grad(), self.forward.using(mask.to(self.dtype)), _InDouble():  # type: ignore[no-untyped-call]
+                expected = self.masked(example)
+        except RuntimeError as error:
+            if self.dtype == torch.double:
+                raise _NoDoubleError from error
+            raise
+        small = cut(self.model, self.space, architecture)
+        try:
+            with torch.no_grad(), countable(small), _InDouble(), FlopCounterMode(display=False) as counter:  # type: ignore[no-untyped-call]
+                found = small(example[:1])
+            if len(example) > 1:
+                with torch.no_grad(), _InDouble():  # type: ignore[no-untyped-call]
+                    found = small(example)
+        except _FAILURES as error:
+            # Integers in the model's code that the cut did not mend.
+            self.failure = f"the cut network fails in {_place(error)}"
+            self.culprit = _culprit(error, small, self.space.views)
+            return float("inf")
+        self.failure, self.culprit = DIFFERS, ""
+        if found.shape != expected.shape:
+            return float("inf")
+        counted = {
+            "MACs": (counter.get_total_flops() // 2, architecture.macs),
+            "parameters": (sum(parameter.numel() for parameter in small.parameters()), architecture.params),
+        }
+        wrong = [what for what, (real, predicted) in counted.items() if real != predicted]
+        if wrong:
+            self.failure = f"the predicted {' and '.join(wrong)} are not the counted ones"
+            return float("inf")
+        if self.trains and len(example) > 1 and not self._runs_in_training(small):
+            return float("inf")
+        return float((found - expected).norm() / expected.norm().clamp_min(1e-12))
+
+
+class _InDouble(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Leaves in double precision what a model's code rounds to single, as norms and softmax of language models do."""
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        rounds = func is torch.ops.aten._to_copy.default and kwargs.get("dtype") == torch.float
+        if rounds and args[0].dtype == torch.double:
+            kwargs = {**kwargs, "dtype": torch.double}
+        return func(*args, **kwargs)
+
+
+def _place(error: BaseException) -> str:
+    """Name the class and line of the innermost module of the model's own that an error passed through."""
+    place, step = "its code", error.__traceback__
+    while step is not None:
+        owner = step.tb_frame.f_locals.get("self")
+        code = str(step.tb_frame.f_globals.get("__name__"))
+        if isinstance(owner, nn.Module) and not code.startswith("torch."):
+            place = f"{type(owner).__name__}, line {step.tb_lineno} of {code}"
+        step = step.tb_next
+    return place
+
+
+def _culprit(error: BaseException, model: nn.Module, views: Container[str]) -> str:
+    """Name the innermost module with recorded calls whose code an error passed through."""
+    names = {id(module): name for name, module in model.named_modules()}
+    found, step = "", error.__traceback__
+    while step is not None:
+        name = names.get(id(step.tb_frame.f_locals.get("self")), "")
+        found = name if name and name in views else found
+        step = step.tb_next
+    return found

@@ -1,0 +1,279 @@
+"""The search space of a network: width groups, stages, what they cost and where their masks act."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from dms_bench.scaling.architecture import Architecture
+from dms_bench.scaling.cost.model import Cost, CostModel, Resource
+from dms_bench.scaling.space.elements import Group, NormSite, RowSite, Site, Stage, View
+from dms_bench.scaling.space.units import Units
+
+
+@dataclass(frozen=True)
+class SearchSpace:
+    """What of a network is searched.
+
+    Index legend: elements are numbered group after group, then block after block of the stages;
+    -1 stands for whatever always stays.
+
+    Attributes:
+        groups: width groups.
+        stages: runs of removable blocks.
+        slices: element of every index along (tensor name, dimension), [size]; of features of heads, that of the head.
+        sites: where masks scale weights.
+        rows: where masks scale queries.
+        norms: where masks enter statistics.
+        sizes: labelled sizes that a module's own code saw: module -> [(size, elements [2, size])].
+        heads: likewise, sizes that are numbers of heads.
+        views: calls in modules' code that hold sizes: module -> [call], with elements for labels.
+        mended: modules whose calls a cut has to mend.
+        macs_model: MACs from kept counts.
+        params_model: parameters from kept counts.
+        excluded: what is not searched, and why.
+        tails: layers in which the branches of removable blocks end: block -> layers; they carry its mask.
+        carriers: norms read by nothing but layers whose input is masked: norm -> layers.
+        slots: second element that every index along (tensor name, dimension) goes with: that of a block, or of the
+            size of heads, [size].
+        round_to: cuts keep multiples of this number of channels, where a group has as many; heads are whole.
+        gaps: what of groups and stages the proof could not try, as bounds forbid it.
+    """
+
+    groups: tuple[Group, ...]
+    stages: tuple[Stage, ...]
+    slices: dict[tuple[str, int], Tensor]
+    sites: tuple[Site, ...]
+    norms: tuple[NormSite, ...]
+    sizes: dict[str, list[tuple[int, Tensor]]]
+    heads: dict[str, list[tuple[int, Tensor]]]
+    macs_model: CostModel
+    params_model: CostModel
+    excluded: dict[str, str] = field(default_factory=dict)
+    views: dict[str, list[View]] = field(default_factory=dict)
+    mended: frozenset[str] = frozenset()
+    tails: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    carriers: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    slots: dict[tuple[str, int], Tensor] = field(default_factory=dict)
+    round_to: int = 1
+    rows: tuple[RowSite, ...] = ()
+    gaps: dict[str, str] = field(default_factory=dict)
+    #: Largest relative difference between masked and cut network seen in the proof.
+    proof_error: float = float("nan")
+    seconds: float = float("nan")
+
+    @cached_property
+    def units(self) -> Units:
+        """Sizes of groups and stages as the top-k needs them."""
+        every: tuple[Group | Stage, ...] = (*self.groups, *self.stages)
+        multiples = (*self._multiples(), *(1 for _ in self.stages))
+        bounds = [_bounds_of(one, multiple) for one, multiple in zip(every, multiples, strict=True)]
+        return Units(
+            sizes=tuple(one.size for one in every),
+            minimum=tuple(low for low, _ in bounds),
+            maximum=tuple(most for _, most in bounds),
+            multiple=multiples,
+            # The runs of a coarse group are few.
+            steep=(*(group.heads or group.step > 1 for group in self.groups), *(True for _ in self.stages)),
+        )
+
+    def _multiples(self) -> tuple[int, ...]:
+        """Elements in which each group's counts go, so that its channels are multiples of `round_to`."""
+        channels = [0] * len(self.groups)  # of an element, in all dimensions that it occurs in
+        if self.round_to == 1:
+            return (1,) * len(self.groups)
+        owner = torch.repeat_interleave(
+            torch.arange(len(self.groups)), torch.tensor([group.size for group in self.groups], dtype=torch.long)
+        )
+        for _, elements in self.occurrences():
+            for unit, number in zip(*torch.unique(owner[elements[elements >= 0]], return_counts=True), strict=True):
+                channels[int(unit)] = math.gcd(channels[int(unit)], int(number) // self.groups[int(unit)].size)
+        for elements in self.slots.values():  # sizes of heads of which any number may stay
+            for unit in torch.unique(owner[elements[(elements >= 0) & (elements < len(owner))]]).tolist():
+                channels[unit] = self.groups[unit].step
+        multiples = [self.round_to // math.gcd(self.round_to, one) for one in channels]
+        return tuple(
+            1 if group.heads or multiple > (group.maximum or group.size) else multiple
+            for group, multiple in zip(self.groups, multiples, strict=True)
+        )
+
+    @cached_property
+    def tied(self) -> Tensor:
+        """The first of the units that keep as many elements as each; itself where it is free, [U]."""
+        first: dict[str, int] = {}
+        ties = [group.tie for group in self.groups] + ["" for _ in self.stages]
+        return torch.tensor([first.setdefault(tie, unit) if tie else unit for unit, tie in enumerate(ties)])
+
+    @property
+    def width_elements(self) -> int:
+        """Number of elements of all width groups; the stages' blocks are numbered from here."""
+        return sum(group.size for group in self.groups)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of groups and stages."""
+        return (*(group.name for group in self.groups), *(stage.name for stage in self.stages))
+
+    @property
+    def macs(self) -> int:
+        """MACs of the whole supernet, per sample."""
+        return self.hard_cost("macs", self.full())
+
+    @property
+    def params(self) -> int:
+        """Parameters of the whole supernet."""
+        return self.hard_cost("params", self.full())
+
+    def full(self) -> Tensor:
+        """The mask of the whole supernet, [E]."""
+        return torch.ones(self.units.total)
+
+    def hard_cost(self, resource: Resource, mask: Tensor) -> int:
+        """Cost of the network that a binary mask [E] leaves."""
+        return round(self.cost_of(self.macs_model if resource == "macs" else self.params_model, mask))
+
+    def cost_of(self, cost: Cost, mask: Tensor) -> float:
+        """Cost of the network that a binary mask [E] leaves."""
+        width = self.width_elements
+        owner = self.units.owner[:width]
+        kept = torch.zeros(len(self.groups)).index_add_(0, owner, mask[:width].cpu().float())
+        return float(cost(kept, mask[width:].cpu()))
+
+    def reachable(self, cost: Cost) -> tuple[float, float]:
+        """Cost of the smallest and of the largest architecture of the space."""
+        return self._extreme(cost, self.units.minimum), self._extreme(cost, self.units.maximum, dearest=True)
+
+    def _extreme(self, cost: Cost, counts: Sequence[int], dearest: bool = False) -> float:
+        """Cost with `counts` elements of every unit, the cheapest or the dearest blocks among them."""
+        units = self.units
+        mask = torch.zeros(units.total)
+        for start, count in zip(units.starts[: len(self.groups)], counts, strict=False):
+            mask[start : start + count] = 1
+        for start, stage, count in zip(
+            units.starts[len(self.groups) :], self.stages, counts[len(self.groups) :], strict=True
+        ):
+            # The cheapest block is the one whose presence adds least.
+            costs = {block: self._with(mask, block, cost) for block in range(start, start + stage.size)}
+            for block in sorted(costs, key=costs.__getitem__, reverse=dearest)[:count]:
+                mask[block] = 1
+        return self.cost_of(cost, mask)
+
+    def _with(self, mask: Tensor, element: int, cost: Cost) -> float:
+        mask = mask.clone()
+        mask[element] = 1
+        return self.cost_of(cost, mask)
+
+    def architecture(self, mask: Tensor) -> Architecture:
+        """Turn a binary mask [E] into an architecture."""
+        parts = torch.split(mask.cpu().bool(), list(self.units.sizes))
+        kept = [tuple(part.nonzero().flatten().tolist()) for part in parts]
+        groups, stages = kept[: len(self.groups)], kept[len(self.groups) :]
+        return Architecture(
+            groups={group.name: indices for group, indices in zip(self.groups, groups, strict=True)},
+            stages={stage.name: indices for stage, indices in zip(self.stages, stages, strict=True)},
+            macs=self.hard_cost("macs", mask),
+            params=self.hard_cost("params", mask),
+        )
+
+    def mask(self, architecture: Architecture) -> Tensor:
+        """Turn an architecture into its binary mask, [E].
+
+        Raises:
+            ValueError: the architecture belongs to another space.
+        """
+        mask = torch.zeros(self.units.total)
+        kept_of = {**architecture.groups, **architecture.stages}
+        if set(kept_of) != set(self.names):
+            odd = sorted(set(kept_of) ^ set(self.names))
+            raise ValueError(f"the architecture belongs to another search space; groups that differ: {odd[:5]}")
+        for name, start, size in zip(self.names, self.units.starts, self.units.sizes, strict=True):
+            for index in kept_of[name]:
+                if not 0 <= index < size:
+                    raise ValueError(f"group {name!r} has {size} elements, the architecture keeps number {index}")
+                mask[start + index] = 1
+        return mask
+
+    def cut_dims(self) -> dict[tuple[str, int], tuple[Tensor, Tensor]]:
+        """Return the dimensions that shrink: (tensor, dimension) -> both elements of every index, or -1."""
+        either = {**self.slots, **self.slices}
+        none = {key: torch.full_like(indices, -1) for key, indices in either.items()}
+        return {key: (self.slices.get(key, none[key]), self.slots.get(key, none[key])) for key in either}
+
+    def occurrences(self) -> Iterator[tuple[tuple[str, int], Tensor]]:
+        """Yield where elements of widths occur: (tensor, dimension), and of every index its element or -1.
+
+        A dimension along which heads lie whose own size is searched occurs twice.
+        """
+        for key in self.cut_dims():
+            for elements in self.elements_of(*key):
+                yield key, elements
+
+    def elements_of(self, name: str, dim: int) -> list[Tensor]:
+        """Return the elements of widths that the indices along one dimension of a tensor go with, [size] each."""
+        slots = self.slots.get((name, dim))
+        inner = None if slots is None else torch.where(slots < self.width_elements, slots, -1)
+        found = (self.slices.get((name, dim)), inner)
+        return [own for own in found if own is not None and bool((own >= 0).any())]
+
+    def sizes_of(self, architecture: Architecture) -> dict[str, tuple[int, int]]:
+        """Kept and total number of channels, heads and blocks of every group and stage."""
+        kept = {group.name: len(architecture.groups[group.name]) * group.step for group in self.groups}
+        sizes = {group.name: (kept[group.name], group.members) for group in self.groups}
+        return sizes | {stage.name: (len(architecture.stages[stage.name]), stage.size) for stage in self.stages}
+
+    def without(self, names: Iterable[str], reason: str) -> SearchSpace:
+        """Return the space with some groups and stages no longer searched."""
+        gone = set(names)
+        units = self.units
+        keeps = torch.tensor([name not in gone for name in self.names], dtype=torch.bool)
+        stays = keeps[units.owner]
+        renumber = torch.where(stays, stays.long().cumsum(0) - 1, torch.full_like(units.owner, -1))
+        renumber = torch.cat([renumber, torch.tensor([-1])])  # index -1 stays -1
+        groups_kept = keeps[: len(self.groups)]
+        blocks_kept = stays[self.width_elements :]
+        slices = {key: renumber[elements] for key, elements in self.slices.items()}
+        slices = {key: elements for key, elements in slices.items() if bool((elements >= 0).any())}
+        slots = {key: renumber[blocks] for key, blocks in self.slots.items()}
+        slots = {key: blocks for key, blocks in slots.items() if bool((blocks >= 0).any())}
+        norms = tuple(replace(norm, elements=renumber[norm.elements]) for norm in self.norms)
+        rows = tuple(replace(row, elements=renumber[row.elements]) for row in self.rows)
+        return replace(
+            self,
+            groups=tuple(group for group in self.groups if group.name not in gone),
+            stages=tuple(stage for stage in self.stages if stage.name not in gone),
+            slices=slices,
+            slots=slots,
+            sites=tuple(site for site in self.sites if {(site.parameter, site.dim)} & (slices.keys() | slots.keys())),
+            norms=tuple(norm for norm in norms if bool((norm.elements >= 0).any())),
+            rows=tuple(row for row in rows if bool((row.elements >= 0).any())),
+            sizes=_renumber(self.sizes, renumber),
+            heads=_renumber(self.heads, renumber),
+            views={name: [view.renumbered(renumber) for view in seen] for name, seen in self.views.items()},
+            macs_model=self.macs_model.restrict(groups_kept, self._group_sizes(), blocks_kept),
+            params_model=self.params_model.restrict(groups_kept, self._group_sizes(), blocks_kept),
+            excluded={**self.excluded, **{name: reason for name in self.names if name in gone}},
+        )
+
+    def _group_sizes(self) -> Tensor:
+        return torch.tensor([float(group.size) for group in self.groups], dtype=torch.float64)
+
+
+def _bounds_of(unit: Group | Stage, multiple: int) -> tuple[int, int]:
+    """Return the fewest and most elements of a unit that may stay, in multiples; all of them are always allowed."""
+    most = unit.size if unit.maximum is None else unit.maximum
+    if most < unit.size:
+        most -= most % multiple
+    return min(-(-unit.minimum // multiple) * multiple, most), most
+
+
+def _renumber(book: dict[str, list[tuple[int, Tensor]]], renumber: Tensor) -> dict[str, list[tuple[int, Tensor]]]:
+    renumbered = {name: [(size, renumber[elements]) for size, elements in seen] for name, seen in book.items()}
+    return {
+        name: [(size, elements) for size, elements in seen if bool((elements >= 0).any())]
+        for name, seen in renumbered.items()
+    }

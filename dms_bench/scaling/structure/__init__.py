@@ -1,0 +1,1 @@
+"""What a search trains: the differentiable top-k, what it stands beside, and the importance that ranks elements."""

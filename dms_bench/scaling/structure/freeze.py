@@ -1,0 +1,91 @@
+"""From soft masks of blocks to a depth that is decided.
+
+Shape legend:
+    G: width groups
+    B: removable blocks of all stages
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from dms_bench.scaling.space.space import SearchSpace
+
+
+def decided_depth(
+    space: SearchSpace, cost: Callable[[Tensor, Tensor], Tensor], kept: Tensor, soft: Tensor, hard: Tensor
+) -> Tensor:
+    """Return which blocks stay, 1 or 0, [B], at a cost within one block of what the search pays for, bounds permitting.
+
+    Each stage rounds for itself, within its bounds: a block stays where its mask is at least 1/2. Where the stages'
+    roundings add up to more than the dearest block costs, blocks whose masks are nearest to 1/2 change sides, as long
+    as that brings the cost nearer. Gates and choices (MES, SNS) may pay for fewer blocks than a stage must have: then
+    the cost rises by those.
+
+    Args:
+        space: the search space.
+        cost: what is paid for, from kept elements [G] and masks of blocks [B].
+        kept: kept elements of each group, [G].
+        soft: masks of the blocks that the search pays for, [B].
+        hard: binary masks that the structure stands for, [B].
+    """
+    paid = float(cost(kept, soft))
+
+    def gap(depth: Tensor) -> float:
+        return float(cost(kept, depth)) - paid
+
+    depth = _within_bounds(space, soft, hard)
+    dearest = max((abs(gap(_toggled(depth, block)) - gap(depth)) for block in range(len(depth))), default=0.0)
+    while abs(gap(depth)) > dearest:
+        others = (_toggled(depth, block) for block in _movable(space, depth, soft, removes=gap(depth) > 0))
+        nearer = next((other for other in others if abs(gap(other)) < abs(gap(depth))), None)
+        if nearer is None:
+            break
+        depth = nearer
+    return depth
+
+
+def _within_bounds(space: SearchSpace, soft: Tensor, hard: Tensor) -> Tensor:
+    """Return the binary masks with as many blocks of each stage as it may have; gates know nothing of bounds."""
+    depth = torch.zeros_like(hard)
+    for blocks, minimum, maximum in _stages(space):
+        number = min(max(int(hard[blocks].sum()), minimum), maximum)
+        order = (hard + soft)[blocks].argsort(descending=True, stable=True)
+        depth[blocks.start + order[:number]] = 1
+    return depth
+
+
+def _stages(space: SearchSpace) -> list[tuple[slice, int, int]]:
+    """Return the place of each stage's blocks among all, and how many of them may stay."""
+    units, found = space.units, []
+    for unit in range(len(space.groups), len(units.sizes)):
+        first = units.starts[unit] - space.width_elements
+        found.append((slice(first, first + units.sizes[unit]), units.minimum[unit], units.maximum[unit]))
+    return found
+
+
+def _toggled(depth: Tensor, block: int) -> Tensor:
+    other = depth.clone()
+    other[block] = 1 - other[block]
+    return other
+
+
+def _movable(space: SearchSpace, depth: Tensor, soft: Tensor, *, removes: bool) -> list[int]:
+    """Return the next block to go (or come back) of each stage whose bounds let it, masks near 1/2 first."""
+    found = []
+    for blocks, minimum, maximum in _stages(space):
+        number = int(depth[blocks].sum())
+        if minimum < number if removes else number < maximum:
+            sides = [block for block in range(blocks.start, blocks.stop) if bool(depth[block]) == removes]
+            found.append(min(sides, key=lambda block: float(soft[block]) if removes else -float(soft[block])))
+    return sorted(found, key=lambda block: abs(float(soft[block]) - 0.5))
+
+
+def ranked_by_depth(importance: Tensor, depth: Tensor) -> Tensor:
+    """Return an importance of blocks, [B], in which all that stay are above all that go, each in their own order."""
+    ranks = torch.empty_like(importance)
+    ranks[importance.argsort(stable=True)] = torch.arange(len(importance), dtype=importance.dtype)
+    return ranks + depth.to(ranks) * len(ranks)

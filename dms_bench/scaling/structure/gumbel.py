@@ -1,0 +1,157 @@
+"""Relaxations that sample: a gate per element (MES), a choice of the count per unit (SNS).
+
+Both are straight-through Gumbel-softmax, as released with DMS, or `fair`: they start at the whole supernet,
+cool down, and pay for expected instead of most probable sizes.
+
+Shape legend:
+    U: searched units
+    E: elements of all units
+    G: width groups
+    B: removable blocks
+"""
+
+from __future__ import annotations
+
+import math
+from abc import abstractmethod
+
+import torch
+from torch import Tensor, nn
+
+from dms_bench.scaling.space.space import SearchSpace
+from dms_bench.scaling.structure.relaxation import Relaxation
+
+#: Temperature as released; also where the fair variant's ends by default.
+COLD = 0.1
+#: The fair variant begins this much hotter than it ends.
+HEAT = 50.0
+
+#: The probability with which the fair variant keeps an element, or a whole unit, at the start.
+SURE = 0.95
+
+
+class Gumbel(Relaxation):
+    """Logits, and noise that is drawn from a seed once per step: the same on every worker and after a resume.
+
+    Args:
+        space: the search space.
+        logits: initial logits.
+        seed: of the noise.
+        fair: begin whole, cool down, pay for expected sizes.
+        temperature: of the softmax; where fair, at the end.
+    """
+
+    def __init__(self, space: SearchSpace, logits: Tensor, *, seed: int, fair: bool, temperature: float) -> None:
+        super().__init__(space)
+        self.seed, self.fair, self.coldest = seed, fair, temperature
+        self.temperature = temperature
+        self.anneal(0.0)
+        self.logits = nn.Parameter(logits)
+        self.register_buffer("draws", torch.zeros((), dtype=torch.long))
+        self.register_buffer("noise", torch.zeros_like(logits))
+        self.draws: Tensor
+        self.noise: Tensor
+        self._draw()
+
+    @torch.no_grad()
+    def _draw(self) -> None:
+        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + int(self.draws))
+        self.noise.copy_(-torch.empty(self.noise.shape).exponential_(generator=generator).log())
+        self.draws.add_(1)
+
+    def anneal(self, progress: float) -> None:
+        """Cool exponentially."""
+        if self.fair:
+            self.temperature = self.coldest * HEAT ** (1 - progress)
+
+    def update(self, mask: Tensor, gradient: Tensor | None) -> None:
+        """Draw the next step's noise."""
+        self._draw()
+
+    def soft_size(self) -> tuple[Tensor, Tensor]:
+        """Return sizes without noise: of the most probable mask, straight-through; expected where fair."""
+        mask = self.expected_mask()
+        if not self.fair:
+            mask = self.hard_mask() + (mask - mask.detach())
+        return self._counts(mask)[: self.groups], mask[self.width_elements :]
+
+    @abstractmethod
+    def expected_mask(self) -> Tensor:
+        """Return the probability with which each element stays, [E]."""
+
+    def wish(self) -> tuple[Tensor, Tensor]:
+        """Return counts as the costs see them, and the logits' order."""
+        with torch.no_grad():
+            mask = self.expected_mask() if self.fair else self.hard_mask()
+            return self._counts(mask).cpu(), self._order().cpu()
+
+    @abstractmethod
+    def _order(self) -> Tensor:
+        """Return how much each element is wanted, [E]."""
+
+
+class ElementGates(Gumbel):
+    """Mask element selection (MES): two logits per element, keep or remove, [E, 2]."""
+
+    def __init__(self, space: SearchSpace, *, seed: int, fair: bool = False, temperature: float = COLD) -> None:
+        logits = torch.zeros(space.units.total, 2)
+        logits[:, 0] = math.log(SURE / (1 - SURE)) if fair else 0.01
+        super().__init__(space, logits, seed=seed, fair=fair, temperature=temperature)
+
+    def soft_mask(self) -> Tensor:
+        """Return a sampled binary mask whose gradient is the softmax's, [E]."""
+        keep = torch.softmax((self.logits + self.noise) / self.temperature, -1)[:, 0]
+        return (keep > 0.5).to(keep.dtype) + (keep - keep.detach())
+
+    def hard_mask(self) -> Tensor:
+        """Keep what is kept more probably than not, [E]."""
+        keep = self.expected_mask().detach()
+        return (keep > 0.5).to(keep.dtype)
+
+    def expected_mask(self) -> Tensor:
+        """Return q = softmax(e)[0], [E]."""
+        return torch.softmax(self.logits, -1)[:, 0]
+
+    def _order(self) -> Tensor:
+        return self.logits.detach()[:, 0] - self.logits.detach()[:, 1]
+
+
+class CountChoice(Gumbel):
+    """Single number selection (SNS): choice i of a unit keeps its elements i ... N - 1; a logit per choice, [E]."""
+
+    def __init__(self, space: SearchSpace, *, seed: int, fair: bool = False, temperature: float = COLD) -> None:
+        units = space.units
+        logits = torch.zeros(units.total)
+        for start, size in zip(units.starts, units.sizes, strict=True):
+            logits[start] = math.log(SURE / (1 - SURE) * max(size - 1, 1)) if fair else 0.1
+        super().__init__(space, logits, seed=seed, fair=fair, temperature=temperature)
+
+    def soft_mask(self) -> Tensor:
+        """Return the mask of a sampled choice whose gradient is the softmax's, [E]."""
+        logits = (self.logits + self.noise) / self.temperature
+        soft = self._kept(self._softmax(logits))
+        return self._kept(self._best(logits)) + (soft - soft.detach())
+
+    def hard_mask(self) -> Tensor:
+        """Return the most probable choice's mask, [E]."""
+        return self._kept(self._best(self.logits))
+
+    def expected_mask(self) -> Tensor:
+        """Return the probability with which each element stays, [E]."""
+        return self._kept(self._softmax(self.logits))
+
+    def _order(self) -> Tensor:
+        return torch.arange(len(self._owner), dtype=torch.float32)
+
+    def _softmax(self, logits: Tensor) -> Tensor:
+        parts = torch.split(logits, [int(size) for size in self._sizes.tolist()])
+        return torch.cat([part.softmax(0) for part in parts])
+
+    def _best(self, logits: Tensor) -> Tensor:
+        parts = torch.split(logits.detach(), [int(size) for size in self._sizes.tolist()])
+        return torch.cat([torch.zeros_like(part).index_fill_(0, part.argmax(), 1) for part in parts])
+
+    def _kept(self, choice: Tensor) -> Tensor:
+        """Multiply by the upper triangle of ones: element j stays under choices 0 ... j."""
+        parts = torch.split(choice, [int(size) for size in self._sizes.tolist()])
+        return torch.cat([part.cumsum(0) for part in parts])

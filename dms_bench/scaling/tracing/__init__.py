@@ -1,0 +1,1 @@
+"""How a search space is found: labels travel through one forward pass."""

@@ -1,0 +1,168 @@
+"""Where residual branches end: the last affine layer of a branch can carry the mask of its block.
+
+x + m f(x) costs nothing when f ends in a layer that is linear in its own parameters (a projection, a
+norm with scale and shift, a layer scale): those are multiplied by m instead of the activations.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from dms_bench.scaling.modules.generic import generic_copy
+from dms_bench.scaling.tracing.operators import RESIDUAL_OPERATORS
+
+#: Inputs of blocks are tried this many times as large, beyond what an activation behind the addition lets pass (6).
+LARGE = 128.0
+#: Layers whose output is linear in their parameters taken together.
+_AFFINE = (nn.Linear, nn.modules.conv._ConvNd, nn.modules.batchnorm._NormBase, nn.LayerNorm, nn.GroupNorm)
+
+
+def find_tails(model: nn.Module, example: Tensor, blocks: Sequence[str]) -> dict[str, tuple[str, ...]]:
+    """Return the layers in which the branches of residual blocks end; nothing for blocks of another build.
+
+    What is returned was tried, on generic weights: with these layers' parameters at zero each block returns its
+    input, where all blocks before it stay and where none does. A non-negative stem, say, hides from the first block
+    alone what a leaky activation does to the others; and a norm that is zero at first hides everything.
+
+    Args:
+        model: the network; left as it is.
+        example: its input.
+        blocks: paths of residual blocks, none inside another.
+    """
+    model = generic_copy(model, torch.float, seed=0)
+    example = example.float() if example.is_floating_point() else example
+    watch = _Watch(model, blocks)
+    with watch.hooks(), torch.no_grad(), watch:
+        model(example)
+    tails = {block: own for block, own in watch.tails.items() if own}
+    identical = _Identical(model, tails)
+    with identical.hooks(), torch.no_grad():
+        model(example)
+        with _zeroed(model, [name for own in tails.values() for name in own]):
+            model(example)
+    return {block: tuple(own) for block, own in tails.items() if block not in identical.refuted}
+
+
+class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Follows the identity path through each block and notes which layers are added to it."""
+
+    def __init__(self, model: nn.Module, blocks: Sequence[str]) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.modules = dict(model.named_modules())
+        self.blocks = blocks
+        #: Layers added to the identity path; None once something else was added.
+        self.tails: dict[str, list[str] | None] = {}
+        self._running = ""
+        self._path: set[int] = set()
+        self._makers: dict[int, str] = {}
+        self._alive: list[Any] = []  # ids stay unique only while their tensors live
+
+    @contextmanager
+    def hooks(self) -> Iterator[None]:
+        handles = []
+        for name, module in self.modules.items():
+            if name in self.blocks:
+                handles.append(module.register_forward_pre_hook(self._enter(name)))
+                handles.append(module.register_forward_hook(self._leave))
+            if any(name.startswith(block + ".") for block in self.blocks) and _is_affine(module):
+                handles.append(module.register_forward_hook(self._made(name)))
+        try:
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
+
+    def _enter(self, name: str) -> Any:
+        def hook(module: nn.Module, args: Any) -> None:
+            self._running = name
+            self.tails[name] = []
+            self._path = {id(args[0])} if args else set()
+            self._alive.append(args)
+
+        return hook
+
+    def _leave(self, module: nn.Module, args: Any, output: Any) -> None:
+        self._running, self._path = "", set()
+
+    def _made(self, name: str) -> Any:
+        def hook(module: nn.Module, args: Any, output: Any) -> None:
+            self._makers[id(output)] = name
+            self._alive.append(output)
+
+        return hook
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        operands = [value for value in args if isinstance(value, Tensor)]
+        before = [(id(value), self._makers.get(id(value), "")) for value in operands]
+        out = func(*args, **(kwargs or {}))
+        self._alive.append((operands, out))
+        operator = func.overloadpacket.__name__.rstrip("_")
+        on_path = [key in self._path for key, _ in before]
+        if operator in RESIDUAL_OPERATORS and any(on_path[: 2 if operator == "add" else 1]):
+            self._path.add(id(out))
+            own = self.tails.get(self._running)
+            if operator == "add" and own is not None and not all(on_path):
+                maker = before[on_path.index(False)][1] if len(before) == 2 else ""
+                self.tails[self._running] = [*own, maker] if maker.startswith(self._running + ".") else None
+        return out
+
+
+class _Identical:
+    """Tries on its way through a network which blocks return their input without their tails."""
+
+    def __init__(self, model: nn.Module, tails: dict[str, list[str]]) -> None:
+        self.model, self.tails = model, tails
+        self.refuted: set[str] = set()
+
+    @contextmanager
+    def hooks(self) -> Iterator[None]:
+        handles = [
+            self.model.get_submodule(name).register_forward_pre_hook(self._try(name), with_kwargs=True)
+            for name in self.tails
+        ]
+        try:
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
+
+    def _try(self, name: str) -> Any:
+        def hook(module: nn.Module, args: Any, kwargs: Any) -> None:
+            entry = args[0] * LARGE
+            with _zeroed(self.model, self.tails[name]):
+                output = module.forward(entry.clone(), *args[1:], **kwargs)  # it may change its input in place
+            if not isinstance(output, Tensor) or not torch.equal(output, entry):
+                self.refuted.add(name)
+
+        return hook
+
+
+def _is_affine(module: nn.Module) -> bool:
+    """Whether zero parameters give zero, and parameters and output grow together."""
+    own = [parameter for parameter in module._parameters.values() if parameter is not None]
+    return bool(own) and (isinstance(module, _AFFINE) or type(module).__name__.startswith("LayerScale"))
+
+
+@contextmanager
+def _zeroed(model: nn.Module, names: Sequence[str]) -> Iterator[None]:
+    """Let some layers see parameters of zero for a while; others that share the parameters do not."""
+    layers = [model.get_submodule(name) for name in dict.fromkeys(names)]
+    before = [dict(layer._parameters) for layer in layers]
+    for layer, own in zip(layers, before, strict=True):
+        layer._parameters.update(
+            {
+                leaf: None if parameter is None else nn.Parameter(torch.zeros_like(parameter), requires_grad=False)
+                for leaf, parameter in own.items()
+            }
+        )
+    try:
+        yield
+    finally:
+        for layer, own in zip(layers, before, strict=True):
+            layer._parameters.update(own)

@@ -1,0 +1,270 @@
+"""Sizes in a model's code that a cut has to change: of reshapes, splits and slices.
+
+`x.reshape(B, N, 3, self.num_heads, C // self.num_heads)`: such sizes stand in code, where a cut cannot
+reach them. While the supernet is traced, every such call is recorded with the labels of the sizes that
+come out (one that splits queries, keys and values of a layer takes them apart, see `parts`); in the cut
+network the `forward` of modules whose code asks for wrong sizes is wrapped and hands on right ones. A size
+is changed only where it is the size of labelled elements or split off from them; what depends on the input
+(batch, tokens, positions) stays as the code computes it.
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Callable, Sequence
+from types import FrameType
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.overrides import TorchFunctionMode
+
+from dms_bench.scaling.space.elements import View
+from dms_bench.scaling.tracing.qkv import Parts, apart
+
+_RESHAPES = {"reshape", "view", "unflatten"}
+_SPLITS = {"split", "chunk", "split_with_sizes", "tensor_split"}
+_SLICES = {"__getitem__", "narrow"}
+_KINDS = {
+    getattr(place, name): kind
+    for kind, names in (("reshape", _RESHAPES), ("split", _SPLITS), ("slice", _SLICES))
+    for name in names
+    for place in (Tensor, torch)
+    if hasattr(place, name)
+}
+
+_FORWARD = nn.Module._call_impl.__code__
+
+
+class Calls(TorchFunctionMode):
+    """Counts the calls that a module's own code makes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        #: How often each line ran, by module.
+        self.counts: dict[int, dict[str, int]] = {}
+
+    def begin(self, module: nn.Module) -> None:
+        """A forward pass of a module begins."""
+        self.counts[id(module)] = {}
+
+    def handle(self, module: nn.Module, call: str, kind: str, func: Any, args: Any, kwargs: Any) -> Any:
+        """Make a call of a kind that holds sizes; as it is, unless a subclass looks at it or changes it."""
+        return func(*args, **kwargs)
+
+    def attend(self, func: Any, args: Any, kwargs: Any) -> Any:
+        """Make a call of torch's own attention."""
+        return func(*args, **kwargs)
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if func is functional.scaled_dot_product_attention:
+            return self.attend(func, args, kwargs)
+        kind = _KINDS.get(func)
+        module = _caller() if kind is not None else None
+        if kind is None or module is None or id(module) not in self.counts:
+            return func(*args, **kwargs)
+        frame = sys._getframe(1)
+        line = f"{frame.f_code.co_name}+{frame.f_lineno - frame.f_code.co_firstlineno}"
+        counts = self.counts[id(module)]
+        counts[line] = counts.get(line, -1) + 1
+        return self.handle(module, f"{line}#{counts[line]}", kind, func, args, kwargs)
+
+
+def _caller() -> nn.Module | None:
+    """Return the module whose forward pass is running; methods of others that it uses belong to it."""
+    frame: FrameType | None = sys._getframe(2)
+    while frame is not None:
+        if frame.f_code is _FORWARD:
+            owner = frame.f_locals["self"]
+            assert isinstance(owner, nn.Module)
+            return owner
+        frame = frame.f_back
+    return None
+
+
+class RecordViews(Calls):
+    """Records the calls of a traced forward pass.
+
+    Args:
+        names: of the modules, by id.
+        labels_along: labels along a dimension of a tensor, or None.
+        apart: take queries, keys and values apart.
+    """
+
+    def __init__(
+        self, names: dict[int, str], labels_along: Callable[[Tensor, int], Tensor | None], apart: bool
+    ) -> None:
+        super().__init__()
+        self.views: dict[str, list[View]] = {}
+        self._names, self._labels_along, self._apart = names, labels_along, apart
+        self._done: set[int] = set()
+        #: Whether torch's own attention is running, and divides by the square root of the size that it sees.
+        self.divides = False
+
+    def attend(self, func: Any, args: Any, kwargs: Any) -> Any:
+        """Let torch's own attention run."""
+        self.divides = kwargs.get("scale") is None
+        try:
+            return func(*args, **kwargs)
+        finally:
+            self.divides = False
+
+    def begin(self, module: nn.Module) -> None:
+        """A forward pass of a module begins; the first one is recorded."""
+        if id(module) in self.counts:
+            self._done.add(id(module))
+        super().begin(module)
+
+    def handle(self, module: nn.Module, call: str, kind: str, func: Any, args: Any, kwargs: Any) -> Any:
+        """Let the call pass and note what came out."""
+        plain = kind == "reshape" and len(args) > 1 and not kwargs and not isinstance(args[1], torch.dtype)
+        features = self._features(module, func, args) if plain and self._apart else None
+        if features is not None:
+            return self._take_apart(module, call, args[0], *features)
+        out = func(*args, **kwargs)
+        if id(module) not in self._done and id(module) in self._names:
+            note: Callable[..., View | None] = getattr(self, f"_{kind}")
+            view = note(call, args, out)
+            if view is not None:
+                self.views.setdefault(self._names[id(module)], []).append(view)
+        return out
+
+    def _features(self, module: nn.Module, func: Any, args: Any) -> tuple[int, list[int]] | None:
+        """Return the dimension that a reshape splits into (parts, heads, size), and its shape, where it does."""
+        operand, shape = args[0], asked_shape(func, args)
+        if shape.count(-1) == 1:
+            shape[shape.index(-1)] = operand.numel() // -math.prod(shape)
+        for ins, outs in segments(operand.shape, shape):
+            if len(outs) != 3 or ins[0] != outs[0] or math.prod(operand.shape[dim] for dim in ins[1:]) > 1:
+                continue
+            parts, heads, _ = (shape[dim] for dim in outs)
+            if parts in (2, 3) and heads in head_counts(module) and self._labels_along(operand, ins[0]) is not None:
+                return ins[0], shape
+        return None
+
+    def _take_apart(self, module: nn.Module, call: str, operand: Tensor, dim: int, shape: list[int]) -> Parts:
+        number, heads = shape[dim : dim + 2]
+        rows = operand.size(dim) // number
+        own = [*shape[:dim], *shape[dim + 1 :]]
+        made = apart(operand, dim, [rows] * number, [own] * number)
+        labels = self._labels_along(operand, dim)
+        if id(module) not in self._done and id(module) in self._names and labels is not None:
+            found = self._labels_along(made.slices[0], dim)
+            found = torch.zeros(heads, dtype=torch.long) if found is None else found
+            view = View(call, "parts", operand.dim(), dim, (*labels.view(number, rows), found))
+            self.views.setdefault(self._names[id(module)], []).append(view)
+        return made
+
+    def _reshape(self, call: str, args: Any, out: Tensor) -> View | None:
+        operand = args[0]
+        sizes: list[Tensor | list[int] | None] = [None] * out.dim()
+        for ins, outs in segments(operand.shape, out.shape):
+            if len(outs) == 1:
+                sizes[outs[0]] = ins
+                continue
+            labels = {dim: self._labels_along(out, dim) for dim in outs}
+            if all(found is None for found in labels.values()) and not any(
+                self._labels_along(operand, dim) is not None for dim in ins
+            ):
+                continue  # batch, tokens or positions alone
+            # Labels that repeat were merged with the batch or positions, which only the code knows.
+            merged = len(ins) == 1 and _repeats(self._labels_along(operand, ins[0]))
+            for place, dim in enumerate(outs):
+                found = labels[dim]
+                fixed = None if merged else torch.zeros(out.size(dim), dtype=torch.long)
+                # Where more is merged into the first one, its size is whatever the others leave.
+                sizes[dim] = [-1] if len(ins) > 1 and place == 0 else fixed if found is None else found
+        if all(size is None for size in sizes):
+            return None
+        return View(call, "reshape", operand.dim(), 0, tuple(sizes))
+
+    def _split(self, call: str, args: Any, out: Sequence[Tensor]) -> View | None:
+        operand = args[0]
+        for dim in range(operand.dim()):
+            whole = self._labels_along(operand, dim)
+            if whole is not None and any(part.size(dim) != operand.size(dim) for part in out):
+                parts = torch.split(whole, [part.size(dim) for part in out])  # type: ignore[no-untyped-call]
+                return View(call, "split", operand.dim(), dim, tuple(parts))
+        return None
+
+    def _slice(self, call: str, args: Any, out: Tensor) -> View | None:
+        operand = args[0]
+        if out.dim() != operand.dim():
+            return None
+        for dim in range(operand.dim()):
+            whole = self._labels_along(operand, dim)
+            if whole is None or out.size(dim) == operand.size(dim):
+                continue
+            bounds = _bounds(args, dim, operand.dim())
+            if bounds is None:
+                return None
+            start, stop, _ = bounds.indices(operand.size(dim))
+            return View(call, "slice", operand.dim(), dim, (whole[:start], whole[start:stop]))
+        return None
+
+
+def asked_shape(func: Any, args: Any) -> list[int]:
+    """Return the shape that a reshape's code asks for."""
+    if func in (Tensor.unflatten, torch.unflatten):
+        operand, dim, sizes = args
+        dim %= operand.dim()
+        return [*operand.shape[:dim], *sizes, *operand.shape[dim + 1 :]]
+    return list(args[1]) if len(args) == 2 and not isinstance(args[1], int) else list(args[1:])
+
+
+def head_counts(module: nn.Module) -> set[int]:
+    """Return the integers of a module that are numbers of heads, by their names."""
+    known = vars(module).items()
+    return {value for key, value in known if "head" in key and "dim" not in key and type(value) is int and value > 0}
+
+
+def _repeats(labels: Tensor | None) -> bool:
+    return labels is not None and len(torch.unique(labels)) < len(labels)
+
+
+def _bounds(args: Any, dim: int, rank: int) -> slice | None:
+    """Return the slice that a call takes along a dimension, where it is a simple one."""
+    if len(args) == 4:  # narrow
+        return slice(args[2], args[2] + args[3])
+    index = expanded(args[1], rank)
+    found = index[dim] if index is not None else None
+    return found if isinstance(found, slice) and found.step in (None, 1) else None
+
+
+def expanded(index: Any, rank: int) -> list[Any] | None:
+    """Write an index of slices alone with one entry per dimension; None for other indices."""
+    entries = list(index) if isinstance(index, tuple) else [index]
+    if any(not isinstance(entry, slice) and entry is not Ellipsis for entry in entries):
+        return None
+    if Ellipsis in entries:
+        place = entries.index(Ellipsis)
+        entries[place : place + 1] = [slice(None)] * (rank - len(entries) + 1)
+    return entries + [slice(None)] * (rank - len(entries))
+
+
+def segments(before: Sequence[int], after: Sequence[int]) -> list[tuple[list[int], list[int]]]:
+    """Return the groups of dimensions of a reshape's operand and result that hold the same elements."""
+    result: list[tuple[list[int], list[int]]] = []
+    one, other = 0, 0
+    while one < len(before) and other < len(after):
+        ins, outs = [one], [other]
+        left, right = before[one], after[other]
+        one, other = one + 1, other + 1
+        while left != right:
+            if left < right:
+                left *= before[one]
+                ins.append(one)
+                one += 1
+            else:
+                right *= after[other]
+                outs.append(other)
+                other += 1
+        result.append((ins, outs))
+    # Dimensions of size one at the end belong to the last group.
+    if result:
+        result[-1][0].extend(range(one, len(before)))
+        result[-1][1].extend(range(other, len(after)))
+    return result

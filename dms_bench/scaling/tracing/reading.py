@@ -1,0 +1,220 @@
+"""What a trace says: where masks may act, and which labels are one element of which width group."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Container, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from dms_bench.scaling.space.elements import Group, RowSite, Site
+from dms_bench.scaling.tracing.labels import FIXED, along, varying_dims
+from dms_bench.scaling.tracing.records import Contraction, Trace
+
+
+@dataclass(frozen=True)
+class Members:
+    """A width group, and the class of labels behind each of its elements."""
+
+    group: Group
+    roots: tuple[int, ...]
+    #: Places in the book of births where they occur; groups are numbered in this order.
+    signature: tuple[int, ...]
+
+
+class Reading:
+    """Reads a trace.
+
+    Attributes:
+        births: where labels were born: (first label, tensor, dimension).
+        sites: weights that contractions sum over.
+        rows: rows of layers that make queries, with labels for elements.
+    """
+
+    def __init__(self, model: nn.Module, trace: Trace) -> None:
+        self.model, self.trace = model, trace
+        self.parameters = dict(model.named_parameters())
+        self.births: list[tuple[int, str, int]] = []
+        for name, axes in trace.state.items():
+            for axis in axes:
+                (dim,) = varying_dims(axis)
+                self.births.append((int(along(axis, dim)[0]), name, dim))
+        self._first_labels = [first for first, _, _ in self.births]
+        self._starts = {(name, dim): first for first, name, dim in self.births}
+        self.sites, self.rows = self._sites(), self._rows()
+
+    def resolve(self) -> None:
+        """Take what is frozen, and united, by now as final."""
+        #: The class of every label; and why those that are frozen are.
+        self.roots, self.reasons = self.trace.labels.resolve()
+
+    def freeze_all(self, reason: str) -> None:
+        """Search no width."""
+        for axes in self.trace.state.values():
+            for axis in axes:
+                self.trace.labels.freeze(axis, reason)
+
+    def size(self, name: str, dim: int) -> int:
+        """Size of a parameter or buffer."""
+        return (self.parameters[name] if name in self.parameters else self.model.get_buffer(name)).size(dim)
+
+    def contracted(self, contraction: Contraction) -> tuple[str, int] | None:
+        """Return the weight, and the dimension of it, that a contraction sums over."""
+        if contraction.contracted is None:
+            return None
+        _, name, dim = self._birth(int(contraction.contracted[0]))
+        return name, dim
+
+    def _birth(self, label: int) -> tuple[int, str, int]:
+        return self.births[bisect_right(self._first_labels, label) - 1]
+
+    def _sites(self) -> list[Site]:
+        """Weights that contractions sum over; what is summed over without a weight is frozen."""
+        sites: dict[tuple[str, str, int], Site] = {}
+        for contraction in self.trace.contractions:
+            labels = contraction.contracted
+            if labels is None:
+                continue
+            first, name, dim = self._birth(int(labels[0]))
+            size = self.size(name, dim) if name else 0
+            whole = name in self.parameters and len(labels) == size and int(labels[-1]) == first + size - 1
+            if whole:
+                sites.setdefault((contraction.module, name, dim), self._site(contraction.module, name, dim))
+            else:
+                self.trace.labels.freeze(labels, "summed over without a weight of its own")
+        return list(sites.values())
+
+    def _site(self, module: str, name: str, dim: int) -> Site:
+        return Site(module, name, dim, standardised=module in self.trace.standardised)
+
+    def _rows(self) -> list[RowSite]:
+        """Rows of layers that make queries; queries of another make are frozen."""
+        rows: dict[tuple[str, str], RowSite] = {}
+        for product in self.trace.products:
+            first, name, dim = self._birth(int(product.labels[0]))
+            leaf = name.rpartition(".")[2]
+            start = int(product.labels[0]) - first
+            if dim != 0 or leaf != "weight" or start + product.rows > self.size(name, 0):
+                self.trace.labels.freeze(product.labels, "queries that are no rows of a layer")
+                continue
+            for module, parameter in self._layers(name):
+                labels = torch.arange(self.size(parameter, 0)) + self._starts[parameter, 0]
+                labels[:start], labels[start + product.rows :] = FIXED, FIXED
+                rows[module, parameter] = RowSite(module, parameter, labels, product.scaled)
+        return list(rows.values())
+
+    def _layers(self, weight: str) -> list[tuple[str, str]]:
+        """Return the layers that share a weight, with that and their own biases, as the parameters are listed."""
+        listed = {id(parameter): name for name, parameter in self.parameters.items()}
+        return [
+            (module, listed[id(layer._parameters[leaf])])
+            for module, layer in self.model.named_modules()
+            if layer._parameters.get("weight") is self.parameters[weight]
+            for leaf in ("weight", "bias")
+            if layer._parameters.get(leaf) is not None
+        ]
+
+    def members(self, names: set[str], known: Container[int] = ()) -> list[Members]:
+        """Group the label classes that occur in the same dimensions of the same tensors.
+
+        Args:
+            names: of groups that there are already; those of new ones are added.
+            known: classes that another reading has as well; groups with such are left out.
+        """
+        masked = {(site.parameter, site.dim) for site in self.sites}
+        queries = {(row.parameter, 0) for row in self.rows}
+        occurrences: dict[int, list[int]] = {}
+        for place, (first, name, dim) in enumerate(self.births):
+            for root in self.roots[first : first + self.size(name, dim)].tolist():
+                if root != FIXED:
+                    occurrences.setdefault(root, []).append(place)
+        by_signature: dict[tuple[int, ...], list[int]] = {}
+        for root, found in occurrences.items():
+            signature = tuple(sorted(set(found)))
+            places = [self.births[place][1:] for place in signature]
+            if not any(place in masked or place in queries for place in places):
+                self.reasons.setdefault(root, "no weight sums over it")
+                continue
+            if not any(place not in masked and place[0] in self.parameters for place in places):
+                self.reasons.setdefault(root, "features of a constant")
+                continue
+            by_signature.setdefault(signature, []).append(root)
+        need_two = self._classes([norm.labels for norm in self.trace.norms if norm.kind == "simple"])  # of a variance
+        suffixes = self._suffixes()
+        result = []
+        for signature in sorted(by_signature):
+            roots = sorted(by_signature[signature])
+            if len(roots) < 2 or any(root in known for root in roots):
+                continue
+            suffix = suffixes.get(roots[0], "")
+            name = self._name(signature, masked, suffix)
+            while name in names:
+                name += "'"
+            names.add(name)
+            group = Group(name, len(roots), suffix == "heads", minimum=2 if roots[0] in need_two else 1)
+            result.append(Members(group, tuple(roots), signature))
+        return result
+
+    def _classes(self, found: Sequence[Tensor]) -> set[int]:
+        return {root for labels in found for root in self.roots[labels].tolist()}
+
+    def _suffixes(self) -> dict[int, str]:
+        """Return, by class, what of attention it is."""
+        products = self.trace.products
+        queries = self._classes([product.labels for product in products])
+        values = self._classes([product.values for product in products if product.values is not None])
+        heads = self._classes([seen.labels for book in self.trace.heads.values() for seen in book])
+        return {
+            **dict.fromkeys(self._classes([labels for labels, _ in self.trace.inside.values()]) | values, "v_dims"),
+            **{root: "dims" if root in values else "qk_dims" for root in queries},
+            **dict.fromkeys(heads, "heads"),
+        }
+
+    def _name(self, signature: tuple[int, ...], masked: set[tuple[str, int]], suffix: str) -> str:
+        """Name a group after the layer that makes it, or after what its layers have in common."""
+        makers = []
+        for place in signature:
+            _, name, dim = self.births[place]
+            is_weight = name in self.parameters and self.parameters[name].dim() > 1
+            if is_weight and (name, dim) not in masked:
+                makers.append(name.rpartition(".")[0] or name)
+        makers = list(dict.fromkeys(makers)) or [self.births[signature[0]][1]]
+        name = makers[0]
+        if len(makers) > 1:
+            prefix = _common_path(makers)
+            name = ".".join(prefix if suffix else [*prefix, "stream"])
+        return f"{name}.{suffix}" if suffix else name
+
+    def frozen(self, slices: dict[tuple[str, int], Tensor]) -> dict[str, str]:
+        """Name the output dimensions of weights that are not among `slices`, with the reason."""
+        excluded = {}
+        for first, name, dim in self.births:
+            if self.makes(name, dim) and (name, 0) not in slices:
+                excluded[name.rpartition(".")[0] or name] = self.reason(range(first, first + self.size(name, dim)))
+        return excluded
+
+    def of_heads(self, labels: Tensor) -> Tensor:
+        """Whether each of some labels is that of a head, [size]."""
+        heads = self._classes([seen.labels for book in self.trace.heads.values() for seen in book])
+        return torch.isin(self.roots[labels], torch.tensor(sorted(heads - {FIXED}), dtype=torch.long))
+
+    def makes(self, name: str, dim: int) -> bool:
+        """Whether a dimension is that of a weight's outputs."""
+        return dim == 0 and name in self.parameters and self.parameters[name].dim() > 1
+
+    def reason(self, labels: Sequence[int]) -> str:
+        """Why some labels are not searched."""
+        found = next((self.reasons[label] for label in labels if label in self.reasons), None)
+        return found or "coupled with something that is not searched"
+
+
+def _common_path(names: Sequence[str]) -> list[str]:
+    """Return the leading parts that dotted names share."""
+    shared = []
+    for parts in zip(*(name.split(".") for name in names), strict=False):
+        if len(set(parts)) > 1:
+            break
+        shared.append(parts[0])
+    return shared

@@ -1,0 +1,109 @@
+"""What is written down while a forward pass is watched."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import Tensor
+
+from dms_bench.scaling.space.elements import View
+from dms_bench.scaling.tracing.labels import Labels
+
+#: The factor of a contraction that is summed over, or of the size of heads in attention.
+INNER = "inner"
+
+
+@dataclass(frozen=True)
+class Contraction:
+    """A convolution or matrix product, whose MACs fall with the kept sizes of `factors`."""
+
+    module: str
+    #: Of a sample, at full size.
+    macs: float
+    #: Labels along each dimension that may shrink, [size] each: by dimension of the result, or by what they are.
+    factors: dict[int | str, Tensor]
+    #: Labels along the contracted dimension of the second operand, when they vary; also one of the factors.
+    contracted: Tensor | None
+    #: Id of the first operand, an activation as a rule.
+    data: int = 0
+    #: Number of the operator in the forward pass.
+    at: int = 0
+
+
+@dataclass(frozen=True)
+class NormCall:
+    """A normalisation whose statistics run over labelled features."""
+
+    module: str
+    labels: Tensor
+    #: The dimension of the module's input along which the labels vary.
+    dim: int
+    #: What it computes, where it is one of `recognised`.
+    kind: str = ""
+    #: Number of the last operator before it ended.
+    at: int = 0
+
+
+@dataclass(frozen=True)
+class Seen:
+    """The size of a labelled dimension that a module's own operators saw."""
+
+    size: int
+    labels: Tensor
+    #: Number of the operator, which of its results, and which dimension of that.
+    at: tuple[int, int, int]
+
+
+@dataclass(frozen=True)
+class Product:
+    """Queries and keys, multiplied along the labelled size of heads; no weight sums over it."""
+
+    #: Labels along the head size, of the queries.
+    labels: Tensor
+    #: Rows of the layer that makes the queries: heads times head size.
+    rows: int
+    #: The attention divides by the square root of the size that it sees.
+    scaled: bool
+    #: Labels along the size of the values, if they vary.
+    values: Tensor | None = None
+
+
+@dataclass
+class ModuleCall:
+    """A module's call: its first tensor argument and, once it returned, its output."""
+
+    name: str
+    inputs: list[Tensor]
+    output: Any = None
+    #: The first positional argument, if it is a tensor.
+    entry: Tensor | None = None
+    #: Order in which calls began.
+    order: int = 0
+
+
+@dataclass
+class Trace:
+    """What one forward pass showed."""
+
+    labels: Labels
+    #: Axes of every parameter and floating-point buffer by name: one per dimension, in order.
+    state: dict[str, tuple[Tensor, ...]]
+    contractions: list[Contraction] = field(default_factory=list)
+    products: list[Product] = field(default_factory=list)
+    norms: list[NormCall] = field(default_factory=list)
+    calls: list[ModuleCall] = field(default_factory=list)
+    #: Sizes of labelled dimensions, by module.
+    sizes: dict[str, list[Seen]] = field(default_factory=dict)
+    #: Likewise, of dimensions that a module split into heads.
+    heads: dict[str, list[Seen]] = field(default_factory=dict)
+    #: Labels along sizes of heads, where those and not heads are followed, and the number of heads: by first label.
+    inside: dict[int, tuple[Tensor, int]] = field(default_factory=dict)
+    #: Calls with sizes in a module's own code: module -> [call].
+    views: dict[str, list[View]] = field(default_factory=dict)
+    #: Convolutions that standardise their weight over its inputs.
+    standardised: set[str] = field(default_factory=set)
+    #: Tensors that reach another unchanged but for additions: id -> ids of ancestors.
+    residual_of: dict[int, frozenset[int]] = field(default_factory=dict)
+    #: Concatenations in modules that leave out what occurs twice in a row: id of the result -> result, operands.
+    joins: dict[int, tuple[Tensor, list[Tensor]]] = field(default_factory=dict)

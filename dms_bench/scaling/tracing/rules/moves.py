@@ -1,0 +1,127 @@
+"""Operators that only move elements: the labels are moved by the same operator."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from dms_bench.scaling.tracing.labels import FIXED, Axes, along, lay, varying_dims
+from dms_bench.scaling.tracing.rules.registry import axis_along, rule, unite_or_freeze
+from dms_bench.scaling.tracing.tracer import Tracer
+
+MOVES = {
+    *("view", "reshape", "_unsafe_view", "permute", "transpose", "t", "unsqueeze", "squeeze", "expand", "slice"),
+    *("select", "clone", "contiguous", "detach", "alias", "flip", "roll", "repeat", "unfold", "lift_fresh"),
+    *("pixel_shuffle", "pixel_unshuffle", "channel_shuffle", "narrow"),
+}
+
+
+@rule(*MOVES)
+def _move(tracer: Tracer, args: Any, kwargs: Any, out: Tensor) -> Axes:
+    return tuple(_apply(out, axis, args, kwargs, tracer) for axis in tracer.axes(args[0]))
+
+
+def _apply(out: Tensor, axis: Tensor, args: Any, kwargs: Any, tracer: Tracer) -> Tensor:
+    name = tracer.operator
+    if name in ("view", "_unsafe_view"):  # an expanded axis may need a copy
+        return axis.reshape(out.shape)
+    result = getattr(torch.ops.aten, name)(axis, *args[1:], **{k: v for k, v in kwargs.items() if k != "memory_format"})
+    assert isinstance(result, Tensor)
+    return result
+
+
+@rule("as_strided")
+def _restride(tracer: Tracer, args: Any, kwargs: Any, out: Tensor) -> Axes:
+    """Where the shape stays, this only rewrites the strides of dimensions of size one."""
+    if out.shape == args[0].shape:
+        return tracer.axes(args[0])
+    tracer.freeze(args[0], reason="operator as_strided in a form that its rule does not know")
+    return ()
+
+
+@rule("split", "split_with_sizes", "chunk", "unbind", "tensor_split")
+def _split(tracer: Tracer, args: Any, kwargs: Any, out: list[Tensor]) -> list[Axes]:
+    moved = [getattr(torch.ops.aten, tracer.operator)(axis, *args[1:], **kwargs) for axis in tracer.axes(args[0])]
+    return [tuple(parts[index] for parts in moved) for index in range(len(out))]
+
+
+@rule("cat", "stack")
+def _join(tracer: Tracer, args: Any, kwargs: Any, out: Tensor) -> Axes:
+    tensors = [tensor for tensor in args[0] if tensor.numel()]
+    dim = (args[1] if len(args) > 1 else kwargs.get("dim", 0)) % out.dim()
+    join = getattr(torch.ops.aten, tracer.operator)
+    # Along the joined dimension labels stand side by side; along the others they are united.
+    across: list[list[Tensor | None]] = [[] for _ in range(out.dim())]
+    joined: list[Tensor] = []
+    for tensor in tensors:
+        own = torch.full(tensor.shape, FIXED)
+        for axis in tracer.axes(tensor):
+            dims = varying_dims(axis)
+            if tracer.operator == "cat" and dims == [dim]:
+                own = axis
+        joined.append(own)
+    result: list[Tensor] = []
+    if any(varying_dims(own) for own in joined):
+        result.append(join(joined, dim))
+    for other in range(tensors[0].dim()):
+        if tracer.operator == "cat" and other == dim:
+            continue
+        across[other] = [axis_along(tracer, tensor, other) for tensor in tensors]
+        present = [labels for labels in across[other] if labels is not None]
+        if not present:
+            continue
+        for labels in across[other][1:]:
+            unite_or_freeze(tracer, across[other][0], labels, "joined with a tensor of fixed size")
+        place = other if tracer.operator == "cat" or other < dim else other + 1
+        result.append(lay(present[0], place, out.shape))
+    return tuple(result)
+
+
+@rule("new_full", "new_zeros", "new_ones", "new_empty")
+def _fresh(tracer: Tracer, args: Any, kwargs: Any, out: Tensor) -> Axes:
+    """A tensor that takes nothing but the kind of its operand."""
+    return ()
+
+
+@rule("constant_pad_nd")
+def _pad(tracer: Tracer, args: Any, kwargs: Any, out: Tensor) -> Axes:
+    result = []
+    for axis in tracer.axes(args[0]):
+        (dim,) = varying_dims(axis)
+        pads = args[1]
+        place = axis.dim() - 1 - dim  # pads are listed from the last dimension, two each
+        before, after = pads[2 * place : 2 * place + 2] if 2 * place < len(pads) else (0, 0)
+        labels = torch.nn.functional.pad(along(axis, dim), (before, after), value=FIXED)
+        result.append(lay(labels, dim, out.shape))
+    return tuple(result)
+
+
+@rule("embedding")
+def _embedding(tracer: Tracer, args: Any, kwargs: Any, out: Tensor) -> Axes:
+    rows = axis_along(tracer, args[0], 0)
+    if rows is not None:
+        tracer.labels.freeze(rows, "entries of an embedding")
+    columns = axis_along(tracer, args[0], 1)
+    return (lay(columns, out.dim() - 1, out.shape),) if columns is not None else ()
+
+
+@rule("index", "index_select", "gather", "take")
+def _index(tracer: Tracer, args: Any, kwargs: Any, out: Tensor) -> Axes:
+    """Looking up along dimensions without labels; a table's own entries are frozen."""
+    if tracer.operator != "index":
+        tracer.freeze(args[0], reason=f"operator {tracer.operator} has no rule")
+        return ()
+    indices = list(args[1]) + [None] * (args[0].dim() - len(args[1]))
+    looked_up = [dim for dim, index in enumerate(indices) if index is not None]
+    result = []
+    for axis in tracer.axes(args[0]):
+        (dim,) = varying_dims(axis)
+        contiguous = looked_up == list(range(looked_up[0], looked_up[-1] + 1))
+        if dim in looked_up or not contiguous:
+            tracer.labels.freeze(axis, "entries of a table")
+        else:
+            grown = out.dim() - args[0].dim()
+            result.append(lay(along(axis, dim), dim + grown if dim > looked_up[-1] else dim, out.shape))
+    return tuple(result)

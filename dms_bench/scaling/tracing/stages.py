@@ -1,0 +1,72 @@
+"""Stages: runs of residual blocks that can be taken out of a network."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from torch import Tensor, nn
+
+from dms_bench.scaling.modules.blocks import block_of
+from dms_bench.scaling.modules.tied import sharing
+from dms_bench.scaling.space.elements import Stage
+from dms_bench.scaling.tracing.records import Trace
+
+#: Residual blocks by their class: with a norm behind the addition the input does not reach the output as it is.
+BLOCKS = (nn.TransformerEncoderLayer, nn.TransformerDecoderLayer)
+#: A module whose inner residual modules hold this share of its weights is a run of blocks, not a block.
+RUN_SHARE = 0.9
+
+REPEATED = "a block that runs more than once"
+SHARES = "a block that shares a weight with what is outside of it"
+
+
+def find_stages(model: nn.Module, trace: Trace) -> tuple[tuple[Stage, ...], dict[str, str]]:
+    """Return the runs of removable blocks, and blocks that have to stay with the reason.
+
+    A block is removable when its output is its input plus something: the input tensor reaches the
+    output through additions and activations alone, or its class is a known one. Of nested ones the inner
+    count where they make up nearly all of the outer one (a run of blocks), else the outer (a block of residual
+    branches and more).
+    """
+    modules = dict(model.named_modules())
+    times = Counter(call.name for call in trace.calls)
+    removable: list[str] = []
+    repeated: list[str] = []
+    for call in sorted(trace.calls, key=lambda call: call.order):
+        if not call.name or call.entry is None or not isinstance(call.output, Tensor):
+            continue
+        entry, output = call.entry, call.output
+        known = isinstance(modules[call.name], BLOCKS)
+        adds = known or (id(entry) in trace.residual_of.get(id(output), frozenset()) and output is not entry)
+        if adds and output.shape == entry.shape and any(True for _ in modules[call.name].parameters()):
+            (removable if times[call.name] == 1 else repeated).append(call.name)
+    stages: dict[str, list[str]] = {}
+    blocks = _blocks(removable, {name: _weights(modules[name]) for name in removable})
+    bound = sharing(model, blocks)
+    for name in [name for name in blocks if name not in bound]:
+        stages.setdefault(name.rpartition(".")[0], []).append(name)
+    result = []
+    for container, own in stages.items():
+        siblings = sum(1 for child in modules[container].children() if any(True for _ in child.parameters()))
+        result.append(Stage(container or "network", tuple(own), minimum=int(siblings == len(own))))
+    outer = [
+        name for name in repeated if block_of(name, [*blocks, *(other for other in repeated if other != name)]) < 0
+    ]
+    return tuple(result), dict.fromkeys(outer, REPEATED) | {name: SHARES for name in blocks if name in bound}
+
+
+def _blocks(removable: list[str], weights: dict[str, int]) -> list[str]:
+    """Choose between nested residual modules, in the order of their calls."""
+    gone: set[str] = set()
+    for name in removable:  # outer modules are called before inner ones
+        inner = [other for other in removable if other.startswith(name + ".")]
+        top = [one for one in inner if not any(one.startswith(other + ".") for other in inner)]
+        if name in gone or sum(weights[one] for one in top) < RUN_SHARE * weights[name]:
+            gone.update(inner)
+        else:
+            gone.add(name)
+    return [name for name in removable if name not in gone]
+
+
+def _weights(module: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in module.parameters())

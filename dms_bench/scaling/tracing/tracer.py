@@ -1,0 +1,332 @@
+"""One forward pass, watched: labels travel through the operators, module calls are recorded."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_flatten
+
+from dms_bench.scaling.cost.counter import countable
+from dms_bench.scaling.modules.attention import OpenAttention, in_the_open, openable
+from dms_bench.scaling.modules.norm_kinds import recognise_norms
+from dms_bench.scaling.tracing.calls import RecordViews, head_counts
+from dms_bench.scaling.tracing.labels import Axes, Labels, along, canonical, lay, varying_dims
+from dms_bench.scaling.tracing.operators import CONTRACTIONS, RESIDUAL_OPERATORS, is_pointwise
+from dms_bench.scaling.tracing.records import ModuleCall, NormCall, Seen, Trace
+
+#: A rule gets the tracer, the operator's arguments and result, and returns the result's axes (of the
+#: first result where there are several), or a list of axes when the result is a list of equals.
+Rule = Callable[["Tracer", tuple[Any, ...], dict[str, Any], Any], "Axes | list[Axes]"]
+
+
+class Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Carries labels through the operators of a forward pass, by rules.
+
+    An operator without a rule freezes what it touches: not searched, never wrong.
+
+    Args:
+        model: the network.
+        rules: by operator.
+        whole_heads: of features that are split into heads, follow the heads; else what lies inside of one.
+        apart: let queries, keys and values that one layer makes have sizes of their own.
+    """
+
+    def __init__(
+        self, model: nn.Module, rules: dict[str, Rule], *, whole_heads: bool = True, apart: bool = False
+    ) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.whole_heads = whole_heads
+        #: Number of the operator that is running: the same in every trace of a network, as labels (which differ) are
+        #: integers and what is done to them is not counted.
+        self.at = 0
+        self.labels = Labels()
+        self.trace = Trace(self.labels, {})
+        self._model = model
+        self._rules = rules
+        self._axes: dict[int, Axes] = {}
+        self._alive: list[Any] = []  # ids stay unique only while their tensors live
+        self._stack: list[ModuleCall] = []
+        #: Ids of what was made from the network's input, of `_batch` samples; the rest is computed once.
+        self._fed: set[int] = set()
+        self._batch = 1
+        #: Name of the operator that is running, without the underscore of in-place variants.
+        self.operator = ""
+        self._modules = dict(model.named_modules())
+        self._views = RecordViews({id(module): name for name, module in self._modules.items()}, self.along, apart)
+        self.trace.views = self._views.views
+        for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
+            if tensor.is_floating_point() and tensor.dim() > 0:
+                axes = tuple(
+                    lay(self.labels.fresh(size), dim, tensor.shape) for dim, size in enumerate(tensor.shape) if size > 1
+                )
+                self._axes[id(tensor)] = axes
+                self.trace.state[name] = axes
+        self._recognised = recognise_norms(model)
+        opened = set(openable(model).values())
+        for module in self._modules.values():
+            if isinstance(module, nn.RNNBase):  # keeps its weights in lists of its own
+                self.freeze(*module.parameters(), reason="inside a recurrent layer")
+            if isinstance(module, nn.MultiheadAttention) and module not in opened:
+                self.freeze(
+                    *module.parameters(), reason="inside attention of torch's of an unusual form (kdim, bias_kv)"
+                )
+
+    @property
+    def module(self) -> str:
+        """Name of the innermost module that is running."""
+        return self._stack[-1].name if self._stack else ""
+
+    @property
+    def shows_heads(self) -> bool:
+        """Whether what runs is torch's attention, which shows an average over its heads, mostly to nobody."""
+        return isinstance(self._modules.get(self.module), OpenAttention)
+
+    @property
+    def divides(self) -> bool:
+        """Whether what runs is torch's attention, which divides by the square root of the head size that it sees."""
+        return self._views.divides
+
+    def axes(self, value: Any) -> Axes:
+        """Return the axes of an operand; none for numbers and unlabelled tensors."""
+        return self._axes.get(id(value), ()) if isinstance(value, Tensor) else ()
+
+    def along(self, tensor: Tensor, dim: int) -> Tensor | None:
+        """Return the labels along one dimension of a tensor, if it has any there, [size(dim)]."""
+        for axis in self.axes(tensor):
+            if varying_dims(axis) == [dim % tensor.dim()]:
+                return along(axis, dim)
+        return None
+
+    def freeze(self, *values: Any, reason: str) -> None:
+        """Exclude all labels of some operands."""
+        for value in values:
+            for axis in self.axes(value):
+                self.labels.freeze(axis, reason)
+
+    def one_dim(self, axes: Axes) -> Axes:
+        """Reduce every axis to one varying dimension by uniting over the others.
+
+        A dimension that was split, say into (3, heads, head size), can only shrink along one of its
+        parts, because the others' sizes stand in the model's code. Heads where the running module
+        names them (where the space is one of head sizes: the largest other part), the largest part otherwise.
+        """
+        result = []
+        for axis in axes:
+            axis = canonical(axis)
+            dims = varying_dims(axis)
+            if len(dims) > 1:
+                named = self._head_dims(axis, dims)
+                if named and not self.whole_heads:
+                    named_heads, named = named[0], []
+                    chosen = max((dim for dim in dims if dim != named_heads), key=lambda dim: axis.size(dim))
+                    labels = along(axis, chosen)
+                    self.trace.inside[int(labels[0])] = (labels, axis.size(named_heads))
+                else:
+                    chosen = named[0] if named else max(dims, key=lambda dim: axis.size(dim))
+                reference = axis
+                for dim in dims:
+                    if dim != chosen:
+                        reference = reference.narrow(dim, 0, 1)
+                reference = reference.expand(axis.shape)
+                self.labels.unite(axis, reference)
+                axis = reference
+                if named:
+                    self._note(self.trace.heads, axis, chosen, 0)
+            if dims:
+                result.append(axis)
+            else:  # a single element was picked out: it has to stay
+                self.labels.freeze(axis, "picked out by its position")
+        return tuple(result)
+
+    def rows_of(self, left: Tensor, right: Tensor) -> int | None:
+        """Return the rows of the layer that makes `left`, if it is features of heads multiplied with an activation."""
+        labels = self.along(left, -1)
+        found = self.trace.inside.get(int(labels[0])) if labels is not None and id(right) in self._fed else None
+        return None if found is None else found[1] * left.size(-1)
+
+    def note_norm(self, labels: Tensor) -> bool:
+        """Record that the running LayerNorm (or group norm of one group) takes its statistics over `labels`.
+
+        Returns:
+            Whether the running module is such a norm, whose input shows those labels.
+        """
+        module = self._modules[self.module] if self._stack else None
+        if not isinstance(module, nn.LayerNorm) and not (isinstance(module, nn.GroupNorm) and module.num_groups == 1):
+            return False
+        for tensor in self._stack[-1].inputs[:1]:
+            for axis in self.axes(tensor):
+                (dim,) = varying_dims(axis)
+                if axis.size(dim) == len(labels):
+                    self.trace.norms.append(NormCall(self.module, labels, dim, at=self.at))
+                    return True
+        return False
+
+    def note_standardised(self, data: Tensor) -> bool:
+        """Record that the running convolution standardises its own weight (BiT, normaliser-free networks).
+
+        Returns:
+            Whether `data` is a convolution's weight [1, out, in x kernel] and not an activation.
+        """
+        module = self._modules.get(self.module)
+        if not isinstance(module, nn.modules.conv._ConvNd) or id(data) in self._fed or data.shape[0] != 1:
+            return False
+        if data.numel() != module.weight.numel() or not isinstance(getattr(module, "eps", None), float):
+            return False
+        self.trace.standardised.add(self.module)
+        return True
+
+    def run(self, *inputs: Tensor) -> Trace:
+        """Run the model on `inputs` and return what was seen; outputs are frozen."""
+        self._batch = len(inputs[0])
+        self._fed.update(id(tensor) for tensor in inputs)
+        handles = []
+        for name, module in self._modules.items():
+            handles.append(module.register_forward_pre_hook(self._enter(name), with_kwargs=True))
+            handles.append(module.register_forward_hook(self._leave))
+        try:
+            with torch.no_grad(), in_the_open(self._model), countable(self._model), self, self._views:
+                output = self._model(*inputs)
+        finally:
+            for handle in handles:
+                handle.remove()
+        for tensor in tree_flatten(output)[0]:
+            self.freeze(tensor, reason="output of the network")
+        return self.trace
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        name = func.overloadpacket.__name__
+        self.operator = name.rstrip("_")
+        out = func(*args, **kwargs)
+        values = [value for value in tree_flatten((args, kwargs, out))[0] if isinstance(value, Tensor)]
+        self.at += any(value.is_floating_point() for value in values)
+        if self._stack and self._is_recognised(self._stack[-1]):
+            self._alive.append((args, out))
+            self._fed.update(id(value) for value in tree_flatten(out)[0] if isinstance(value, Tensor))
+            return out
+        operands = [value for value in tree_flatten((args, kwargs))[0] if isinstance(value, Tensor)]
+        self._alive.append((operands, out))
+        self._track_residual(name, operands, out)
+        fed = any(id(value) in self._fed for value in operands)
+        if fed:
+            self._fed.update(id(value) for value in tree_flatten(out)[0] if isinstance(value, Tensor))
+        if self.operator not in CONTRACTIONS and not any(self.axes(value) for value in operands):
+            return out
+        rule = self._rules.get(name) or self._rules.get(name.rstrip("_"))
+        if rule is None and is_pointwise(func, name):
+            rule = self._rules["pointwise"]
+        if rule is None:
+            self.freeze(*operands, reason=f"operator {name} has no rule")
+            return out
+        before = len(self.trace.contractions)
+        try:
+            axes = rule(self, args, kwargs, out)
+        except (RuntimeError, ValueError, IndexError, TypeError):
+            self.freeze(*operands, reason=f"operator {name} in a form that its rule does not know")
+            return out
+        seen = self.trace.contractions
+        for place in range(before, len(seen)):
+            seen[place] = replace(seen[place], at=self.at)
+            if fed:
+                seen[place] = replace(seen[place], macs=seen[place].macs / self._batch, data=id(args[0]))
+        if self.operator == "cat" and getattr(self._modules.get(self.module), "drops_repeats", False):
+            self.trace.joins[id(out)] = (out, list(args[0]))
+        if isinstance(axes, list):
+            for index, (tensor, its_axes) in enumerate(zip(out, axes, strict=True)):
+                self._set(tensor, its_axes, index)
+        else:
+            self._set(out if isinstance(out, Tensor) else out[0], axes)
+        return out
+
+    def _set(self, tensor: Tensor, axes: Axes, index: int = 0) -> None:
+        axes = self.one_dim(axes)
+        if not self.whole_heads:
+            axes = self._without_heads(axes)
+        self._axes[id(tensor)] = axes
+        for axis in axes:
+            (dim,) = varying_dims(axis)
+            self._note(self.trace.sizes, axis, dim, index)
+
+    def _without_heads(self, axes: Axes) -> Axes:
+        """Leave out heads that a table of theirs has labels for, where their features lie along the same dimension."""
+        inside = [axis for axis in axes if int(along(axis, varying_dims(axis)[0])[0]) in self.trace.inside]
+        taken = [varying_dims(axis) for axis in inside]
+        kept = []
+        for axis in axes:
+            if any(axis is one for one in inside) or varying_dims(axis) not in taken:
+                kept.append(axis)
+            else:
+                self.labels.freeze(axis, "heads, of which the size is followed")
+        return tuple(kept)
+
+    def _note(self, book: dict[str, list[Seen]], axis: Tensor, dim: int, index: int) -> None:
+        labels = along(axis, dim)
+        book.setdefault(self.module, []).append(Seen(len(labels), labels, (self.at, index, dim)))
+
+    def _head_dims(self, axis: Tensor, dims: list[int]) -> list[int]:
+        """Return which of an axis' varying dimensions are heads, as the running module names their number or size."""
+        module = self._modules.get(self.module)
+        counts = head_counts(module) if module is not None else set()
+        named = [dim for dim in dims if axis.size(dim) in counts]
+        if len(dims) > 2 and dims[1] in named:  # (3, heads, head size), also where heads are 3
+            return [dims[1]]
+        if not named and len(dims) == 2 and axis.size(dims[1]) == getattr(module, "head_dim", None):
+            return [dims[0]]  # transformers' modules know the heads' size alone
+        return named
+
+    def _enter(self, name: str) -> Callable[..., None]:
+        def hook(module: nn.Module, args: Any, kwargs: Any) -> None:
+            tensors = [value for value in tree_flatten((args, kwargs))[0] if isinstance(value, Tensor)]
+            self._views.begin(module)
+            entry = args[0] if args and isinstance(args[0], Tensor) else None
+            call = ModuleCall(name, tensors, order=len(self.trace.calls), entry=entry)
+            self.trace.calls.append(call)
+            self._stack.append(call)
+            if getattr(module, "keeps_sizes", False):
+                self.freeze(*tensors, *module.parameters(), reason="read by code that needs its present sizes")
+
+        return hook
+
+    def _leave(self, module: nn.Module, args: Any, output: Any) -> None:
+        call = self._stack.pop()
+        call.output = output
+        if self._is_recognised(call):
+            self._own_norm(call, output)
+
+    def _is_recognised(self, call: ModuleCall) -> bool:
+        """Whether a call is a recognised norm of its one input; some take a residual as well and add it."""
+        return call.name in self._recognised and len(call.inputs) == 1
+
+    def _own_norm(self, call: ModuleCall, output: Tensor) -> None:
+        """Label the output of a recognised norm like its input; its own operators were passed over."""
+        (tensor,) = call.inputs
+        kind, dim = self._recognised[call.name]
+        dim %= tensor.dim()
+        labels = self.along(tensor, dim)
+        for parameter in self._modules[call.name].parameters():
+            own = self.along(parameter, 0)
+            if labels is not None and own is not None:
+                self.labels.unite(labels, own)
+            elif own is not None:
+                self.labels.freeze(own, "normalises features of fixed size")
+        if labels is not None:
+            self.trace.norms.append(NormCall(call.name, labels, dim, kind, self.at))
+        for axis in self.axes(tensor):
+            if kind == "response" and varying_dims(axis) != [dim]:
+                self.labels.freeze(axis, "a response norm runs over it")
+        self._set(output, self.axes(tensor))
+
+    def _track_residual(self, name: str, operands: list[Tensor], out: Any) -> None:
+        """An addition keeps both operands as ancestors; what only reshapes or activates keeps its own."""
+        if not isinstance(out, Tensor) or name.rstrip("_") not in RESIDUAL_OPERATORS:
+            return
+        ancestors: frozenset[int] = frozenset()
+        for operand in operands if name.rstrip("_") == "add" else operands[:1]:
+            if operand.shape.numel() == out.shape.numel():
+                ancestors |= self.trace.residual_of.get(id(operand), frozenset()) | {id(operand)}
+        self.trace.residual_of[id(out)] = ancestors

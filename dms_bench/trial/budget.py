@@ -1,0 +1,78 @@
+"""From a budget as written to absolute targets, and whether they can be met at all."""
+
+from __future__ import annotations
+
+from dms_bench.config.budget import LatencyBudget, constraints_of
+from dms_bench.config.trial import Trial
+from dms_bench.errors import UserError
+from dms_bench.scaling import Budget, Constraint, LatencyModel, SearchSpace, budget_of
+
+#: A cut network may cost this much more or less than its target.
+TOLERANCE = 0.01
+
+
+def needs_latency(trial: Trial) -> bool:
+    """Tell whether the trial's budget bounds the latency."""
+    return any(isinstance(written, LatencyBudget) for written in constraints_of(trial.budget))
+
+
+def resolve_budget(trial: Trial, space: SearchSpace, latency: LatencyModel | None = None) -> Budget:
+    """Return the trial's budget in absolute numbers: MACs, parameters, milliseconds.
+
+    Args:
+        trial: whose budget.
+        space: its search space.
+        latency: the model of the supernet's latency, where the budget bounds it.
+
+    Raises:
+        UserError: no architecture of the space has that cost.
+    """
+    constraints: list[Constraint] = []
+    for written in constraints_of(trial.budget):
+        if not isinstance(written, LatencyBudget):
+            constraints += budget_of(space, **{written.kind: written.target}).constraints
+        elif latency is not None:
+            whole = space.cost_of(latency, space.full())
+            target = 1e3 * written.seconds if written.seconds else whole * (written.share or 1)
+            constraints.append(Constraint(written.kind, latency, target, whole))
+    for bound in constraints:
+        _check(trial, space, bound)
+    return Budget(tuple(constraints))
+
+
+def check_counted(trial: Trial, space: SearchSpace) -> None:
+    """Make sure that what is counted can be met; a latency is known only where the trial runs.
+
+    Raises:
+        UserError: no architecture of the space has that cost.
+    """
+    resolve_budget(trial, space)
+
+
+def missed(costs: dict[str, float], budget: Budget) -> bool:
+    """Tell whether the constraint that binds most is exceeded or left unused by more than the tolerance.
+
+    Args:
+        costs: of the cut network, by the constraints' names.
+        budget: what was to be met.
+    """
+    load = max(costs[bound.name] / bound.target for bound in budget.constraints)
+    return abs(load - 1) > TOLERANCE
+
+
+def _check(trial: Trial, space: SearchSpace, bound: Constraint) -> None:
+    low, high = space.reachable(bound.cost)
+    if not low <= bound.target * (1 + TOLERANCE) or not bound.target * (1 - TOLERANCE) <= high:
+        unit = "ms latency" if bound.name == "latency" else bound.name
+        raise UserError(
+            f"experiment {trial.experiment!r}: budget {trial.budget.label()} is out of reach for "
+            f"{trial.supernet.label()}: its architectures have {_short(low)} to {_short(high)} {unit} "
+            f"({low / bound.whole:.1%} to {high / bound.whole:.0%} of the supernet)"
+        )
+
+
+def _short(count: float) -> str:
+    for scale, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if count >= scale:
+            return f"{count / scale:.3g}{letter}"
+    return f"{count:.3g}"

@@ -1,0 +1,75 @@
+"""The runtime's side of one training stage: resume, record and save each epoch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from dms_bench.trial.checkpoint import Checkpoints
+from dms_bench.trial.group import Group
+from dms_bench.trial.meter import Meter
+from dms_bench.trial.storage import StageFolder
+
+#: Publishes an epoch's metrics: (stage, epoch, metrics). Told an epoch again, it must ignore it.
+Log = Callable[[str, int, dict[str, float]], None]
+#: Tells a scheduler about an epoch, in every worker; may end the trial.
+Report = Callable[[dict[str, float]], None]
+
+
+class StageLoop:
+    """A `dms_bench.tasks.Loop` that keeps its checkpoints in a stage's folder."""
+
+    def __init__(
+        self, stage: StageFolder, group: Group, meter: Meter, log: Log | None = None, report: Report | None = None
+    ) -> None:
+        self.rank = group.rank
+        self.world_size = group.world_size
+        self.device: torch.device = group.device
+        self.folder = stage.path
+        #: Metrics of all epochs so far, those of earlier attempts included.
+        self.history: list[dict[str, Any]] = []
+        self._stage, self._group, self._meter, self._log, self._report = stage, group, meter, log, report
+        self._checkpoints = Checkpoints(stage.path)
+
+    def resume(self) -> dict[str, Any] | None:
+        """Return the state last saved in this stage, or None at its beginning.
+
+        Raises:
+            TrialFailure: all of its checkpoints are damaged.
+        """
+        saved = self._checkpoints.load()
+        # The leader must not drop a file that another worker is about to read.
+        self._group.barrier()
+        if saved is None:
+            return None
+        self.history = saved["history"]
+        if self._log is not None:
+            replay(self._stage.name, self.history, self._log)
+        if self.history:
+            self._meter.epoch(int(self.history[-1]["epoch"]), {})
+        state: dict[str, Any] = saved["state"]
+        return state
+
+    def epoch_done(self, epoch: int, metrics: dict[str, float], state: dict[str, Any]) -> None:
+        """Record the epoch's metrics and save `state`; every worker calls it, the leader writes."""
+        values = {name: float(value) for name, value in metrics.items()}
+        self.history.append({"epoch": epoch, **values})
+        if self._group.leads:
+            self._checkpoints.save(epoch, {"history": self.history, "state": state})
+            self._meter.epoch(epoch, values)
+            if self._log is not None:
+                self._log(self._stage.name, epoch, values)
+        if self._report is not None:
+            self._report({"epoch": epoch, **values})
+
+    def tick(self) -> None:
+        """Count a step."""
+        self._meter.tick()
+
+
+def replay(stage: str, history: list[dict[str, Any]], log: Log) -> None:
+    """Publish the epochs of a finished or resumed stage, some of which may not have got through."""
+    for record in history:
+        log(stage, int(record["epoch"]), {name: value for name, value in record.items() if name != "epoch"})

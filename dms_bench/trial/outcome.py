@@ -1,0 +1,34 @@
+"""A trial's result as its folder has it: numbers, every one of them, or none."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+from pydantic import ValidationError
+
+from dms_bench.errors import TrialFailure
+from dms_bench.tracking import TrialResult
+from dms_bench.trial.storage import WorkFolder
+
+
+def require_numbers(measured: Mapping[str, float | None], where: str) -> None:
+    """Make sure that a measurement came to numbers; None stands for what was not measured.
+
+    Raises:
+        TrialFailure: something is not a number, or infinite; JSON has no such numbers, and no leaderboard a place.
+    """
+    wrong = [f"{name} is {value}" for name, value in measured.items() if value is not None and not math.isfinite(value)]
+    if wrong:
+        raise TrialFailure(f"evaluation: {', '.join(wrong)} {where}")
+
+
+def result_of(folder: WorkFolder) -> TrialResult | None:
+    """Return the result in a trial's folder; None if there is none, or one that says nothing.
+
+    Versions before wrote `null` for what was not a number. Such a trial is not finished: it is evaluated again.
+    """
+    try:
+        return TrialResult.model_validate_json(folder.result.read_bytes())
+    except (FileNotFoundError, ValidationError):
+        return None

@@ -1,0 +1,284 @@
+"""One trial, from its specification to its result. Knows nothing of Ray or MLflow.
+
+The stages follow one another as the pipelines of the paper say (`Trial.pipeline`):
+
+```
+            build ─> pretrain ─> search ─> cut ─> retrain          ─> evaluate
+DMSnp                            all weights      from scratch
+DMSp                 shared      all weights      from the searched weights
+DMSp-                shared      structure only   statistics only
+```
+
+A finished stage leaves its outputs and a marker in the trial's folder; a trial that is run again
+skips it, and continues an unfinished one from its last checkpoint.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property, partial
+from pathlib import Path
+
+from torch import nn
+
+from dms_bench.config.trial import Trial
+from dms_bench.methods.base import SearchContext
+from dms_bench.scaling import Architecture, Budget, Count, count, cut, plan_surgery
+from dms_bench.scaling.latency.model import LatencyModel
+from dms_bench.tasks import Task
+from dms_bench.tracking import TrialResult
+from dms_bench.trial.budget import missed, needs_latency, resolve_budget
+from dms_bench.trial.checked import require_right
+from dms_bench.trial.group import Group
+from dms_bench.trial.latency import latencies
+from dms_bench.trial.latency_model import shared_latency_model
+from dms_bench.trial.loop import Log, Report, StageLoop, replay
+from dms_bench.trial.meter import Meter, costs
+from dms_bench.trial.origin import weights_hash
+from dms_bench.trial.outcome import require_numbers
+from dms_bench.trial.record import ARCHITECTURE, WEIGHTS, describe, load_weights, save_weights, write_description
+from dms_bench.trial.spaces import space_of, untrained
+from dms_bench.trial.storage import StageFolder, WorkFolder, write_atomic
+from dms_bench.trial.weight_sharing import train_sharing
+
+
+def run_trial(
+    trial: Trial,
+    folder: WorkFolder,
+    group: Group,
+    *,
+    supernet: WorkFolder | None = None,
+    latency: Path | None = None,
+    log: Log | None = None,
+    report: Report | None = None,
+) -> TrialResult | None:
+    """Run what is left of a trial; every worker of its group calls this.
+
+    Args:
+        trial: what to do.
+        folder: the trial's folder, on storage that all workers share.
+        group: this process's place among the workers.
+        supernet: folder of the pretrained supernet, where the trial has a pretraining recipe.
+        latency: where trials share the latency models that they have measured; by default the trial's own folder.
+        log: publishes epochs; called by the leading worker only.
+        report: tells a scheduler about epochs of the retraining; called by all workers.
+
+    Returns:
+        The result, which is also in the folder; None in workers that do not lead.
+
+    Raises:
+        UserError: the specification cannot be carried out.
+        TrialFailure: NaN losses, a damaged file, workers that disagree, layers that this machine computes wrong.
+    """
+    with Meter(folder, group.hardware(), writes=group.leads) as meter:
+        run = _Run(trial, folder, group, meter, supernet, latency or folder.path, log, report)
+        network, architecture = run.search()
+        network = run.finetune(network)
+        return run.evaluate(network, architecture) if group.leads else None
+
+
+def pretrain_supernet(trial: Trial, folder: WorkFolder, group: Group) -> None:
+    """Train the supernet that `trial` shares with others, unless that is done; every worker calls this.
+
+    Raises:
+        UserError: the specification cannot be carried out.
+        TrialFailure: NaN losses or damaged checkpoints.
+    """
+    assert trial.pretrain is not None
+    stage = folder.stage("pretrain")
+    if _finished(stage, group):
+        return
+    with Meter(folder, group.hardware(), writes=group.leads) as meter, meter.stage("pretrain"):
+        task: Task = trial.task.load_implementation()(trial.task, trial.seed)
+        loop = StageLoop(stage, group, meter)
+        model = task.build(trial.network)
+        if trial.network.weight_sharing:
+            space = space_of(trial.task, trial.network)
+            model = train_sharing(task, model, space, trial.pretrain, loop, trial.seed)
+        else:
+            model = task.fit(model, trial.pretrain, loop)
+        if group.leads:
+            save_weights(model.cpu(), stage.output(WEIGHTS))
+            stage.finish((WEIGHTS,), loop.history)
+
+
+@dataclass(frozen=True)
+class _Run:
+    """One attempt at a trial; each method is a stage."""
+
+    trial: Trial
+    folder: WorkFolder
+    group: Group
+    meter: Meter
+    supernet: WorkFolder | None
+    latency: Path
+    log: Log | None
+    report: Report | None
+
+    @property
+    def starts_random(self) -> bool:
+        return self.trial.pipeline == "DMSnp"
+
+    @cached_property
+    def latency_model(self) -> LatencyModel | None:
+        """The model of the supernet's latency, where the budget bounds it; all workers ask for it at once."""
+        if not (self.trial.method.uses_budget and needs_latency(self.trial)):
+            return None
+        space = space_of(self.trial.task, self.trial.supernet)
+        return shared_latency_model(self.trial, self._task(), space, self.group, self.latency)
+
+    @cached_property
+    def budget(self) -> Budget:
+        """The budget in absolute numbers."""
+        return resolve_budget(self.trial, space_of(self.trial.task, self.trial.supernet), self.latency_model)
+
+    def search(self) -> tuple[nn.Module, Architecture]:
+        """Return the network that the search finds, ready to be trained on, and what it kept."""
+        with self.meter.stage("build"):
+            task, space = self._task(), space_of(self.trial.task, self.trial.network)
+            budget = self.budget
+            model = self._supernet(task)
+        stage = self.folder.stage("search")
+        if _finished(stage, self.group):
+            self._replay("search")
+            architecture = Architecture.from_json(stage.output(ARCHITECTURE).read_text())
+            network = cut(model, space, architecture)
+            if not self.starts_random:
+                load_weights(network, stage.output(WEIGHTS))
+        else:
+            with self.meter.stage("search"):
+                loop = self._loop("search")
+                method = self.trial.method.load_implementation()(self.trial.method)
+                context = SearchContext(self.trial, task, model, space, budget, loop, self.meter.stage)
+                architecture = method.search(context)
+                self.group.agree(architecture.to_json(), "the architecture found")
+                network = cut(model.cpu(), space, architecture)
+                if self.group.leads:
+                    outputs: tuple[str, ...] = (ARCHITECTURE,)
+                    write_atomic(stage.output(ARCHITECTURE), architecture.to_json())
+                    if not self.starts_random:
+                        save_weights(network, stage.output(WEIGHTS))
+                        outputs += (WEIGHTS,)
+                    stage.finish(outputs, loop.history)
+        if self.starts_random:
+            network = cut(self._supernet(task), space, architecture)
+            task.initialise(network)
+        return network, architecture
+
+    def finetune(self, network: nn.Module) -> nn.Module:
+        """Retrain the cut network, or for DMSp- only re-estimate its statistics."""
+        retrains = self.trial.pipeline != "DMSp-"
+        stage = self.folder.stage("retrain" if retrains else "recalibrate")
+        if _finished(stage, self.group):
+            self._replay(stage.name)
+            load_weights(network, stage.output(WEIGHTS))
+            return network
+        with self.meter.stage(stage.name):
+            loop, task = self._loop(stage.name), self._task()
+            bf16 = getattr(self.trial.retrain, "amp", "none") == "bf16"
+            require_right(network, task.example_input(2), self.group, bf16=bf16)
+            if retrains:
+                assert self.trial.retrain is not None
+                fit = task.fit
+                if self.trial.retrain.needs_teacher():
+                    fit = partial(fit, teacher=self._pretrained(task))
+                network = fit(network, self.trial.retrain, loop)
+            elif self.group.leads:
+                task.recalibrate(network, self.group.device)
+                measured = task.evaluate(network, "val", self.group.device)
+                loop.epoch_done(1, {f"val_{name}": value for name, value in measured.items()}, {})
+            network = network.cpu()
+            if self.group.leads:
+                save_weights(network, stage.output(WEIGHTS))
+                stage.finish((WEIGHTS,), loop.history)
+        return network
+
+    def evaluate(self, network: nn.Module, architecture: Architecture) -> TrialResult:
+        """Measure the network on the test split, once, and write the result."""
+        task, space, device = self._task(), space_of(self.trial.task, self.trial.network), self.group.device
+        with self.meter.stage("evaluate"):
+            counted = count(network.cpu(), task.example_input(1))
+            surgery = plan_surgery(task.build(untrained(self.trial.network)), space, architecture)
+            description = describe(self.trial, space, architecture, surgery, counted.counter)
+            write_description(self.folder.path / ARCHITECTURE, description)
+            validation = task.evaluate(network, "val", device)[self.trial.task.metric]
+            require_numbers({self.trial.task.metric: validation}, "on the validation split")
+            metrics = task.evaluate(network, "test", device)
+            require_numbers(metrics, "on the test split")
+            supernet = task.build(untrained(self.trial.supernet))
+            times = latencies([network, supernet], task.example_input(1), device)
+        predicted = None
+        if self.latency_model is not None and self.trial.network == self.trial.supernet:
+            predicted = space.cost_of(self.latency_model, space.mask(architecture))
+        timed = {"latency": times[0], "the supernet's latency": times[1], "the predicted latency": predicted}
+        require_numbers(timed, f"on {self.group.device}")
+        result = self._result(counted, validation, metrics, times, predicted)
+        write_atomic(self.folder.result, result.model_dump_json(indent=1))
+        return result
+
+    def _result(
+        self,
+        counted: Count,
+        validation: float,
+        metrics: dict[str, float],
+        times: list[float],
+        predicted: float | None,
+    ) -> TrialResult:
+        metric = self.trial.task.metric
+        space = space_of(self.trial.task, self.trial.supernet)
+        # The prediction is judged where there is one, not the measurement, which differs from run to run.
+        judged = times[0] if predicted is None else predicted
+        found = {"macs": float(counted.macs), "params": float(counted.params), "latency": judged}
+        fidelity = self.latency_model.fidelity if self.latency_model and predicted is not None else None
+        shared = costs(self.supernet) if self.supernet else []
+        return TrialResult(
+            metric=metric,
+            value=metrics[metric],
+            validation=validation,
+            metrics=metrics,
+            macs=counted.macs,
+            params=counted.params,
+            supernet_macs=round(space.macs),
+            supernet_params=round(space.params),
+            latency_ms=times[0],
+            supernet_latency_ms=times[1],
+            latency_predicted_ms=predicted,
+            latency_error=fidelity.error if fidelity else None,
+            latency_r2=fidelity.r2 if fidelity else None,
+            targets={bound.name: bound.target for bound in self.budget.constraints},
+            budget_missed=self.trial.method.uses_budget and missed(found, self.budget),
+            costs=shared + costs(self.folder),
+            weights=weights_hash(self.trial),
+            seed=self.trial.seed,
+        )
+
+    def _task(self) -> Task:
+        task: Task = self.trial.task.load_implementation()(self.trial.task, self.trial.seed)
+        return task
+
+    def _supernet(self, task: Task) -> nn.Module:
+        """Build the network that is searched, with the weights that the pipeline starts from."""
+        return task.build(untrained(self.trial.network)) if self.starts_random else self._pretrained(task)
+
+    def _pretrained(self, task: Task) -> nn.Module:
+        """Build the network that is searched, with its weights before the search."""
+        model = task.build(self.trial.network)
+        if self.supernet is not None:
+            load_weights(model, self.supernet.stage("pretrain").output(WEIGHTS))
+        return model
+
+    def _loop(self, name: str) -> StageLoop:
+        report = self.report if name != "search" else None
+        return StageLoop(self.folder.stage(name), self.group, self.meter, self.log, report)
+
+    def _replay(self, name: str) -> None:
+        if self.log is not None:
+            replay(name, self.folder.stage(name).history(), self.log)
+
+
+def _finished(stage: StageFolder, group: Group) -> bool:
+    """Ask whether a stage is finished, when no worker can be changing the answer."""
+    group.barrier()
+    answer = stage.finished()
+    group.barrier()
+    return answer

@@ -1,0 +1,129 @@
+"""The search space of a supernet's specification: found and proven once, then kept on disk, as it takes seconds.
+
+Spaces lie in `$XDG_CACHE_HOME/dms_bench/spaces` (`~/.cache/...`), one file each, named after everything that they
+depend on: task, supernet, what of it is searched, and the code that finds it. Files that cannot be read are
+written anew; a cache that cannot be written is none.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import json
+import logging
+import os
+from collections.abc import Callable, Iterable
+from functools import lru_cache
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+import dms_bench.scaling
+from dms_bench.config.plugins import TASKS, parse_plugin
+from dms_bench.config.supernet import SpaceSpec, SupernetSpec
+from dms_bench.config.task import TaskSpec
+from dms_bench.errors import UserError
+from dms_bench.scaling import Coarse, CoarseError, SearchSpace, find_space
+from dms_bench.trial.space_file import DamagedError, from_bytes, to_bytes
+from dms_bench.trial.storage import write_atomic
+
+_log = logging.getLogger(__name__)
+
+
+def space_of(task: TaskSpec, supernet: SupernetSpec) -> SearchSpace:
+    """Return what may be searched of `supernet`; it depends on the structure, not on weights or seed.
+
+    Raises:
+        UserError: the supernet cannot be built, or what is wanted to be searched does not fit it.
+    """
+    return _find(task.model_dump_json(), untrained(supernet).model_dump_json())
+
+
+def untrained(supernet: SupernetSpec) -> SupernetSpec:
+    """Return the same supernet with random weights."""
+    return supernet.model_copy(update={"pretrained": False, "checkpoint": None, "weight_sharing": False})
+
+
+@lru_cache(maxsize=4)
+def _find(task_json: str, supernet_json: str) -> SearchSpace:
+    spec = parse_plugin(TASKS, json.loads(task_json))
+    assert isinstance(spec, TaskSpec)
+    supernet = SupernetSpec.model_validate_json(supernet_json)
+
+    def find() -> SearchSpace:
+        task = spec.load_implementation()(spec, 0)
+        return find_specified(task.build(supernet), task.example_input(), supernet.space)
+
+    if ":" in supernet.model:  # a name on a server or in a folder, behind which the network may change
+        return find()
+    content = {"task": json.loads(task_json), "supernet": json.loads(supernet_json)}
+    return cached(content, type(spec), find)[0]
+
+
+def cached(content: dict[str, Any], task: type[TaskSpec], find: Callable[[], SearchSpace]) -> tuple[SearchSpace, bool]:
+    """Return a space from the cache, or find it and put it there.
+
+    Args:
+        content: what was asked for, ready for JSON.
+        task: builds the network.
+        find: finds the space where it is not known.
+
+    Returns:
+        The space, and whether it was known.
+    """
+    key = json.dumps({**content, "code": _code(task)}, sort_keys=True)
+    path = _folder() / f"{hashlib.sha256(key.encode()).hexdigest()[:24]}.space"
+    try:
+        return from_bytes(path.read_bytes(), key), True
+    except (OSError, DamagedError) as error:
+        _log.debug("no space in %s: %s", path, error)
+    space = find()
+    try:
+        write_atomic(path, to_bytes(space, key))
+    except OSError as error:
+        _log.debug("the space is not kept: %s", error)
+    return space, False
+
+
+def find_specified(model: nn.Module, example: Tensor, wanted: SpaceSpec) -> SearchSpace:
+    """Find and prove what a specification wants to be searched of a network.
+
+    Raises:
+        UserError: it does not fit the network.
+    """
+    coarse = [Coarse(**rule.model_dump()) for rule in wanted.coarse]
+    try:
+        return find_space(
+            model,
+            example,
+            width=wanted.width,
+            depth=wanted.depth,
+            exclude=wanted.exclude,
+            coarse=coarse,
+            round_to=wanted.round_to,
+            attention=wanted.attention,
+        )
+    except CoarseError as error:
+        raise UserError(f"supernet.space.coarse: {error}") from error
+
+
+def _folder() -> Path:
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "dms_bench" / "spaces"
+
+
+def _code(task: type[TaskSpec]) -> dict[str, str]:
+    """Return what changes when the code does that builds networks and finds spaces."""
+    module = importlib.util.find_spec(task.implementation.partition(":")[0])
+    folder = Path(module.origin).parent if module and module.origin else None
+    scaling = Path(dms_bench.scaling.__file__).parent
+    return {
+        "scaling": _digest(sorted(scaling.rglob("*.py"))),
+        "task": _digest(sorted(folder.glob("*.py")) if folder else ()),
+        **{name: version(name) for name in ("torch", *task.libraries)},
+    }
+
+
+def _digest(files: Iterable[Path]) -> str:
+    return hashlib.sha256(b"".join(file.name.encode() + file.read_bytes() for file in files)).hexdigest()

@@ -1,0 +1,220 @@
+"""timm's networks: building them, and the regularisation that a recipe adds while it trains one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from timm.models import EfficientNet, MobileNetV3
+from timm.models._efficientnet_builder import efficientnet_init_weights
+from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
+
+from dms_bench.config.supernet import SupernetSpec
+from dms_bench.errors import UserError, nearest
+from dms_bench.scaling import reinitialise
+from dms_bench_tasks.classification.multiples import multiplied
+from dms_bench_tasks.classification.supernets import SUPERNETS
+
+#: Arguments of `timm.create_model` that other fields of the suite decide.
+_RESERVED = {
+    "num_classes": "data",
+    "in_chans": "task.channels",
+    "img_size": "task.image_size",
+    "pretrained": "supernet.pretrained",
+    "checkpoint_path": "supernet.checkpoint",
+}
+#: Height and width of images where timm's configuration says nothing.
+_USUAL_SIZE = 224
+
+
+def build(supernet: SupernetSpec, classes: int, channels: int, image_size: int, seed: int) -> nn.Module:
+    """Build a network of timm, or one of `SUPERNETS`, on the CPU, its random weights decided by `seed` alone.
+
+    Raises:
+        UserError: unknown model (with the nearest name), arguments or a size that it cannot take, an unusable
+            checkpoint.
+    """
+    import timm
+
+    name = supernet.model
+    _check_name(name)
+    for argument in _RESERVED.keys() & supernet.args.keys():
+        raise UserError(f"supernet.args.{argument} is decided by {_RESERVED[argument]}: leave it out")
+    args: dict[str, Any] = dict(supernet.args)
+    if _size_is_built_in(name):
+        args["img_size"] = image_size
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        try:
+            create: Callable[..., nn.Module] = SUPERNETS.get(name) or partial(timm.create_model, name)
+            if supernet.multiplied:
+                create = multiplied(name, supernet.width, supernet.depth)
+            model: nn.Module = create(pretrained=supernet.pretrained, num_classes=classes, in_chans=channels, **args)
+        except UserError:
+            raise
+        except Exception as error:  # timm hands on whatever the model's constructor raises
+            raise UserError(f"supernet {name!r}: {_one_line(error)}") from error
+    if supernet.checkpoint is not None:
+        load_weights(model, supernet.checkpoint)
+    _try_input(model, name, channels, image_size, classes)
+    return model
+
+
+def own_size(name: str) -> int:
+    """Return the height and width of the images that timm made a network for.
+
+    Raises:
+        UserError: timm has no such network.
+    """
+    from timm.models import get_pretrained_cfg
+
+    _check_name(name)
+    config = None if ":" in name else get_pretrained_cfg(name, allow_unregistered=True)
+    return int(config.input_size[-1]) if config else _USUAL_SIZE
+
+
+def example_input(batch: int, channels: int, size: int) -> Tensor:
+    """Return random images, always the same, [batch, channels, size, size]."""
+    return torch.randn(batch, channels, size, size, generator=torch.Generator().manual_seed(0))
+
+
+def load_weights(model: nn.Module, path: str) -> None:
+    """Load a safetensors or weights-only checkpoint.
+
+    Raises:
+        UserError: it is missing, damaged or belongs to another network.
+    """
+    from timm.models import load_state_dict
+
+    try:
+        state = load_state_dict(path, weights_only=True)
+        missing, unexpected = model.load_state_dict(state, strict=False)
+    except FileNotFoundError as error:
+        raise UserError(f"supernet.checkpoint {path!r} does not exist") from error
+    except Exception as error:  # unpickling a damaged file can raise anything
+        raise UserError(f"supernet.checkpoint {path!r} cannot be loaded: {_one_line(error)}") from error
+    for problem, names in (("lacks", missing), ("has unknown", unexpected)):
+        if names:
+            raise UserError(f"supernet.checkpoint {path!r} {problem} {names[0]!r} ({len(names)} in all)")
+
+
+def network(model: nn.Module) -> nn.Module:
+    """Return timm's network inside of a search's wrapper, or the model itself."""
+    return next((module for module in model.modules() if hasattr(module, "get_classifier")), model)
+
+
+def initialise(model: nn.Module, seed: int) -> None:
+    """Draw fresh weights in place, as timm does when it builds the network.
+
+    EfficientNets and MobileNets keep their rule outside of the network, unlike timm's other families.
+    """
+    reinitialise(model, seed)
+    if isinstance(model, EfficientNet | MobileNetV3):
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            efficientnet_init_weights(model)
+
+
+@contextmanager
+def regularised(model: nn.Module, drop: float | None, drop_path: float | None) -> Iterator[None]:
+    """Give a network dropout before its classifier and stochastic depth, for as long as it trains.
+
+    A network is built once and may be cut since, so its construction arguments come too late. By timm's
+    convention a residual branch ends in an attribute named `drop_path...`: None, an identity or a `DropPath`.
+    Its rate grows linearly from 0 in the first block to `drop_path` in the last. None leaves the model as
+    it was built.
+    """
+    core = network(model)
+    changed: list[tuple[nn.Module, str, nn.Module | None]] = []
+    handles: list[RemovableHandle] = []
+    try:
+        if drop_path is not None:
+            changed = _set_drop_path(core, drop_path)
+        if drop is not None:
+            handles = [head.register_forward_pre_hook(_Dropout(drop)) for head in _heads(core)]
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+        for module, name, before in changed:
+            if before is None:  # a plain attribute again, not an empty child module
+                delattr(module, name)
+            setattr(module, name, before)
+
+
+def _heads(core: nn.Module) -> list[nn.Module]:
+    """Return the final classifiers of a network of timm; distilled networks have two."""
+    get_classifier: Any = getattr(core, "get_classifier", None)
+    found = get_classifier() if get_classifier else ()
+    return [head for head in (found if isinstance(found, tuple | list) else (found,)) if isinstance(head, nn.Module)]
+
+
+class _Dropout:
+    """A forward pre-hook that copies and pickles with the model."""
+
+    def __init__(self, rate: float) -> None:
+        self.rate = rate
+
+    def __call__(self, module: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        return (F.dropout(inputs[0], self.rate, module.training), *inputs[1:])
+
+
+def _set_drop_path(core: nn.Module, rate: float) -> list[tuple[nn.Module, str, nn.Module | None]]:
+    from timm.layers import DropPath, calculate_drop_path_rates
+
+    blocks: list[tuple[nn.Module, dict[str, nn.Module | None]]] = []
+    for module in core.modules():
+        branches = {
+            name: child
+            for name, child in {**vars(module), **module._modules}.items()
+            if "drop_path" in name and (child is None or isinstance(child, nn.Identity | DropPath))
+        }
+        if branches:
+            blocks.append((module, branches))
+    changed = []
+    for (module, branches), block_rate in zip(blocks, calculate_drop_path_rates(rate, len(blocks)), strict=True):
+        for name, before in branches.items():
+            changed.append((module, name, before))
+            setattr(module, name, DropPath(block_rate))
+    return changed
+
+
+def _check_name(name: str) -> None:
+    import timm
+
+    if ":" not in name and name not in SUPERNETS and not timm.is_model(name.partition(".")[0]):
+        raise UserError(f"timm has no model {name!r}; {nearest(name, [*timm.list_models(), *SUPERNETS])}")
+
+
+def _size_is_built_in(name: str) -> bool:
+    """Whether the network must be told the image's size (position embeddings, windows)."""
+    from timm.models import get_pretrained_cfg
+
+    if ":" in name:
+        return False
+    config = get_pretrained_cfg(name, allow_unregistered=True)
+    return bool(config is not None and config.fixed_input_size)
+
+
+def _try_input(model: nn.Module, name: str, channels: int, size: int, classes: int) -> None:
+    training = model.training
+    try:
+        with torch.no_grad():
+            output = model.eval()(torch.zeros(1, channels, size, size))
+    except Exception as error:  # whatever the network's operators say about a size they cannot take
+        shape = f"{channels} x {size} x {size}"
+        raise UserError(f"supernet {name!r} cannot take images of {shape}: {_one_line(error)}") from error
+    finally:
+        model.train(training)
+    if not isinstance(output, Tensor) or output.shape != (1, classes):
+        raise UserError(f"supernet {name!r} does not return one score per class")
+
+
+def _one_line(error: Exception) -> str:
+    text = str(error).strip()
+    return text.splitlines()[0] if text else type(error).__name__

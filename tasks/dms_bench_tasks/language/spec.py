@@ -1,0 +1,239 @@
+"""What a suite says about language models: text, tokenizer, measures, and how a network is trained.
+
+Reading it imports neither torch nor transformers. Options carry the names that transformers and peft give them.
+"""
+
+from __future__ import annotations
+
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal, Self
+
+from pydantic import BeforeValidator, Field, field_validator, model_validator
+
+from dms_bench.config.base import Spec
+from dms_bench.config.recipe import Recipe
+from dms_bench.config.supernet import SupernetSpec
+from dms_bench.config.task import TaskSpec
+from dms_bench.config.units import WholeCount
+from dms_bench.errors import nearest
+from dms_bench_tasks.common.recipe import SteppedRecipe
+
+Share = Annotated[float, Field(ge=0, lt=1)]
+OpenShare = Annotated[float, Field(gt=0, lt=1)]
+
+#: Zero-shot items that are generated from the task's own text, beside lm-eval's own tasks.
+NEXT_LINE = "next_line"
+#: The tasks of the paper's table 10 and of LLM-Pruner's tables, by their names in lm-eval.
+HARNESS_TASKS = ("boolq", "winogrande", "arc_easy", "arc_challenge", "piqa", "hellaswag", "openbookqa")
+
+
+class PystdlibData(Spec):
+    """The source text of Python's own standard library, split by file; what is read depends on Python's version."""
+
+    name: Literal["pystdlib"] = "pystdlib"
+    #: Characters of each split, from at most 40,000 of each file (see the README for what there is).
+    train: WholeCount = 4_000_000
+    val: WholeCount = 200_000
+    test: WholeCount = 400_000
+
+    def label(self) -> str:
+        """Return the set's short name."""
+        return self.name
+
+
+class TextData(Spec):
+    """A folder with the sub-folders (or `.txt` files) train, val and test; every file is a document."""
+
+    name: Literal["text"] = "text"
+    root: str
+    #: Shell-style pattern of the files in a sub-folder.
+    pattern: str = "**/*.txt"
+
+    def label(self) -> str:
+        """Return the folder's name."""
+        return self.root.rstrip("/").rpartition("/")[2]
+
+
+class HubData(Spec):
+    """A data set that `datasets.load_dataset` opens: a name on the hub, or a local folder."""
+
+    name: Literal["hub"] = "hub"
+    dataset: str
+    config: str | None = None
+    column: str = "text"
+    train: str = "train"
+    val: str = "validation"
+    test: str = "test"
+
+    @model_validator(mode="after")
+    def _splits_differ(self) -> Self:
+        if len({self.train, self.val, self.test}) < 3:
+            raise ValueError(f"train {self.train!r}, val {self.val!r} and test {self.test!r} must be different splits")
+        return self
+
+    def label(self) -> str:
+        """Return the data set's name."""
+        return self.dataset.rstrip("/").rpartition("/")[2]
+
+
+class AlpacaData(Spec):
+    """Instructions in alpaca's format: a JSON file, or a data set of the hub; the answer alone is learnt."""
+
+    name: Literal["alpaca"] = "alpaca"
+    #: Records with `instruction`, `input` and `output`.
+    path: str
+    #: Records held out for selection, and for the test split.
+    val: Annotated[int, Field(ge=1)] = 2000
+    test: Annotated[int, Field(ge=1)] = 2000
+    #: Seed of what is held out.
+    seed: Annotated[int, Field(ge=0)] = 42
+
+    def label(self) -> str:
+        """Return the file's or data set's name."""
+        return self.path.rstrip("/").rpartition("/")[2].removesuffix(".json")
+
+
+def _name_alone(value: Any) -> Any:
+    return {"name": value} if isinstance(value, str) else value
+
+
+Data = Annotated[
+    Annotated[PystdlibData | TextData | HubData | AlpacaData, Field(discriminator="name")], BeforeValidator(_name_alone)
+]
+
+
+class Corpus(Spec):
+    """A text on which perplexity is measured, at the end."""
+
+    #: Name in the results, for example `wikitext2-test`.
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
+    #: A text file, or with `config` or `split` given a data set that `datasets.load_dataset` opens.
+    path: str
+    config: str | None = None
+    split: str | None = None
+    column: str = "text"
+    #: Put between documents (the records of a data set, the lines of PTB's own files).
+    joiner: str = "\n\n"
+
+    @property
+    def is_file(self) -> bool:
+        """Whether it is a text file and not a data set."""
+        return self.split is None and self.config is None
+
+
+class Distillation(Spec):
+    """Learn from the supernet as it was before the search, too."""
+
+    #: Share of the loss that compares with the teacher's predictions; the rest is the task's own loss.
+    weight: Annotated[float, Field(gt=0, le=1)] = 0.5
+    #: Both predictions are softened by it; the loss is multiplied by its square.
+    temperature: Annotated[float, Field(gt=0)] = 1.0
+
+
+class Lora(Spec):
+    """Train low-rank adapters of peft beside frozen weights; they are merged in the end (LLM-Pruner's defaults)."""
+
+    r: Annotated[int, Field(ge=1)] = 8
+    alpha: Annotated[float, Field(gt=0)] = 16
+    dropout: Share = 0.05
+    #: Layers by the end of their names.
+    targets: tuple[str, ...] = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+
+
+class LanguageRecipe(SteppedRecipe):
+    """One training stage by AdamW. `batch_size` is the number of sequences per optimiser step, over all workers."""
+
+    lr: Annotated[float, Field(gt=0)]
+    weight_decay: Annotated[float, Field(ge=0)] = 0.01
+    betas: tuple[Share, Share] = (0.9, 0.95)
+    #: A schedule of transformers, advanced on every optimiser step.
+    lr_scheduler_type: Literal["linear", "cosine", "constant_with_warmup"] = "cosine"
+    warmup_steps: Annotated[int, Field(ge=0)] = 0
+    clip_grad: Annotated[float, Field(gt=0)] | None = 1.0
+    #: Keep the inputs of blocks only and compute the rest again in the backward pass.
+    gradient_checkpointing: bool = False
+    #: End an epoch after so many optimiser steps; None: when all of the text was seen.
+    steps: Annotated[int, Field(ge=1)] | None = None
+    distil: Distillation | None = None
+    lora: Lora | None = None
+
+    @field_validator("distil", "lora", mode="before")
+    @classmethod
+    def _true_is_the_defaults(cls, value: Any) -> Any:
+        return {} if value is True else None if value is False else value
+
+    def samples_per_epoch(self, available: int) -> int:
+        """Return how many of the training sequences an epoch takes."""
+        return available if self.steps is None else min(available, self.steps * self.batch_size)
+
+    def needs_teacher(self) -> bool:
+        """Whether the stage distils."""
+        return self.distil is not None
+
+
+class LanguageTask(TaskSpec):
+    """Predict text with any causal language model of transformers; measured as perplexity per token."""
+
+    implementation: ClassVar[str] = "dms_bench_tasks.language.task:Language"
+    libraries: ClassVar[tuple[str, ...]] = ("transformers",)
+    recipe_class: ClassVar[type[Recipe]] = LanguageRecipe
+    metric: ClassVar[str] = "perplexity"
+    higher_is_better: ClassVar[bool] = False
+
+    kind: Literal["language"] = "language"
+    data: Data = PystdlibData()
+    #: bytes, bpe (trained on the training text), or a tokenizer of transformers (a folder, or a name on the hub).
+    tokenizer: str = "bytes"
+    #: Size of the trained vocabulary, special tokens included.
+    vocab_size: Annotated[int, Field(ge=300)] = 1024
+    #: Tokens of a training sequence, and of the one that MACs and latency are counted for.
+    context: Annotated[int, Field(ge=8)] = 128
+    #: Tokens of the windows that perplexity is measured on; the first one is the leaderboard's.
+    windows: Annotated[tuple[Annotated[int, Field(ge=8)], ...], Field(min_length=1)] = (128,)
+    #: Texts of the final measure; the first one is the leaderboard's. None given: the data's own test split.
+    corpora: tuple[Corpus, ...] = ()
+    #: Zero-shot tasks of the final measure: names in lm-eval, or `next_line` (generated from the test text).
+    zero_shot: tuple[str, ...] = ()
+    #: Items of each zero-shot task; None: all.
+    zero_shot_limit: Annotated[int, Field(ge=1)] | None = None
+    #: Tokens that are generated to measure speed and memory; 0: not measured.
+    generate: Annotated[int, Field(ge=0)] = 32
+
+    @field_validator("zero_shot")
+    @classmethod
+    def _known(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        known = (NEXT_LINE, *HARNESS_TASKS)
+        for name in names:
+            if name not in known:
+                raise ValueError(f"unknown zero-shot task {name!r}; {nearest(name, known)}")
+        return names
+
+    @model_validator(mode="after")
+    def _items_have_lines(self) -> Self:
+        if NEXT_LINE in self.zero_shot and isinstance(self.data, AlpacaData):
+            raise ValueError("zero_shot 'next_line' needs plain text, not instructions")
+        return self
+
+    def label(self) -> str:
+        """Return the task as the leaderboard prints it: data, tokenizer, protocol and harness."""
+        text = self.corpora[0].name if self.corpora else f"{self.data.label()}-test"
+        tokenizer = f"bpe-{self.vocab_size}" if self.tokenizer == "bpe" else self.tokenizer.rpartition("/")[2]
+        harness = f" (lm-eval {_harness_version()})" if self.zero_shot else ""
+        return f"{text}/{self.windows[0]} {tokenizer}{harness}"
+
+    def weight_files(self, supernet: SupernetSpec) -> list[Path]:
+        """Return the files that a supernet's weights are read from. Raises UserError where they are not to be had."""
+        files = super().weight_files(supernet)
+        if supernet.pretrained:
+            from dms_bench_tasks.language.snapshot import weight_files
+
+            files = [*weight_files(supernet.model, supernet.args.get("revision")), *files]
+        return files
+
+
+def _harness_version() -> str:
+    try:
+        return version("lm_eval")
+    except PackageNotFoundError:
+        return "not installed"
