@@ -76,7 +76,8 @@ def test_a_suite_that_is_killed_twice_ends_like_an_undisturbed_one(command, tmp_
     }
     data = next((tmp_path / "cache" / "dms_bench").glob("glyph-scenes-*/data.yaml"))
     code = (
-        "import sys, json\nsys.modules['dms_bench'] = sys.modules['dms_bench_tasks'] = None\nfrom ultralytics import YOLO\n"
+        "import sys, json\nsys.modules['dms_bench'] = sys.modules['dms_bench_tasks'] = None\n"
+        "from ultralytics import YOLO\n"
         f"found = YOLO('found/best.pt').val(data={str(data)!r}, split='test', imgsz=64, batch=32, plots=False)\n"
         "print()\nprint(json.dumps(found.box.map))"
     )

@@ -37,7 +37,7 @@ ALLOWED = {
     "cli": ("errors scaling config dms_bench_tasks report trial runtime catalogue __init__", "typer rich yaml"),
     "__main__": ("cli", ""),
 }
-#: Packages of `dms_bench.scaling`, lowest first; each may import those before it, and the modules beside them none above.
+#: Packages and modules of `dms_bench.scaling`, lowest first; each may import those before it.
 SCALING = [
     "modules",
     "architecture",

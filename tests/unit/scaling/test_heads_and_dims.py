@@ -16,13 +16,13 @@ from dms_bench.scaling import (
     Supernet,
     apply_structure,
     budget_of,
-    cells,
     count,
     cut,
     find_space,
     plan_surgery,
 )
 from dms_bench.scaling.fit import fit_to_budget
+from dms_bench.scaling.latency import timing
 from dms_bench.scaling.structure.magnitude import weight_norms
 
 HEADS, SIZE, WIDTH = 3, 8, 12
@@ -370,5 +370,5 @@ def test_weights_of_an_element_are_those_of_all_its_indices():
 
 def test_latency_of_an_attention_depends_on_all_three():
     model, example, space = toy()
-    found = {cell.name: cell.groups for cell in cells.cells_of(model, space, example)}
+    found = {cell.name: cell.groups for cell in timing.cells_of(model, space, example)}
     assert any(set(groups) == {0, 1, 2} for groups in found.values())

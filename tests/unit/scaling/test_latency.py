@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from dms_bench.scaling import LatencyModel, budget_of, cells, find_space, measure_latency
+from dms_bench.scaling import LatencyModel, budget_of, find_space, measure_latency
+from dms_bench.scaling.latency import timing
 from dms_bench.scaling.latency.model import Cell, Fidelity, LatencyTerm, _fitted
 
 CPU = torch.device("cpu")
@@ -82,7 +83,7 @@ def test_fidelity_by_hand():
 
 
 def test_blocks_are_cells_and_every_contraction_lies_in_one(network, space):
-    found = {cell.name: cell for cell in cells.cells_of(network, space, torch.randn(1, 8))}
+    found = {cell.name: cell for cell in timing.cells_of(network, space, torch.randn(1, 8))}
     blocks = [block for stage in space.stages for block in stage.blocks]
     assert [found[name].block for name in blocks] == list(range(len(blocks)))
     for name, module in network.named_modules():
@@ -105,7 +106,7 @@ class Clock:
 def test_a_measured_model_predicts_the_networks_it_has_not_seen(network, space, monkeypatch):
     clock = Clock()
     monkeypatch.setattr(nn.Linear, "forward", lambda self, x: clock.linear(x, self.weight, self.bias))
-    monkeypatch.setattr(cells.time, "perf_counter", lambda: clock.seconds)
+    monkeypatch.setattr(timing.time, "perf_counter", lambda: clock.seconds)
     model = measure_latency(network, space, torch.randn(1, 8), CPU)
     products = sum(module.weight.numel() for module in network.modules() if isinstance(module, nn.Linear))
     assert space.cost_of(model, space.full()) == pytest.approx(products / 64, rel=1e-3)

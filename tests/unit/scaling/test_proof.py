@@ -14,7 +14,6 @@ from torch import nn
 from torch.nn import functional
 
 from dms_bench.scaling import cut, find_space
-from dms_bench.scaling import find as build
 from dms_bench.scaling.proof.masks import gaps, proof_masks
 from dms_bench.scaling.proof.proof import masks_of, untried
 from tests.unit.scaling.agreement import assert_masked_is_cut
@@ -84,7 +83,7 @@ FAMILIES = [
 
 
 def space_unproven(monkeypatch, model, example):
-    monkeypatch.setattr(build, "prove", lambda model, example, space, idle: space)
+    monkeypatch.setattr(find, "prove", lambda model, example, space, idle: space)
     return find_space(model, example)
 
 
@@ -134,14 +133,14 @@ def test_a_fault_is_found_in_whichever_block_it_is(place):
 
 @pytest.mark.parametrize(("model", "what"), [("macs_model", "MACs"), ("params_model", "parameters")])
 def test_both_costs_are_compared_and_the_reason_says_which_is_wrong(model, what, monkeypatch):
-    real = build._Builder.build
+    real = find._Builder.build
 
     def build_wrong(self, *args):
         space = real(self, *args)
         getattr(space, model).multiples *= 0.5
         return space
 
-    monkeypatch.setattr(build._Builder, "build", build_wrong)
+    monkeypatch.setattr(find._Builder, "build", build_wrong)
     space = find_space(Residual([Block() for _ in range(3)]), IMAGES)
     assert not space.groups
     assert space.excluded["blocks.0.a"].endswith(f"the predicted {what} are not the counted ones")

@@ -12,7 +12,8 @@ from torch.nn import functional
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.checkpoint import checkpoint
 
-from dms_bench.scaling import Supernet, budget_of, find_space, norms
+from dms_bench.scaling import Supernet, budget_of, find_space
+from dms_bench.scaling.masks import norms
 from dms_bench.scaling.masks.hooks import BlendBlock, MaskedNorm, ScaleWeight
 from dms_bench.scaling.masks.norms import masked_layer_norm
 from dms_bench.scaling.tracing.branches import find_tails
