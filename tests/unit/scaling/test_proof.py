@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional
 
-from dms_bench.scaling import cut, find_space
+from dms_bench.scaling import cut, find, find_space
 from dms_bench.scaling.proof.masks import gaps, proof_masks
 from dms_bench.scaling.proof.proof import masks_of, untried
 from tests.unit.scaling.agreement import assert_masked_is_cut
