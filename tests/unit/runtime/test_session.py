@@ -1,10 +1,23 @@
 """What a Ray session asks of Ray."""
 
+import os
 from unittest.mock import MagicMock
 
+import ray
 from ray.tune.execution import experiment_state
 
-from dms_bench.runtime.session import _ENVIRONMENT
+from dms_bench.runtime.session import _ENVIRONMENT, ray_session
+
+
+def test_what_ray_is_asked_for_reaches_it_before_it_starts_and_leaves_what_the_user_set(monkeypatch):
+    seen = {}
+    others = {name: value for name, value in os.environ.items() if name not in {*_ENVIRONMENT, "RAY_ADDRESS"}}
+    monkeypatch.setattr(os, "environ", others | {"RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "7"})
+    monkeypatch.setattr(ray, "init", lambda **_: seen.update(os.environ))
+    monkeypatch.setattr(ray, "shutdown", lambda: None)
+    with ray_session():
+        pass
+    assert {name: seen[name] for name in _ENVIRONMENT} == _ENVIRONMENT | {"RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "7"}
 
 
 def test_tune_writes_no_snapshots_of_all_trials_on_the_way(monkeypatch):

@@ -12,6 +12,7 @@ import torch
 
 from dms_bench.config.plugins import TASKS, parse_plugin
 from dms_bench.config.supernet import SupernetSpec
+from dms_bench.config.task import TaskSpec
 from dms_bench.scaling import Coarse, Supernet, cut, find_space
 from dms_bench.trial import spaces
 from dms_bench.trial.space_file import DamagedError, from_bytes, to_bytes
@@ -92,6 +93,21 @@ def test_what_a_space_depends_on_is_in_its_name(cache, found, monkeypatch):
     monkeypatch.setattr(spaces, "version", lambda name: "99")
     ask()
     assert len(found) == len(list(cache.iterdir())) == 6
+
+
+def test_a_space_depends_on_the_code_of_its_task(tmp_path, monkeypatch):
+    folder = tmp_path / "mine"
+    folder.mkdir()
+    monkeypatch.syspath_prepend(folder)
+
+    class Mine(TaskSpec):
+        implementation = "task_of_mine:Task"
+
+    network = torch.nn.Sequential(torch.nn.Linear(4, 6), torch.nn.ReLU(), torch.nn.Linear(6, 2))
+    space = find_space(network, torch.randn(2, 4))
+    for code, known in (("width = 1", False), ("width = 1", True), ("width = 2", False)):
+        (folder / "task_of_mine.py").write_text(code)
+        assert spaces.cached({}, Mine, lambda: space)[1] is known
 
 
 def test_a_network_behind_an_address_is_not_kept(cache, found, monkeypatch):

@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from dms_bench.scaling import LatencyModel, budget_of, find_space, measure_latency
+from dms_bench.scaling.latency import model as latency_model
 from dms_bench.scaling.latency import timing
 from dms_bench.scaling.latency.model import Cell, Fidelity, LatencyTerm, _fitted
 
@@ -113,6 +114,25 @@ def test_a_measured_model_predicts_the_networks_it_has_not_seen(network, space, 
     assert model.fidelity.r2 > 0.999
     assert model.fidelity.error < 1e-3
     assert len(model.fidelity.measured) == 10
+
+
+def test_fidelity_is_that_of_networks_which_the_fit_has_not_seen(network, space, monkeypatch):
+    clock = Clock()
+    monkeypatch.setattr(nn.Linear, "forward", lambda self, x: clock.linear(x, self.weight, self.bias))
+    monkeypatch.setattr(timing.time, "perf_counter", lambda: clock.seconds)
+    fitted = []
+
+    def spy(segment, ratios, stays, ms):
+        fitted.append((ratios, list(ms)))
+        return _fitted(segment, ratios, stays, ms)
+
+    monkeypatch.setattr(latency_model, "_fitted", spy)
+    model = measure_latency(network, space, torch.randn(1, 8), CPU)
+    totals = [sum(times) for times in zip(*(ms for _, ms in fitted), strict=True)]
+    assert {len(ratios) for ratios, _ in fitted} == {40}
+    assert len(totals) == 50
+    assert list(model.fidelity.measured) == pytest.approx(totals[40:])
+    assert list(model.fidelity.measured) != pytest.approx(totals[:10])
 
 
 def test_a_budget_takes_any_cost_with_its_target(space):

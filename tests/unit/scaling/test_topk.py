@@ -149,7 +149,12 @@ def test_equal_importance_is_ordered_by_position():
     assert positions.tolist() == [0, 1, 2, 0, 1]
 
 
-def test_naive_gradient_vanishes_far_from_the_threshold():
-    gradients = naive.mask_gradient([float(i) for i in range(100)], 0.5, 100)
-    assert sum(abs(value) > 1 for value in gradients) < 12
-    assert math.isclose(-sum(gradients), 100, rel_tol=1e-3)
+def test_the_masks_gradient_vanishes_far_from_the_threshold():
+    """Around the threshold it is the definition's; all of it is what a unit's size loses per ratio, N."""
+    ratio = torch.tensor(0.5, dtype=torch.float64, requires_grad=True)
+    gradients = torch.autograd.functional.jacobian(
+        lambda a: soft_mask(ranks(100), a.expand(100), torch.full((100,), 100.0, dtype=torch.float64)), ratio
+    )
+    assert gradients.tolist() == pytest.approx(naive.mask_gradient([float(i) for i in range(100)], 0.5, 100), rel=1e-6)
+    assert int((gradients.abs() > 1).sum()) < 12
+    assert math.isclose(-float(gradients.sum()), 100, rel_tol=1e-3)
