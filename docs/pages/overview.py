@@ -83,11 +83,12 @@ def main() -> None:
     """Draw the picture."""
     plt.rcParams.update({"svg.fonttype": "none", "svg.hashsalt": "overview", "font.family": "DejaVu Sans"})
     figure, parts = plt.subplots(1, 4, figsize=(13, 3.6), gridspec_kw={"width_ratios": [1, 1, 1, 1.35]})
-    layers(parts[0], "1  your network", "every layer with its channels,\nevery block (sketch)", masked=False, cut=False)
-    layers(parts[1], "2  search", "one ratio per layer group and stage\nis trained along with the weights (sketch)", masked=True,
-           cut=False)  # fmt: skip
-    layers(parts[2], "3  smaller network", "plain PyTorch, at the budget:\nMACs, parameters or latency (sketch)", masked=False,
-           cut=True)  # fmt: skip
+    network = "every layer with its channels,\nevery block (sketch)"
+    search = "one ratio per layer group and stage\nis trained along with the weights (sketch)"
+    result = "plain PyTorch, at the budget:\nMACs, parameters or latency (sketch)"
+    layers(parts[0], "1  your network", network, masked=False, cut=False)
+    layers(parts[1], "2  search", search, masked=True, cut=False)
+    layers(parts[2], "3  smaller network", result, masked=False, cut=True)
     board(parts[3])
     figure.subplots_adjust(left=0.01, right=0.99, top=0.9, bottom=0.26, wspace=0.12)
     figure.savefig(HERE / "overview.svg", facecolor="white", metadata={"Date": None})
