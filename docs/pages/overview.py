@@ -52,7 +52,7 @@ def layers(axes: Axes, title: str, below: str, *, masked: bool, cut: bool) -> No
 def accuracies() -> dict[str, list[float]]:
     """Return top-1 accuracies by seed of the networks at the designed network's MACs."""
     found: dict[str, list[float]] = {}
-    names = {"dms": "DMS", "supernet": "designed\nby people", "uniform": "one ratio\nfor all", "random": "random"}
+    names = {"dms": "DMS", "supernet": "designed\nnetwork", "uniform": "one ratio\nfor all", "random": "random"}
     with MEASURED.open() as file:
         for row in csv.DictReader(file):
             table = row["suite"] == "table04" and row["experiment"] in ("en-b0", "b0-designed")
