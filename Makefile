@@ -36,7 +36,7 @@ $(INSTALLED): requirements.lock pyproject.toml
 	@$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
 	@touch $@
 
-quickstart: install ## Search, retrain and compare on images, then show the leaderboard (5 to 8 minutes on 2 cores)
+quickstart: install ## Search, retrain and compare on images, then show the leaderboard (3 to 6 minutes on 2 cores)
 	@$(BIN)/dms-bench run benchmarks/quick.yaml || code=$$?; \
 	  $(BIN)/dms-bench leaderboard --suite quick || exit $${code:-1}; \
 	  failed=$$($(BIN)/dms-bench leaderboard --suite quick --format csv | $(BIN)/python -c \
@@ -69,7 +69,7 @@ format: install ## Put the code into shape
 	$(BIN)/ruff format
 
 docs: install ## Write the reference of every module, as it documents itself, into docs/ (open docs/index.html)
-	$(BIN)/pdoc --docformat google --output-directory docs dms_bench tasks
+	$(BIN)/pdoc --docformat google --output-directory docs dms_bench dms_bench_tasks
 
 ui: install ## Browse results in MLflow's pages, on this machine only (PORT=5000)
 	$(BIN)/mlflow ui --backend-store-uri sqlite:///mlflow.db --host 127.0.0.1 --port $(PORT)

@@ -17,7 +17,7 @@ from dms_bench.config.supernet import SupernetSpec
 from dms_bench.config.task import TaskSpec
 
 #: DMSnp: search and retrain from random weights. DMSp: pretrain, search, retrain from the searched
-#: weights. DMSp-: pretrain, search the structure only, evaluate as it is (method.md, section 5).
+#: weights. DMSp-: pretrain, search the structure only, evaluate as it is. The names are the paper's.
 Pipeline = Literal["DMSnp", "DMSp", "DMSp-"]
 
 AnyTask = Annotated[SerializeAsAny[TaskSpec], BeforeValidator(lambda value: parse_plugin(TASKS, value))]

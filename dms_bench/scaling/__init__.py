@@ -1,4 +1,7 @@
-"""Differentiable model scaling in plain PyTorch; usable alone, in anybody's training loop."""
+"""Differentiable model scaling in plain PyTorch; usable alone, in anybody's training loop.
+
+`docs/pages/glossary.md` shows the words used here on one small network.
+"""
 
 from dms_bench.scaling.architecture import Architecture
 from dms_bench.scaling.budget import Budget, Constraint, budget_of

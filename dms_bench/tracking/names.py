@@ -38,7 +38,7 @@ RUNNING, FINISHED, FAILED, STOPPED = "running", "finished", "failed", "stopped"
 #: How each status reads as MLflow's own.
 MLFLOW_STATUS = {RUNNING: "RUNNING", FINISHED: "FINISHED", FAILED: "FAILED", STOPPED: "KILLED"}
 
-#: Stages that every searched model pays for itself, and that are paid once for all (method.md, section 7).
+#: Stages that every searched model pays for itself, and that are paid once for all (public cost, in the paper).
 PRIVATE_STAGES, PUBLIC_STAGES = ("search",), ("pretrain", "predictor")
 
 

@@ -1,6 +1,11 @@
-"""What the documentation names exists: files, commands, suites."""
+"""What the documentation names exists: files, commands, suites; what the glossary prints is what it shows."""
 
+import contextlib
+import io
 import re
+import subprocess
+import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -11,7 +16,7 @@ from dms_bench.cli import app
 from dms_bench.config import parse_suite
 
 ROOT = Path(__file__).parents[2]
-FOLDERS = ("", "benchmarks", "cluster", "tasks", "dms_bench", "tests")
+FOLDERS = ("", "benchmarks", "cluster", "docs", "tasks", "dms_bench", "tests")
 DOCUMENTS = sorted(path for folder in FOLDERS for path in (ROOT / folder).glob("**/*.md" if folder else "*.md"))
 NAMES = [str(path.relative_to(ROOT)) for path in DOCUMENTS]
 
@@ -61,3 +66,43 @@ def test_suites_are_valid(path):
         document = yaml.safe_load(text) if "experiments:" in text else {}
         if document:
             parse_suite(document)
+
+
+def test_the_glossary_prints_what_it_shows():
+    text = (ROOT / "docs" / "pages" / "glossary.md").read_text()
+    scope: dict[str, object] = {}
+    printed: list[str] = []
+    shown = blocks(text, "text")
+    for code in blocks(text, "python"):
+        with contextlib.redirect_stdout(io.StringIO()) as output:
+            exec(code, scope)
+        printed += [output.getvalue()] if output.getvalue() else []
+    assert printed == shown
+    assert len(shown) >= 7
+
+
+def test_the_citation_is_valid_and_of_this_version():
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert (citation["version"], citation["license"]) == (project["version"], project["license"])
+    command = [sys.executable, "-m", "check_jsonschema", "--builtin-schema", "vendor.citation-file-format"]
+    done = subprocess.run([*command, str(ROOT / "CITATION.cff")], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stdout
+
+
+def test_the_front_page_is_short():
+    assert len((ROOT / "README.md").read_text().split()) <= 1300
+
+
+def test_nothing_refers_to_notes_that_are_not_here():
+    """Neither pages nor code: a reader has this repository and the paper."""
+    notes = re.compile(r"\b(?:method|baselines|design)\.md\b|\btables\.yaml\b")
+    found = [
+        f"{path.relative_to(ROOT)}: {line}"
+        for folder in ("benchmarks", "cluster", "dms_bench", "docs", "tasks", "tests")
+        for path in sorted((ROOT / folder).rglob("*"))
+        if path.suffix in {".py", ".md", ".yaml", ".toml", ".sh"} and path != Path(__file__)
+        for line in path.read_text().splitlines()
+        if notes.search(line)
+    ]
+    assert not found
