@@ -13,15 +13,15 @@ from dms_bench.config.supernet import SupernetSpec
 class TaskSpec(PluginSpec):
     """Data and measure of a task; subclasses live in `tasks/` or in other packages."""
 
-    #: The recipe class that this task's training stages are validated with.
     recipe_class: ClassVar[type[Recipe]]
-    #: The measure that the leaderboard ranks by, and its direction.
+    """The recipe class that this task's training stages are validated with."""
     metric: ClassVar[str]
+    """The measure that the leaderboard ranks by: one of those that the task's `evaluate` returns."""
     higher_is_better: ClassVar[bool] = True
-    #: Distributions beside torch whose version decides what a network of some name is.
     libraries: ClassVar[tuple[str, ...]] = ()
-    #: Whether the task can build a supernet with `width` and `depth` multiplied.
+    """Distributions beside torch whose version decides what a network of some name is."""
     multiplies: ClassVar[bool] = False
+    """Whether the task can build a supernet with `width` and `depth` multiplied."""
 
     def label(self) -> str:
         """Return the task as the leaderboard prints it, for example `glyphs 32px`."""
