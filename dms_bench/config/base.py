@@ -20,6 +20,9 @@ from dms_bench.config.described import descriptions
 from dms_bench.config.problems import UNKNOWN, show
 from dms_bench.errors import nearest
 
+#: Fields that tell the members of a union apart.
+_TAGS = ("kind", "name")
+
 
 class Spec(BaseModel):
     """A piece of configuration.
@@ -40,9 +43,12 @@ class Spec(BaseModel):
 
     @classmethod
     def __get_pydantic_json_schema__(cls, core_schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
-        """Add to the JSON Schema what the fields are."""
+        """Add to the JSON Schema what the fields are; a kind of something is titled as a suite names it."""
         schema = handler(core_schema)
-        properties = handler.resolve_ref_schema(schema).get("properties", {})
+        whole = handler.resolve_ref_schema(schema)
+        properties = whole.get("properties", {})
+        tags = [properties[name]["const"] for name in _TAGS if "const" in properties.get(name, {})]
+        whole["title"] = tags[0] if tags else cls.__name__
         for name, text in descriptions(cls).items():
             if text and name in properties:
                 properties[name]["description"] = text

@@ -25,6 +25,8 @@ class PluginSpec(Spec):
 
     implementation: ClassVar[str]
     """`module:attribute` of the class that does the work."""
+    example: ClassVar[dict[str, Any]] = {}
+    """Fields of an experiment that show the plug-in in use, for `dms-bench ls`; made of its defaults unless given."""
 
     kind: str
     """Which task or method it is: the name that it is registered under."""

@@ -34,8 +34,6 @@ def suite_schema() -> dict[str, Any]:
     words = descriptions(Trial)
     for field, kinds in (("task", tasks), ("method", methods)):
         fields[field] = {"description": words[field], **_either(kinds, reference)}
-        for kind, model in kinds.items():
-            definitions[reference[model]["$ref"].rpartition("/")[2]]["title"] = kind
     for recipe in _RECIPES:
         either = [*(reference[model] for model in dict.fromkeys(recipes)), {"type": "null"}]
         fields[recipe] = {"description": words[recipe], "anyOf": either}

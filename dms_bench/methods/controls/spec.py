@@ -40,6 +40,9 @@ class Designed(MethodSpec):
 
     # Keeps all of the network that `network` names.
     implementation: ClassVar[str] = "dms_bench.methods.controls.whole:KeepSupernet"
+    example: ClassVar[dict[str, Any]] = {
+        "method": {"kind": "designed", "model": "resnet18", "args": {"channels": [32, 64, 128, 256]}}
+    }
 
     kind: Literal["designed"] = "designed"
     model: str

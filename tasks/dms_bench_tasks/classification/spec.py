@@ -8,7 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import BeforeValidator, Field, field_validator, model_validator
+from pydantic import BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
 from dms_bench.config.base import Spec
 from dms_bench.config.recipe import Recipe
@@ -78,7 +78,7 @@ class Splits(Spec):
     train: str = "train"
     """Name of the training split, or its sub-folder."""
     val: str | None = None
-    """Name of the split for validation. None: hold out `val_fraction` of `train`, for sets without a split to spare."""
+    """Name of the split for validation. null: hold out `val_fraction` of `train`, for sets without a split to spare."""
     test: str = "validation"
     """Name of the split that is measured once, at the end."""
 
@@ -115,14 +115,14 @@ class TimmData(Spec):
     workers: Annotated[int, Field(ge=0)] = 2
     """Processes that decode and augment, per worker of the trial."""
     mean: tuple[float, ...] | None = None
-    """Mean of each channel that images are normalised by, in [0, 1]. None: what the model's configuration in timm
+    """Mean of each channel that images are normalised by, in [0, 1]. null: what the model's configuration in timm
     says."""
     std: tuple[float, ...] | None = None
-    """Deviation of each channel that images are normalised by. None: what the model's configuration in timm says."""
+    """Deviation of each channel that images are normalised by. null: what the model's configuration in timm says."""
     interpolation: Literal["bilinear", "bicubic"] | None = None
-    """How images are resized for validation and test. None: what the model's configuration in timm says."""
+    """How images are resized for validation and test. null: what the model's configuration in timm says."""
     crop_pct: Annotated[float, Field(gt=0, le=1)] | None = None
-    """Share of the resized image that the central crop keeps in validation and test. None: what the model's
+    """Share of the resized image that the central crop keeps in validation and test. null: what the model's
     configuration in timm says."""
 
     @model_validator(mode="after")
@@ -156,7 +156,7 @@ class Teacher(Spec):
     checkpoint: str | None = None
     """Path of a safetensors or weights-only file with the teacher's weights."""
     image_size: Annotated[int, Field(ge=8)] | None = None
-    """Height and width, in pixels, of the images that the teacher is shown, scaled from the student's. None: the
+    """Height and width, in pixels, of the images that the teacher is shown, scaled from the student's. null: the
     student's."""
 
 
@@ -171,7 +171,7 @@ class Distillation(Spec):
     temperature: Annotated[float, Field(gt=0)] = 1.0
     """Both predictions are softened by it; the distance is multiplied by its square."""
     teacher: Teacher | None = None
-    """The teacher. None: the pretrained supernet, as it was before the search."""
+    """The teacher. null: the pretrained supernet, as it was before the search."""
 
 
 class ClassificationRecipe(SteppedRecipe):
@@ -179,7 +179,7 @@ class ClassificationRecipe(SteppedRecipe):
 
     epoch_steps: Annotated[int, Field(ge=1)] | None = None
     """Optimiser steps of an epoch, where it is to end before all images were seen; for searches of some hundred steps.
-    None: all images."""
+    null: all images."""
     opt: str = "sgd"
     """Optimiser: any name that timm knows (sgd, adamw, rmsproptf, lamb, ...)."""
     lr: Annotated[float, Field(gt=0)]
@@ -191,7 +191,7 @@ class ClassificationRecipe(SteppedRecipe):
     opt_kwargs: dict[str, Any] = Field(default_factory=dict)
     """Further arguments of the optimiser, such as `{eps: 0.001}`."""
     clip_grad: Annotated[float, Field(gt=0)] | None = None
-    """Bound on the gradients in each step, in the sense of `clip_mode`. None: not clipped."""
+    """Bound on the gradients in each step, in the sense of `clip_mode`. null: not clipped."""
     clip_mode: Literal["norm", "value", "agc"] = "norm"
     """timm's option. norm: bound the norm of all gradients; value: bound each value; agc: adaptive, relative to the
     norm of the weights."""
@@ -227,12 +227,12 @@ class ClassificationRecipe(SteppedRecipe):
     mixup_off_epoch: Annotated[int, Field(ge=0)] = 0
     """Epochs after which mixup and cutmix stop; 0: never."""
     drop: Share | None = None
-    """Dropout before the classifier, besides what the model's own arguments give. None: as the model was built."""
+    """Dropout before the classifier, besides what the model's own arguments give. null: as the model was built."""
     drop_path: Share | None = None
-    """Stochastic depth of the last block, growing linearly from 0 in the first. None: as the model was built."""
+    """Stochastic depth of the last block, growing linearly from 0 in the first. null: as the model was built."""
     model_ema_decay: Annotated[float, Field(gt=0, lt=1)] | None = None
     """Decay, per optimiser step, of a moving average of the weights, which is what is validated and returned; a search
-    validates its present network. None: no average."""
+    validates its present network. null: no average."""
     model_ema_warmup: bool = False
     """timm's option: let the average's decay rise from 0 over the first steps."""
 
@@ -244,7 +244,7 @@ class ClassificationRecipe(SteppedRecipe):
     shift: Annotated[int, Field(ge=0)] = 0
     """Random translation by up to this many pixels. For the embedded sets only."""
     aa: str | None = None
-    """timm's automatic augmentation, such as `rand-m9-mstd0.5`; None: off. For timm's data sets only."""
+    """timm's automatic augmentation, such as `rand-m9-mstd0.5`; null: off. For timm's data sets only."""
     color_jitter: Annotated[float, Field(ge=0)] = 0.4
     """timm's random change of brightness, contrast and saturation, by up to this share; as in timm, off where `aa` is
     given (but for its 3a policies). For timm's data sets only."""
@@ -259,7 +259,7 @@ class ClassificationRecipe(SteppedRecipe):
 
     # In no hash of a trial without it.
     distil: Annotated[Distillation | None, Field(exclude_if=lambda distil: distil is None)] = None
-    """Learn from a teacher's predictions, too; `true` takes the defaults: the pretrained supernet teaches. None: no
+    """Learn from a teacher's predictions, too; `true` takes the defaults: the pretrained supernet teaches. null: no
     teacher."""
 
     @field_validator("distil", mode="before")
@@ -300,14 +300,27 @@ class ClassificationRecipe(SteppedRecipe):
         return self.mixup > 0 or self.cutmix > 0
 
 
+def _input_may_follow(schema: dict[str, Any]) -> None:
+    """Tell readers of the JSON Schema that the size of the input follows from the data."""
+    schema["required"] = [name for name in schema["required"] if name not in ("image_size", "channels")]
+
+
 class ClassificationTask(TaskSpec):
     """Classify images with any network of timm; measured as top-1 accuracy in percent."""
+
+    model_config = ConfigDict(json_schema_extra=_input_may_follow)
 
     implementation: ClassVar[str] = "dms_bench_tasks.classification.task:Classification"
     recipe_class: ClassVar[type[Recipe]] = ClassificationRecipe
     metric: ClassVar[str] = "top1"
     libraries: ClassVar[tuple[str, ...]] = ("timm",)
     multiplies: ClassVar[bool] = True
+    example: ClassVar[dict[str, Any]] = {
+        "task": {"kind": "classification", "data": {"name": "glyphs", "train": 4000}, "image_size": 32},
+        "supernet": {"model": "resnet18", "args": {"channels": [16, 32, 64, 128]}},
+        "search": {"epochs": 4, "lr": 0.05},
+        "retrain": {"epochs": 8, "lr": 0.1, "warmup_epochs": 1, "smoothing": 0.1},
+    }
 
     kind: Literal["classification"] = "classification"
     data: Data

@@ -154,6 +154,12 @@ class DetectionTask(TaskSpec):
     recipe_class: ClassVar[type[Recipe]] = DetectionRecipe
     metric: ClassVar[str] = "map50_95"
     libraries: ClassVar[tuple[str, ...]] = ("ultralytics",)
+    example: ClassVar[dict[str, Any]] = {
+        "task": {"kind": "detection", "data": {"name": "glyph-scenes", "train": 1000}, "image_size": 160},
+        "supernet": {"model": "yolov8n.yaml"},
+        "search": {"epochs": 10, "batch_size": 16},
+        "retrain": {"epochs": 30, "batch_size": 16, "close_mosaic": 5},
+    }
 
     kind: Literal["detection"] = "detection"
     data: Data

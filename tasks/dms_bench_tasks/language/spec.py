@@ -68,7 +68,7 @@ class HubData(Spec):
     dataset: str
     """Name on the hub, or a local folder."""
     config: str | None = None
-    """Configuration of the data set (the second argument of `datasets.load_dataset`); None: its default."""
+    """Configuration of the data set (the second argument of `datasets.load_dataset`); null: its default."""
     column: str = "text"
     """Column with the text."""
     train: str = "train"
@@ -175,15 +175,15 @@ class LanguageRecipe(SteppedRecipe):
     warmup_steps: Annotated[int, Field(ge=0)] = 0
     """Optimiser steps in which the learning rate rises from 0 to `lr`."""
     clip_grad: Annotated[float, Field(gt=0)] | None = 1.0
-    """Largest norm of all gradients. None: not clipped."""
+    """Largest norm of all gradients. null: not clipped."""
     gradient_checkpointing: bool = False
     """Keep the inputs of blocks only and compute the rest again in the backward pass: less memory, more time."""
     steps: Annotated[int, Field(ge=1)] | None = None
-    """End an epoch after so many optimiser steps. None: when all of the text was seen."""
+    """End an epoch after so many optimiser steps. null: when all of the text was seen."""
     distil: Distillation | None = None
-    """Learn from the supernet's predictions, too; `true` takes the defaults. None: no teacher."""
+    """Learn from the supernet's predictions, too; `true` takes the defaults. null: no teacher."""
     lora: Lora | None = None
-    """Train adapters instead of the weights; `true` takes the defaults. Not in a search. None: train the weights."""
+    """Train adapters instead of the weights; `true` takes the defaults. Not in a search. null: train the weights."""
 
     @field_validator("distil", "lora", mode="before")
     @classmethod
@@ -207,6 +207,15 @@ class LanguageTask(TaskSpec):
     recipe_class: ClassVar[type[Recipe]] = LanguageRecipe
     metric: ClassVar[str] = "perplexity"
     higher_is_better: ClassVar[bool] = False
+    example: ClassVar[dict[str, Any]] = {
+        "task": {"kind": "language", "data": "pystdlib", "tokenizer": "bpe", "context": 128},
+        "supernet": {
+            "model": "llama",
+            "args": {"hidden_size": 128, "intermediate_size": 384, "num_hidden_layers": 4, "num_attention_heads": 4},
+        },
+        "search": {"epochs": 1, "lr": 0.001},
+        "retrain": {"epochs": 2, "lr": 0.001, "warmup_steps": 50},
+    }
 
     kind: Literal["language"] = "language"
     data: Data = PystdlibData()
@@ -224,7 +233,7 @@ class LanguageTask(TaskSpec):
     zero_shot: tuple[str, ...] = ()
     """Zero-shot tasks of the final measure: names in lm-eval, or `next_line` (generated from the test text)."""
     zero_shot_limit: Annotated[int, Field(ge=1)] | None = None
-    """Items of each zero-shot task; None: all."""
+    """Items of each zero-shot task; null: all."""
     generate: Annotated[int, Field(ge=0)] = 32
     """Tokens that are generated to measure speed and memory; 0: not measured."""
 
