@@ -5,6 +5,7 @@ Reading it imports neither torch nor timm. Options carry timm's names and mean w
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self
 
@@ -13,7 +14,7 @@ from pydantic import BeforeValidator, ConfigDict, Field, field_validator, model_
 from dms_bench.config.base import Spec
 from dms_bench.config.recipe import Recipe
 from dms_bench.config.supernet import SupernetSpec
-from dms_bench.config.task import TaskSpec
+from dms_bench.config.task import PERCENT, TaskSpec, Unit
 from dms_bench.config.units import WholeCount
 from dms_bench_tasks.common.recipe import SteppedRecipe
 
@@ -313,6 +314,7 @@ class ClassificationTask(TaskSpec):
     implementation: ClassVar[str] = "dms_bench_tasks.classification.task:Classification"
     recipe_class: ClassVar[type[Recipe]] = ClassificationRecipe
     metric: ClassVar[str] = "top1"
+    units: ClassVar[Mapping[str, Unit]] = {"top1": PERCENT, "top5": PERCENT}
     libraries: ClassVar[tuple[str, ...]] = ("timm",)
     multiplies: ClassVar[bool] = True
     example: ClassVar[dict[str, Any]] = {

@@ -5,13 +5,14 @@ Reading it imports neither torch nor Ultralytics. Options carry Ultralytics' nam
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BeforeValidator, Field
 
 from dms_bench.config.base import Spec
 from dms_bench.config.recipe import Recipe
-from dms_bench.config.task import TaskSpec
+from dms_bench.config.task import PERCENT, TaskSpec, Unit
 from dms_bench.config.units import WholeCount
 
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -153,6 +154,7 @@ class DetectionTask(TaskSpec):
     implementation: ClassVar[str] = "dms_bench_tasks.detection.task:Detection"
     recipe_class: ClassVar[type[Recipe]] = DetectionRecipe
     metric: ClassVar[str] = "map50_95"
+    units: ClassVar[Mapping[str, Unit]] = {"map50_95": PERCENT, "map50": PERCENT}
     libraries: ClassVar[tuple[str, ...]] = ("ultralytics",)
     example: ClassVar[dict[str, Any]] = {
         "task": {"kind": "detection", "data": {"name": "glyph-scenes", "train": 1000}, "image_size": 160},

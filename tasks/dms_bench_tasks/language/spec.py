@@ -5,6 +5,7 @@ Reading it imports neither torch nor transformers. Options carry the names that 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self
@@ -14,7 +15,7 @@ from pydantic import BeforeValidator, Field, field_validator, model_validator
 from dms_bench.config.base import Spec
 from dms_bench.config.recipe import Recipe
 from dms_bench.config.supernet import SupernetSpec
-from dms_bench.config.task import TaskSpec
+from dms_bench.config.task import PERCENT, TaskSpec, Unit
 from dms_bench.config.units import WholeCount
 from dms_bench.errors import nearest
 from dms_bench_tasks.common.recipe import SteppedRecipe
@@ -207,6 +208,7 @@ class LanguageTask(TaskSpec):
     recipe_class: ClassVar[type[Recipe]] = LanguageRecipe
     metric: ClassVar[str] = "perplexity"
     higher_is_better: ClassVar[bool] = False
+    units: ClassVar[Mapping[str, Unit]] = dict.fromkeys(("zero_shot", NEXT_LINE, *HARNESS_TASKS), PERCENT)
     example: ClassVar[dict[str, Any]] = {
         "task": {"kind": "language", "data": "pystdlib", "tokenizer": "bpe", "context": 128},
         "supernet": {
