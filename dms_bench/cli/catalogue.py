@@ -82,7 +82,7 @@ def options(listing: str, name: str) -> Group:
     parts += [_table(section) for section in found] or [Text("It has no options.\n")]
     shown = example(spec, noun)
     if shown:
-        parts.append(Text(f"For example, as part of an experiment:\n\n{shown}"))
+        parts.append(Text(f"For example, as part of an experiment:\n\n{shown}", no_wrap=True, overflow="ignore"))
     return Group(*parts)
 
 
@@ -100,8 +100,8 @@ def _table(section: Section) -> Table:
 
     table = Table(box=box.SIMPLE_HEAD, title=Text(section.title), title_justify="left", expand=True)
     table.add_column("option", no_wrap=True)
-    table.add_column("type", ratio=3)
-    table.add_column("default", ratio=2)
+    table.add_column("type", ratio=3, overflow="fold")
+    table.add_column("default", ratio=2, overflow="fold")
     table.add_column("meaning", ratio=8)
     for row in section.rows:
         table.add_row(*map(Text, row))

@@ -67,8 +67,22 @@ def example(spec: type[PluginSpec], field: str) -> str:
         except ValueError:
             return ""
         shown = {field: options if len(options) > 1 else options["kind"]}
-    nested = any(isinstance(value, dict) for value in shown.values())
-    return yaml.safe_dump(shown, sort_keys=False, default_flow_style=None if nested else False, width=100).rstrip()
+    return "\n".join(_lines(shown))
+
+
+def _lines(fields: dict[str, Any]) -> Iterator[str]:
+    """Write a line for each option, what lies deeper on the same line."""
+    for field, value in fields.items():
+        if not isinstance(value, dict):
+            yield f"{field}: {_inline(value)}"
+            continue
+        yield f"{field}:"
+        yield from (f"  {name}: {_inline(option)}" for name, option in value.items())
+
+
+def _inline(value: Any) -> str:
+    text = yaml.safe_dump(value, sort_keys=False, default_flow_style=True, width=1000)
+    return text.removesuffix("...\n").strip()
 
 
 def _sections(schema: dict[str, Any], defs: dict[str, Any], title: str) -> Iterator[Section]:
@@ -92,7 +106,7 @@ def _row(name: str, value: dict[str, Any], needed: bool, defs: dict[str, Any]) -
     elif isinstance(default, str):
         text = default if default or "default" not in value else "''"
     else:
-        text = yaml.safe_dump(default, default_flow_style=True, width=1000).removesuffix("\n...\n").strip()
+        text = _inline(default)
     return name, _words(value, defs), text, value.get("description", "")
 
 
