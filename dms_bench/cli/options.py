@@ -30,6 +30,9 @@ _BOUNDS = {
 #: Fields whose one value names the mapping that they stand in.
 _TAGS = ("kind", "name")
 
+#: Characters of a line that fits every terminal.
+_SHORT = 78
+
 #: Option, type, default, meaning.
 Row = tuple[str, str, str, str]
 
@@ -70,14 +73,15 @@ def example(spec: type[PluginSpec], field: str) -> str:
     return "\n".join(_lines(shown))
 
 
-def _lines(fields: dict[str, Any]) -> Iterator[str]:
-    """Write a line for each option, what lies deeper on the same line."""
-    for field, value in fields.items():
-        if not isinstance(value, dict):
-            yield f"{field}: {_inline(value)}"
-            continue
-        yield f"{field}:"
-        yield from (f"  {name}: {_inline(option)}" for name, option in value.items())
+def _lines(fields: dict[str, Any], indent: str = "") -> Iterator[str]:
+    """Write a line for each option; mappings inside of it stand on the same line where that is short."""
+    for name, value in fields.items():
+        line = f"{indent}{name}: {_inline(value)}"
+        if isinstance(value, dict) and (not indent or len(line) > _SHORT):
+            yield f"{indent}{name}:"
+            yield from _lines(value, f"{indent}  ")
+        else:
+            yield line
 
 
 def _inline(value: Any) -> str:
