@@ -113,16 +113,23 @@ def ls(
     what: Annotated[
         str | None, typer.Argument(help="tasks, methods or suites; all of them by default.", show_default=False)
     ] = None,
+    name: Annotated[
+        str | None, typer.Argument(help="A task or method, to show its options and an example.", show_default=False)
+    ] = None,
 ) -> None:
-    """List the tasks and methods that are installed, and the suites in `benchmarks/`."""
+    """List installed tasks and methods and the suites in `benchmarks/`, or the options of one task or method."""
     from rich import box
     from rich.table import Table
 
-    from dms_bench.catalogue import LISTINGS
+    from dms_bench.cli.catalogue import LISTINGS, options
 
-    if what is not None and what not in LISTINGS:
+    if what is not None and what not in LISTINGS and f"{what}s" not in LISTINGS:
         raise UserError(f"there is nothing called {what!r} to list; {nearest(what, LISTINGS)}")
-    for listing in [what] if what else LISTINGS:
+    listed = what if what in LISTINGS or what is None else f"{what}s"
+    if listed is not None and name is not None:
+        console().print(options(listed, name))
+        return
+    for listing in [listed] if listed else LISTINGS:
         table = Table(box=box.SIMPLE_HEAD, title=listing, title_justify="left")
         headings, rows = LISTINGS[listing]()
         for heading in headings:

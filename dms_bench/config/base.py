@@ -6,11 +6,22 @@ import hashlib
 import json
 from typing import Any, Self
 
-from pydantic import BaseModel, ConfigDict, ModelWrapValidatorHandler, ValidationError, model_validator
-from pydantic_core import InitErrorDetails, PydanticCustomError
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    GetJsonSchemaHandler,
+    ModelWrapValidatorHandler,
+    ValidationError,
+    model_validator,
+)
+from pydantic_core import CoreSchema, InitErrorDetails, PydanticCustomError
 
+from dms_bench.config.described import descriptions
 from dms_bench.config.problems import UNKNOWN, show
 from dms_bench.errors import nearest
+
+#: Fields that tell the members of a union apart.
+_TAGS = ("kind", "name")
 
 
 class Spec(BaseModel):
@@ -18,6 +29,9 @@ class Spec(BaseModel):
 
     Unknown fields are errors: a misspelt option must never be silently ignored. So are `true` and
     `false` for a number, and numbers that are not finite.
+
+    The string right below a field describes it, to editors (`dms-bench schema`) and readers (`dms-bench ls`, `make
+    docs`), and is in no hash.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, allow_inf_nan=False)
@@ -26,6 +40,19 @@ class Spec(BaseModel):
         """Return a hash of the content that is stable between processes and field orders."""
         canonical = json.dumps(self.model_dump(mode="json"), sort_keys=True)
         return hashlib.sha256(canonical.encode()).hexdigest()[:length]
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, core_schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+        """Add to the JSON Schema what the fields are; a kind of something is titled as a suite names it."""
+        schema = handler(core_schema)
+        whole = handler.resolve_ref_schema(schema)
+        properties = whole.get("properties", {})
+        tags = [properties[name]["const"] for name in _TAGS if "const" in properties.get(name, {})]
+        whole["title"] = tags[0] if tags else cls.__name__
+        for name, text in descriptions(cls).items():
+            if text and name in properties:
+                properties[name]["description"] = text
+        return schema
 
     @model_validator(mode="wrap")
     @classmethod

@@ -14,7 +14,10 @@ class MacsBudget(Spec):
     """Multiply-accumulates of one forward pass of one sample."""
 
     kind: Literal["macs"] = "macs"
+    """`macs`: the target counts multiply-accumulates."""
     target: Amount
+    """Multiply-accumulates of one forward pass of one sample: a count such as `450M`, or a share of the supernet's such
+    as `30%` (a number of at most 1 is a share)."""
 
     def label(self) -> str:
         """Return the budget as the leaderboard prints it."""
@@ -29,7 +32,10 @@ class ParamsBudget(Spec):
     """Number of parameters."""
 
     kind: Literal["params"] = "params"
+    """`params`: the target counts parameters."""
     target: Amount
+    """Parameters of the network: a count such as `5M`, or a share of the supernet's such as `30%` (a number of at most
+    1 is a share)."""
 
     def label(self) -> str:
         """Return the budget as the leaderboard prints it."""
@@ -44,7 +50,9 @@ class LatencyBudget(Spec):
     """Time of one forward pass of one sample, on the device that the trial runs on."""
 
     kind: Literal["latency"] = "latency"
+    """`latency`: the target is a time, by a model of latency that is measured on the trial's device."""
     target: Latency
+    """Time of one forward pass of one sample: a duration such as `3ms`, or a share of the supernet's such as `60%`."""
 
     @property
     def share(self) -> float | None:
@@ -84,7 +92,9 @@ class JointBudget(Spec):
     """Several constraints that all have to hold."""
 
     kind: Literal["all"] = "all"
+    """`all`: several constraints at once."""
     of: Annotated[tuple[Constraint, ...], AfterValidator(_distinct)]
+    """Two or three constraints of different kinds, all of which have to hold; their order means nothing."""
 
     def label(self) -> str:
         """Return the budget as the leaderboard prints it."""

@@ -11,10 +11,10 @@ from dms_bench.config.supernet import SupernetSpec
 class MethodSpec(PluginSpec):
     """Options of a search method; the work is done by the class that `implementation` names."""
 
-    #: Whether the method trains during the search, and so needs the search recipe.
     trains_in_search: ClassVar[bool] = False
-    #: Whether the method cuts to the budget; if not, a sweep over budgets runs it once.
+    """Whether the method trains during the search, and so needs the search recipe."""
     uses_budget: ClassVar[bool] = True
+    """Whether the method cuts to the budget; if not, a sweep over budgets runs it once."""
 
     def label(self) -> str:
         """Return the method as the leaderboard prints it."""

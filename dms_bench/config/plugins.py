@@ -23,10 +23,13 @@ METHODS = "dms_bench.methods"
 class PluginSpec(Spec):
     """The specification of a plug-in; subclasses add `kind: Literal[...]` and their options."""
 
-    #: `module:attribute` of the class that does the work.
     implementation: ClassVar[str]
+    """`module:attribute` of the class that does the work."""
+    example: ClassVar[dict[str, Any]] = {}
+    """Fields of an experiment that show the plug-in in use, for `dms-bench ls`; made of its defaults unless given."""
 
     kind: str
+    """Which task or method it is: the name that it is registered under."""
 
     def load_implementation(self) -> Any:
         """Import the class that does the work."""

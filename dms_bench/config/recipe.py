@@ -18,7 +18,9 @@ class Recipe(Spec):
     """What every training stage has, whatever the task."""
 
     epochs: Annotated[int, Field(ge=1)]
+    """Passes over the training data, or over as much of them as the recipe takes for an epoch."""
     batch_size: Annotated[int, Field(ge=1)] = 64
+    """Samples of a batch, as a rule of one optimiser step, over all workers of the trial."""
 
     def samples_per_epoch(self, available: int) -> int:
         """Return how many of the training samples an epoch takes."""

@@ -7,6 +7,7 @@ from typing import Any
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
+from dms_bench.config.described import descriptions, summary
 from dms_bench.config.plugins import METHODS, TASKS, registered
 from dms_bench.config.suite import TRIAL_FIELDS, Suite
 from dms_bench.config.trial import Trial
@@ -30,10 +31,12 @@ def suite_schema() -> dict[str, Any]:
     definitions = schema["$defs"]
 
     fields = {field: definitions["Trial"]["properties"][field] for field in TRIAL_FIELDS}
-    fields["task"] = _either(tasks, reference)
-    fields["method"] = _either(methods, reference)
+    words = descriptions(Trial)
+    for field, kinds in (("task", tasks), ("method", methods)):
+        fields[field] = {"description": words[field], **_either(kinds, reference)}
     for recipe in _RECIPES:
-        fields[recipe] = {"anyOf": [*(reference[model] for model in dict.fromkeys(recipes)), {"type": "null"}]}
+        either = [*(reference[model] for model in dict.fromkeys(recipes)), {"type": "null"}]
+        fields[recipe] = {"description": words[recipe], "anyOf": either}
 
     suite = definitions.pop("Suite")
     definitions.pop("Trial")
@@ -46,6 +49,7 @@ def suite_schema() -> dict[str, Any]:
             definition.pop("required", None)
     experiment["properties"] |= fields
     overlay = {
+        "description": "Fields of an experiment, laid under or over every one.",
         "type": "object",
         "additionalProperties": False,
         "properties": fields | {"sweep": experiment["properties"]["sweep"]},
@@ -56,6 +60,7 @@ def suite_schema() -> dict[str, Any]:
         "smoke": {"$ref": "#/$defs/Overlay", "description": "Laid over every experiment by --smoke."},
     }
     definitions["Profile"] = {
+        "description": "Fields of the suite, laid over it.",
         "type": "object",
         "additionalProperties": False,
         "properties": {field: value for field, value in suite["properties"].items() if field != "name"},
@@ -70,4 +75,5 @@ def suite_schema() -> dict[str, Any]:
 
 def _either(kinds: dict[str, Any], reference: dict[Any, Any]) -> dict[str, Any]:
     """Return the union of plug-ins: a mapping of one of them, or just the name of its kind."""
-    return {"anyOf": [{"enum": sorted(kinds)}, *(reference[model] for model in kinds.values())]}
+    names = [{"const": kind, "title": kind, "description": summary(kinds[kind])} for kind in sorted(kinds)]
+    return {"anyOf": [{"title": "name alone", "anyOf": names}, *(reference[model] for model in kinds.values())]}

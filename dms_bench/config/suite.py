@@ -21,17 +21,29 @@ class Experiment(Spec):
     """
 
     name: Name
+    """Name of the experiment; no two of a suite have the same."""
     sweep: Sweep = Sweep()
+    """Which fields vary, and over which values; by default the experiment is one trial."""
     task: Any = None
+    """The trials' task, by its kind or as a mapping."""
     supernet: Any = None
+    """The trials' supernet."""
     pipeline: Any = None
+    """The trials' pipeline: DMSnp, DMSp or DMSp-."""
     budget: Any = None
+    """The trials' budget."""
     method: Any = None
+    """The trials' search method, by its kind or as a mapping."""
     pretrain: Any = None
+    """The recipe by which the supernet is trained before the search."""
     search: Any = None
+    """The recipe of the search."""
     retrain: Any = None
+    """The recipe by which the searched network is trained."""
     seed: Any = None
+    """The trials' seed; as a rule it is swept over instead."""
     resources: Any = None
+    """What each trial runs on, laid over the suite's own `resources`."""
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -47,14 +59,18 @@ class Suite(Spec):
     """What a suite file says."""
 
     name: Name
+    """Name of the suite: of its MLflow experiment and its leaderboard. Letters, digits, `_`, `.` and `-`, at most
+    64."""
     description: str = ""
-    #: MLflow tracking URI.
+    """What the suite is for, in a sentence or two; `dms-bench ls suites` shows it."""
     tracking: str = "sqlite:///mlflow.db"
-    #: Folder for checkpoints and finished trials.
+    """MLflow tracking URI that results are written to; by default a file in the working folder."""
     storage: str = "runs"
-    #: What a trial runs on, unless its experiment says otherwise.
+    """Folder for checkpoints and finished trials, from which an interrupted run goes on."""
     resources: Resources = Resources()
+    """What a trial runs on, unless its experiment says otherwise."""
     experiments: Annotated[list[Experiment], Field(min_length=1)]
+    """The experiments, at least one; each is a trial or a sweep over trials."""
 
     @field_validator("experiments")
     @classmethod

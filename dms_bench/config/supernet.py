@@ -13,18 +13,18 @@ from dms_bench.config.problems import InvalidSpecError, Problem, problems_of
 class CoarseSpec(Spec):
     """How coarsely some groups or stages are searched: in runs of `step`, between `min` and `max`."""
 
-    #: Shell-style pattern of names of width groups, as `dms-bench space` shows them; or
     groups: str | None = None
-    #: of names of stages.
+    """Shell-style pattern of the names of width groups, as `dms-bench space` shows them; give this or `stages`."""
     stages: str | None = None
-    #: Channels or heads that share importance and mask.
+    """Shell-style pattern of the names of stages; give this or `groups`."""
     step: Annotated[int, Field(ge=1)] = 1
-    #: Fewest channels, heads or removable blocks that stay.
+    """Channels or heads that stay or go together, as one run; it must divide the size of the group. For groups only."""
     min: Annotated[int, Field(ge=0)] = 0
-    #: Most that stay; all unless given.
+    """Fewest channels or heads, or removable blocks of a stage, that stay."""
     max: Annotated[int, Field(ge=1)] | None = None
-    #: All of these groups keep equally many, each its own most important ones.
+    """Most channels, heads or removable blocks that stay; all of them unless given."""
     equal: Annotated[bool, Field(exclude_if=lambda equal: not equal)] = False  # in no hash of a trial without it
+    """All of these groups keep equally many channels or heads, each its own most important ones. For groups only."""
 
     @model_validator(mode="after")
     def _of_one_kind(self) -> Self:
@@ -43,34 +43,46 @@ class SpaceSpec(Spec):
     """Which dimensions of the supernet are searched."""
 
     width: bool = True
+    """Search the widths: channels, features and attention heads."""
     depth: bool = True
-    #: Shell-style patterns of group and stage names that are left as they are.
+    """Search the depth: which residual blocks stay."""
     exclude: tuple[str, ...] = ()
-    #: Coarse groups and stages; of several entries for one, the first counts.
+    """Shell-style patterns of names of groups and stages, as `dms-bench space` shows them, that are left as they
+    are."""
     coarse: tuple[CoarseSpec, ...] = ()
-    #: Cuts keep multiples of this number of channels, where a group has as many; for all methods alike.
+    """Groups and stages that are searched coarsely or within bounds; where several entries fit one, the first
+    counts."""
     round_to: Annotated[int, Field(ge=1)] = 1
-    #: Of attention: the number of heads, the sizes that the heads of a layer have in common (one of queries and keys,
-    #: one of values), or both: three ratios for each layer.
+    """Cuts keep multiples of this number of channels in groups that have as many, for all methods alike; heads are
+    whole anyway. 1: any number."""
     attention: Literal["heads", "dims", "both"] = "heads"
+    """What is searched of attention: the number of heads, the sizes that the heads of a layer have in common (one of
+    queries and keys, one of values: dims), or both."""
 
 
 class SupernetSpec(Spec):
     """A model by name, built by the task (timm for classification)."""
 
     model: str
+    """Name of the network: a model of timm (classification), a model YAML of Ultralytics such as `yolov8n.yaml`
+    (detection), a type of transformers, a folder or a name on the hub (language)."""
     args: dict[str, Any] = Field(default_factory=dict)
-    #: Channels, and blocks of every stage, as multiples of the model's own, in families that have such multipliers.
+    """Arguments for building it: of the model in timm, scaling fields of Ultralytics' YAML, fields of transformers'
+    configuration."""
     width: Annotated[float, Field(gt=0)] = 1.0
+    """Channels as a multiple of the model's own, in the families of timm that have such a multiplier."""
     depth: Annotated[float, Field(gt=0)] = 1.0
-    #: Load the library's pretrained weights (needs a network or a filled cache).
+    """Blocks of every stage as a multiple of the model's own, in the families of timm that have such a multiplier."""
     pretrained: bool = False
-    #: Path of a safetensors or weights-only checkpoint to start from.
+    """Start from the library's own weights (timm, transformers; needs a network or a filled cache)."""
     checkpoint: str | None = None
-    #: Subnets share weights: `pretrain` trains a random architecture of the space on every step, made of the leading
-    #: elements and blocks; random search and evolution cut out the same ones.
+    """Path of a safetensors file with weights to start from; image classification also reads weights-only checkpoints
+    of PyTorch."""
     weight_sharing: bool = False
+    """Let subnets share weights: `pretrain` trains a random architecture of the space on every step, made of the
+    leading elements and blocks, and random search and evolution cut out the same ones."""
     space: SpaceSpec = SpaceSpec()
+    """Which dimensions are searched, and how finely."""
 
     @model_validator(mode="after")
     def _no_weights_of_another_size(self) -> Self:

@@ -15,8 +15,11 @@ class Scheduler(Spec):
     """Early stopping of sampled trials."""
 
     kind: Literal["asha"] = "asha"
+    """asha: Ray Tune's asynchronous successive halving."""
     grace_epochs: Annotated[int, Field(ge=1)] = 1
+    """Epochs of retraining that every trial gets before it may be stopped."""
     reduction_factor: Annotated[int, Field(ge=2)] = 3
+    """Whenever the epochs of retraining have grown by this factor, only about one in this many trials goes on."""
 
 
 def _number(value: Any) -> int | float:
@@ -40,8 +43,11 @@ class Range(Spec):
     """
 
     low: Number
+    """Smallest value that is drawn."""
     high: Number
+    """Largest value that is drawn."""
     log: bool = False
+    """Draw on a logarithmic scale; needs `low` above 0."""
 
     @property
     def whole(self) -> bool:
@@ -68,16 +74,21 @@ class Sampling(Spec):
     """A sampled sweep: `samples` trials whose fields are drawn from `space`."""
 
     algorithm: Literal["random", "optuna"] = "random"
+    """How values are drawn: at random, or by Optuna's TPE, which learns from the trials that have ended."""
     samples: Annotated[int, Field(ge=1)]
-    #: Dotted field of the trial -> a list of choices or a range.
+    """Number of trials for each point of the grid."""
     space: Annotated[dict[str, Drawn], Field(min_length=1)]
+    """What is drawn from: dotted field of the trial -> a list of choices, or a range."""
     scheduler: Scheduler | None = None
+    """Early stopping of trials that do badly on the validation split; none unless given."""
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
+    """Seed of the values that are drawn; it is not the trial's."""
 
 
 class Sweep(Spec):
     """Every combination of `grid`, each sampled where `sample` is given."""
 
-    #: Dotted field of the trial -> values.
     grid: dict[str, Values] = Field(default_factory=dict)
+    """Dotted field of the trial -> list of values; every combination is a trial."""
     sample: Sampling | None = None
+    """Draw further fields at random or by Optuna, for every combination of the grid."""

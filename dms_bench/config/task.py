@@ -2,26 +2,52 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 from dms_bench.config.plugins import PluginSpec
 from dms_bench.config.recipe import Recipe
 from dms_bench.config.supernet import SupernetSpec
 
 
-class TaskSpec(PluginSpec):
-    """Data and measure of a task; subclasses live in `tasks/` or in other packages."""
+class Unit(NamedTuple):
+    """How the numbers of a measure are shown."""
 
-    #: The recipe class that this task's training stages are validated with.
+    symbol: str = ""
+    """Stands behind the measure's name; an axis of `%` ends at 100."""
+    decimals: int = 3
+    """Digits behind the decimal point."""
+
+
+PERCENT = Unit("%", 1)
+
+
+class TaskSpec(PluginSpec):
+    """Data and measures of a task; subclasses live in `tasks/` or in other packages.
+
+    The task's `evaluate` returns its measures by name. `metric` is the one that trials are ranked by, larger values
+    first unless `higher_is_better` is False. `units` says how each is shown:
+
+        metric: ClassVar[str] = "error"
+        higher_is_better: ClassVar[bool] = False
+        units: ClassVar[Mapping[str, Unit]] = {"error": Unit("mm", 2)}
+
+    All three are recorded with every trial, so that a report needs no plug-in.
+    """
+
     recipe_class: ClassVar[type[Recipe]]
-    #: The measure that the leaderboard ranks by, and its direction.
+    """The recipe class that this task's training stages are validated with."""
     metric: ClassVar[str]
+    """The measure that the leaderboard ranks by: one of those that the task's `evaluate` returns."""
     higher_is_better: ClassVar[bool] = True
-    #: Distributions beside torch whose version decides what a network of some name is.
+    """Direction of `metric`: searches, samplers and the leaderboard look for larger values, or for smaller ones."""
+    units: ClassVar[Mapping[str, Unit]] = {}
+    """Unit and digits of measures, by their names in `evaluate`; three digits and no unit unless given."""
     libraries: ClassVar[tuple[str, ...]] = ()
-    #: Whether the task can build a supernet with `width` and `depth` multiplied.
+    """Distributions beside torch whose version decides what a network of some name is."""
     multiplies: ClassVar[bool] = False
+    """Whether the task can build a supernet with `width` and `depth` multiplied."""
 
     def label(self) -> str:
         """Return the task as the leaderboard prints it, for example `glyphs 32px`."""

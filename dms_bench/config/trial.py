@@ -28,15 +28,17 @@ class Resources(Spec):
     """What one trial runs on. It decides where a trial runs, not what it computes."""
 
     workers: Annotated[int, Field(ge=1)] = 1
-    #: Per worker. Fractions share a device and need `workers: 1`.
+    """Processes that train one trial together, each on its own part of every batch."""
     cpus: Annotated[float, Field(gt=0)] = 1
+    """Processors of each worker. A fraction shares a processor between trials."""
     gpus: Annotated[float, Field(ge=0)] = 0
-    #: Of several workers over nodes. pack: on few nodes, spread: on many, where there is room; strict_pack: all on
-    #: one node, strict_spread: each on its own, or the trial waits. Not part of a content where it is not given: trials
-    #: from before there was a choice keep their hashes.
+    """GPUs of each worker; 0 trains on processors. A fraction shares a GPU between trials and needs `workers: 1`."""
+    # Not part of a content where it is not given: trials from before there was a choice keep their hashes.
     placement: Annotated[
         Literal["pack", "spread", "strict_pack", "strict_spread"], Field(exclude_if=lambda value: value == "pack")
     ] = "pack"
+    """How several workers are spread over nodes. pack: on few nodes, spread: on many, where there is room; strict_pack:
+    all on one node, strict_spread: each on its own, or the trial waits."""
 
     @model_validator(mode="after")
     def _fractions_need_one_worker(self) -> Self:
@@ -49,17 +51,31 @@ class Trial(Spec):
     """A task, a supernet, a budget, a method, their training recipes and a seed."""
 
     experiment: str
+    """Name of the experiment that the trial belongs to."""
     task: AnyTask
+    """What is learnt: the kind of a task, or a mapping with its `kind`, its data and its other options (`dms-bench ls
+    task NAME`)."""
     supernet: SupernetSpec
+    """The network that is searched, and what of it may be cut."""
     pipeline: Pipeline = "DMSnp"
+    """DMSnp: search and retrain from random weights. DMSp: start from a trained supernet, search, retrain from the
+    searched weights. DMSp-: start from a trained supernet, search the structure only, evaluate without retraining."""
     budget: Budget
+    """What the searched network may cost."""
     method: AnyMethod
-    #: How the supernet is trained before the search (DMSp and DMSp-).
+    """How the network is searched: the kind of a method, or a mapping with its `kind` and its options (`dms-bench ls
+    method NAME`)."""
     pretrain: SerializeAsAny[Recipe] | None = None
+    """How the supernet is trained before the search, for DMSp, DMSp- and for recipes that distil from it. Not needed
+    where the supernet has weights already (`pretrained`, `checkpoint`)."""
     search: SerializeAsAny[Recipe] | None = None
+    """How the network is trained during the search, for the methods that train in it; the others ignore it."""
     retrain: SerializeAsAny[Recipe] | None = None
+    """How the searched network is trained in the end, for DMSnp and DMSp; DMSp- ignores it."""
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
+    """Decides everything random: initial weights, order and augmentation of the data, what a method draws."""
     resources: Resources = Resources()
+    """What the trial runs on. It does not decide the result and is not part of the trial's hash."""
 
     @field_validator("pretrain", "search", "retrain", mode="before")
     @classmethod

@@ -77,12 +77,11 @@ def _parse(value: Any, pattern: str, scale: dict[str, float], expected: str) -> 
     return number
 
 
-def _written_as(*patterns: str) -> WithJsonSchema:
-    """Tell editors that text with a unit is as good as a number."""
-    text = "|".join(f"(?:{pattern})" for pattern in patterns)
-    return WithJsonSchema(
-        {"anyOf": [{"type": "number", "exclusiveMinimum": 0}, {"type": "string", "pattern": f"^\\s*(?:{text})\\s*$"}]}
-    )
+def _written_as(*patterns: str, like: str) -> WithJsonSchema:
+    """Tell editors that text with a unit, `like` this, is as good as a number."""
+    whole = "|".join(f"(?:{pattern})" for pattern in patterns)
+    text = {"type": "string", "pattern": f"^\\s*(?:{whole})\\s*$", "examples": [like]}
+    return WithJsonSchema({"anyOf": [{"type": "number", "exclusiveMinimum": 0}, text]})
 
 
 def _latency_text(value: Any) -> str:
@@ -91,12 +90,12 @@ def _latency_text(value: Any) -> str:
 
 
 #: A number of things (samples, parameters, multiply-accumulates).
-Count = Annotated[float, BeforeValidator(parse_count), Field(gt=0), _written_as(_COUNT)]
+Count = Annotated[float, BeforeValidator(parse_count), Field(gt=0), _written_as(_COUNT, like="450M")]
 #: A whole number of things.
-WholeCount = Annotated[int, BeforeValidator(parse_count), Field(gt=0), _written_as(_COUNT)]
+WholeCount = Annotated[int, BeforeValidator(parse_count), Field(gt=0), _written_as(_COUNT, like="300k")]
 #: A fraction of the supernet when at most 1 (`30%`, `0.3`), an absolute count above.
-Amount = Annotated[float, BeforeValidator(parse_amount), Field(gt=0), _written_as(_PERCENT, _COUNT)]
+Amount = Annotated[float, BeforeValidator(parse_amount), Field(gt=0), _written_as(_PERCENT, _COUNT, like="30%")]
 #: A fraction of the supernet's latency (`60%`) or a duration (`3ms`); kept as text, as 0.003 could be either.
-Latency = Annotated[str, BeforeValidator(_latency_text), _written_as(_PERCENT, _DURATION)]
+Latency = Annotated[str, BeforeValidator(_latency_text), _written_as(_PERCENT, _DURATION, like="3ms")]
 #: A time in seconds.
-Seconds = Annotated[float, BeforeValidator(parse_duration), Field(gt=0), _written_as(_DURATION)]
+Seconds = Annotated[float, BeforeValidator(parse_duration), Field(gt=0), _written_as(_DURATION, like="3ms")]

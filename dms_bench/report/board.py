@@ -60,6 +60,9 @@ class Row:
     supernet_params: float | None
     supernet_latency_ms: float | None
     higher_is_better: bool
+    #: Unit of the measure, empty where it has none, and the digits behind its decimal point.
+    unit: str
+    decimals: int
     #: Likewise to `dms`; None where it was run with several settings, none of which is chosen.
     delta_dms: float | None
     delta_dms_ci95: float | None
@@ -219,6 +222,7 @@ def _row(group: _Group, controls: Sequence[Record], dms: Sequence[Record]) -> Ro
     measured = estimate(list(values.values()))
     delta, delta_dms = (paired_difference(values, _by_seed(rivals)) for rivals in (controls, dms))
     statuses = [record.status for record in records]
+    unit = first.unit(tags[names.METRIC])
     return Row(
         task=tags[names.TASK],
         model=tags[names.MODEL],
@@ -250,6 +254,8 @@ def _row(group: _Group, controls: Sequence[Record], dms: Sequence[Record]) -> Ro
         supernet_params=_mean(done, "supernet_params"),
         supernet_latency_ms=_mean(done, "supernet_latency_ms"),
         higher_is_better=_higher_is_better(first),
+        unit=unit.symbol,
+        decimals=unit.decimals,
         delta_dms=delta_dms.mean,
         delta_dms_ci95=delta_dms.ci95,
         delta_dms_n=delta_dms.n,

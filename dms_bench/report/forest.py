@@ -36,7 +36,7 @@ def forest(rows: Sequence[Row], label: str) -> str:
     x = measure_axis(shown, _LABELS, _WIDTH - _RIGHT)
     size = f'viewBox="0 0 {_WIDTH} {foot + _BOTTOM}"'
     parts = [f'<svg class="panel" {size} role="img" aria-label="{escape(label, quote=True)}">']
-    parts += _grid(x, foot, fmt.heading(shown[0].metric))
+    parts += _grid(x, foot, fmt.heading(shown[0].metric, shown[0].unit))
     level = 0.0
     for budget, own in budgets:
         level += _HEADING

@@ -4,30 +4,22 @@ from __future__ import annotations
 
 import math
 
-#: Measures that tasks give in percent.
-_PERCENT = frozenset({"top1", "top5"})
 _DAY_UNITS = ((1.0, "days"), (1 / 24, "h"), (1 / 1440, "min"), (1 / 86400, "s"))
 
 MISSING = "-"
 
 
-def is_percent(metric: str) -> bool:
-    """Tell whether a measure is given in percent."""
-    return metric.rpartition("/")[2] in _PERCENT
+def heading(metric: str, unit: str) -> str:
+    """Return a measure's name with its unit, if it has one."""
+    return f"{metric} [{unit}]" if unit else metric
 
 
-def heading(metric: str) -> str:
-    """Return a measure's name with its unit."""
-    return f"{metric} [%]" if is_percent(metric) else metric
-
-
-def measure(metric: str, mean: float | None, ci95: float | None, *, signed: bool = False) -> str:
-    """Write a measure with its interval: `71.3 ± 0.8`; one decimal for percent, else three."""
+def measure(mean: float | None, ci95: float | None, digits: int, *, signed: bool = False) -> str:
+    """Write a measure with its interval, with so many digits behind the point: `71.3 ± 0.8`."""
     if mean is None:
         return MISSING
     if math.isnan(mean):
         return "nan"
-    digits = 1 if is_percent(metric) else 3
     text = f"{mean:{'+' if signed else ''}.{digits}f}"
     return text if ci95 is None else f"{text} ± {ci95:.{digits}f}"
 

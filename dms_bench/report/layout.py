@@ -141,7 +141,7 @@ def _columns(rows: Sequence[Row]) -> list[_Column]:
     """Return the columns behind the budget that say anything in a block."""
     columns = [
         _Column("method", lambda row: row.method + _marks(row)),
-        _Column(fmt.heading(rows[0].metric), lambda row: fmt.measure(row.metric, row.mean, row.ci95)),
+        _Column(fmt.heading(rows[0].metric, rows[0].unit), lambda row: fmt.measure(row.mean, row.ci95, row.decimals)),
         _Column("n", lambda row: str(row.n)),
     ]
     if any(row.settings_tried > 1 for row in rows):
@@ -177,7 +177,7 @@ def _lines(rows: Sequence[Row], columns: Sequence[_Column]) -> list[Line]:
 
 
 def _difference(row: Row, mean: float | None, ci95: float | None) -> str:
-    return fmt.measure(row.metric, mean, ci95, signed=True)
+    return fmt.measure(mean, ci95, row.decimals, signed=True)
 
 
 def _without(cells: tuple[str, ...], place: int) -> tuple[str, ...]:

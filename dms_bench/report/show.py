@@ -84,13 +84,15 @@ def _identity(record: Record) -> Table:
 def _result(record: Record) -> Table:
     metrics = record.metrics
     entries = {
-        fmt.heading(name.removeprefix("test/")): fmt.measure(name, value, None)
+        fmt.heading(measure, record.unit(measure).symbol): fmt.measure(value, None, record.unit(measure).decimals)
         for name, value in sorted(metrics.items())
-        if name.startswith("test/")
+        if (measure := name.removeprefix("test/")) != name
     }
     if record.validation is not None:
         metric = record.tags[names.METRIC]
-        entries[f"{fmt.heading(metric)}, validation"] = fmt.measure(metric, record.validation, None)
+        unit = record.unit(metric)
+        text = fmt.measure(record.validation, None, unit.decimals)
+        entries[f"{fmt.heading(metric, unit.symbol)}, validation"] = text
     for name in ("macs", "params"):
         if name in metrics and f"supernet_{name}" in metrics:
             share = metrics[name] / metrics[f"supernet_{name}"]

@@ -139,7 +139,7 @@ def _trials(records: Sequence[Record]) -> str:
         cells = [
             record.name,
             record.status,
-            fmt.measure(metric, record.value, None),
+            fmt.measure(record.value, None, record.unit(metric).decimals),
             fmt.count(record.metrics.get("macs")),
             fmt.count(record.metrics.get("params")),
             fmt.cost(record.metrics.get("search_device_days"), record.tags.get(names.DEVICE_KIND, "")),

@@ -53,11 +53,10 @@ def panel(rows: Sequence[Row], colour: dict[str, str], label: str) -> str:
     shown = [row for row in rows if row.mean is not None and math.isfinite(row.mean) and row.macs]
     if not shown:
         return ""
-    metric = shown[0].metric
     x, y = _x_axis([row.macs or 0 for row in shown]), measure_axis(shown, _HEIGHT - _BOTTOM, _TOP)
     parts = [
         f'<svg class="panel" viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" aria-label="{escape(label, quote=True)}">',
-        *_grid(x, y, fmt.heading(metric)),
+        *_grid(x, y, fmt.heading(shown[0].metric, shown[0].unit)),
     ]
     for row in shown:
         if row.kind == CEILING:
@@ -83,7 +82,7 @@ def _x_axis(macs: Sequence[float]) -> Axis:
 
 def measure_axis(rows: Sequence[Row], start: float, end: float) -> Axis:
     """Return an axis from pixel `start` to `end` that holds the means of rows, and as a rule their intervals."""
-    low, high = room([(row.mean or 0.0, row.ci95 or 0.0) for row in rows], percent=fmt.is_percent(rows[0].metric))
+    low, high = room([(row.mean or 0.0, row.ci95 or 0.0) for row in rows], percent=rows[0].unit == "%")
     return Axis(low, high, False, start, end)
 
 
@@ -173,6 +172,6 @@ def _series(rows: Sequence[Row], x: Axis, y: Axis, colour: str, shift: float) ->
 
 def tooltip(row: Row) -> str:
     """Return what a browser shows over a row's mark."""
-    value = fmt.measure(row.metric, row.mean, row.ci95)
-    text = f"{row.method}, {row.budget}: {fmt.heading(row.metric)} {value}, {fmt.count(row.macs)} MACs, n = {row.n}"
+    value, name = fmt.measure(row.mean, row.ci95, row.decimals), fmt.heading(row.metric, row.unit)
+    text = f"{row.method}, {row.budget}: {name} {value}, {fmt.count(row.macs)} MACs, n = {row.n}"
     return f"<title>{escape(text)}</title>"

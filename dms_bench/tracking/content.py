@@ -31,6 +31,7 @@ def trial_tags(trial: Trial) -> dict[str, str]:
         names.SEED: str(trial.seed),
         names.METRIC: trial.task.metric,
         names.HIGHER_IS_BETTER: str(trial.task.higher_is_better).lower(),
+        names.UNITS: json.dumps(dict(trial.task.units)),
         names.RESOURCES: trial.resources.model_dump_json(),
     }
 

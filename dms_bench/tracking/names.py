@@ -19,6 +19,9 @@ PIPELINE = "dms.pipeline"
 SEED = "dms.seed"
 METRIC = "dms.metric"
 HIGHER_IS_BETTER = "dms.higher_is_better"
+#: Unit and digits of the task's measures, as JSON; of runs from before tasks said it, `KNOWN_UNITS` does.
+UNITS = "dms.units"
+KNOWN_UNITS = dict.fromkeys(("top1", "top5", "map50_95", "map50"), ("%", 1))
 STATUS = "dms.status"
 ERROR = "dms.error"
 DEVICE = "dms.device"

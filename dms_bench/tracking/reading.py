@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from dms_bench.config.task import Unit
 from dms_bench.errors import UserError
 from dms_bench.tracking import names
 from dms_bench.tracking.store import connect, has_tables, resolve_uri, sqlite_path
@@ -76,6 +77,12 @@ class Record:
     def validation(self) -> float | None:
         """The same measure on the validation split: what settings are chosen by."""
         return self.metrics.get(names.validated(self.tags[names.METRIC]))
+
+    def unit(self, measure: str) -> Unit:
+        """Return how a measure of the task is shown."""
+        said = self.tags.get(names.UNITS)
+        known: dict[str, Any] = names.KNOWN_UNITS if said is None else json.loads(said)
+        return Unit(*known.get(measure, ()))
 
     @property
     def search_load(self) -> float | None:

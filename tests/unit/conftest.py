@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -12,7 +12,7 @@ import pytest
 from dms_bench.config.budget import MacsBudget
 from dms_bench.config.recipe import Recipe
 from dms_bench.config.suite import Suite
-from dms_bench.config.task import TaskSpec
+from dms_bench.config.task import PERCENT, TaskSpec, Unit
 from dms_bench.config.trial import Trial
 from dms_bench.methods.controls.spec import Random, Supernet, Uniform
 from dms_bench.methods.gradient.spec import Dms, Get
@@ -26,6 +26,7 @@ class PaperTask(TaskSpec):
     implementation: ClassVar[str] = "nowhere:Nothing"
     recipe_class: ClassVar[type[Recipe]] = Recipe
     metric: ClassVar[str] = "top1"
+    units: ClassVar[Mapping[str, Unit]] = {"top1": PERCENT}
 
     kind: Literal["paper"] = "paper"
     difficulty: float = 0.5

@@ -32,9 +32,8 @@ ALLOWED = {
         "errors kernels scaling config tasks.py methods tracking report trial",
         "torch ray optuna pydantic rich",
     ),
-    "catalogue": ("errors config", ""),
     "__init__": ("trial", ""),
-    "cli": ("errors scaling config dms_bench_tasks report trial runtime catalogue __init__", "typer rich yaml"),
+    "cli": ("errors scaling config dms_bench_tasks report trial runtime __init__", "typer rich yaml"),
     "__main__": ("cli", ""),
 }
 #: Packages and modules of `dms_bench.scaling`, lowest first; each may import those before it.
@@ -63,7 +62,6 @@ LIGHT = (
     "spec",
     "errors",
     "cli",
-    "catalogue",
     "__init__",
     "__main__",
     "methods/controls/spec.py",

@@ -20,28 +20,41 @@ class Paper(Spec):
     """Where the figures come from."""
 
     title: str
+    """Title of the paper."""
     venue: str
+    """Where it appeared."""
     url: str
+    """Its address."""
 
 
 class ScatterFigure(Spec):
     """Accuracy against MACs and against search cost, of the rows of some tables."""
 
     kind: Literal["scatter"]
+    """`scatter`: accuracy against MACs and against search cost."""
     number: Annotated[int, Field(ge=1)]
+    """Number of the figure in the paper."""
     title: str
+    """Title of the figure."""
     tables: Annotated[list[int], Field(min_length=1)]
+    """Numbers of the tables whose rows are drawn."""
 
 
 class WidthsFigure(Spec):
     """Widths of a searched network's layers above those of a designed one: two rows of a table."""
 
     kind: Literal["widths"]
+    """`widths`: layer widths of two networks."""
     number: Annotated[int, Field(ge=1)]
+    """Number of the figure in the paper."""
     title: str
+    """Title of the figure."""
     table: int
+    """Number of the table that both rows are in."""
     searched: str
+    """Id of the row with the searched network."""
     designed: str
+    """Id of the row with the designed network."""
 
 
 Figure = Annotated[ScatterFigure | WidthsFigure, Field(discriminator="kind")]
@@ -51,9 +64,13 @@ class Published(Spec):
     """All tables of a paper, and what its figures draw."""
 
     paper: Paper
+    """Where the figures come from."""
     tolerances: dict[str, Tolerance]
+    """Name -> how far our mean may be from a printed figure."""
     tables: Annotated[list[PublishedTable], Field(min_length=1)]
+    """The paper's tables."""
     figures: tuple[Figure, ...] = ()
+    """The paper's figures that are drawn anew."""
 
     @model_validator(mode="after")
     def _figures_are_of_the_tables(self) -> Self:

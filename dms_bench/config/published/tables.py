@@ -18,21 +18,26 @@ class PublishedTable(Spec):
     """One table of the paper."""
 
     number: Annotated[int, Field(ge=1)]
+    """Number of the table in the paper."""
     title: str
-    #: The claim in a sentence.
+    """Title of the table."""
     claim: str
-    #: Name of the suite that answers it; by default `table` and the number in two digits.
+    """The claim in a sentence."""
     suite: Name = ""
+    """Name of the suite that answers it; by default `table` and the number in two digits."""
     setting: dict[str, str] = Field(default_factory=dict)
-    #: The first is the one that is judged.
+    """What the paper says about the setting: heading -> text."""
     measures: Annotated[list[Measure], Field(min_length=1)]
+    """The printed figures that ours are compared with; the first is the one that is judged."""
     rows: Annotated[list[PublishedRow], Field(min_length=1)]
-    #: What the claim comes to.
+    """The rows of the table, and ours."""
     rules: tuple[Rule, ...]
-    #: What a reader will ask and the claim does not say, such as whether controls do as well: judged like rules, but no
-    #: part of the verdict.
+    """What the claim comes to."""
     doubts: tuple[Rule, ...] = ()
+    """What a reader will ask and the claim does not say, such as whether controls do as well: judged like rules, but no
+    part of the verdict."""
     remarks: tuple[str, ...] = ()
+    """What else there is to say about the table."""
 
     @model_validator(mode="before")
     @classmethod

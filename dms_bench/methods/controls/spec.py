@@ -38,13 +38,17 @@ class Supernet(MethodSpec):
 class Designed(MethodSpec):
     """Another network, not cut: what people have designed for that budget."""
 
-    #: Keeps all of the network that `network` names.
+    # Keeps all of the network that `network` names.
     implementation: ClassVar[str] = "dms_bench.methods.controls.whole:KeepSupernet"
+    example: ClassVar[dict[str, Any]] = {
+        "method": {"kind": "designed", "model": "resnet18", "args": {"channels": [32, 64, 128, 256]}}
+    }
 
     kind: Literal["designed"] = "designed"
-    #: The network and its arguments, as in `supernet`.
     model: str
+    """Name of the network, as in `supernet.model`."""
     args: dict[str, Any] = Field(default_factory=dict)
+    """Arguments for building it, as in `supernet.args`."""
 
     def label(self) -> str:
         """Return the network's name and arguments: every other is another method."""

@@ -14,7 +14,9 @@ class StructureOptimizer(Spec):
     """The optimiser of the structure parameters, separate from the weights'."""
 
     optimizer: Literal["adam", "sgd"] = "adam"
+    """Optimiser of the structure parameters: Adam or SGD of PyTorch, with its default settings."""
     lr: Annotated[float, Field(gt=0)] = 5e-3
+    """Learning rate of the structure parameters; the same during the whole search."""
 
 
 class GradientSpec(MethodSpec):
@@ -23,12 +25,15 @@ class GradientSpec(MethodSpec):
     trains_in_search: ClassVar[bool] = True
 
     structure: StructureOptimizer = StructureOptimizer()
-    #: Weight of the resource loss (equation 5).
+    """The optimiser of the structure parameters, separate from the weights'."""
     resource_weight: Annotated[float, Field(gt=0)] = 1.0
-    #: Share of the search at whose end the importance has been observed, and the target begins to fall.
+    """Weight of the resource loss beside the task's loss (equation 5)."""
     observe_share: Annotated[float, Field(ge=0, lt=1)] = 0.2
-    #: Share of the search at whose end the target has fallen (equation 10); then widths only are refined.
+    """Share of the search before which nothing is decided: the importance is collected and the target is the whole
+    supernet's cost."""
     decay_share: Annotated[float, Field(gt=0, le=1)] = 0.8
+    """Share of the search at whose end the target has fallen to the budget (equation 10); from then on the depth is
+    fixed and only widths are refined."""
 
     @model_validator(mode="after")
     def _phases_in_order(self) -> Self:
@@ -44,13 +49,17 @@ class Dms(GradientSpec):
     implementation: ClassVar[str] = "dms_bench.methods.gradient.dms:DmsSearch"
 
     kind: Literal["dms"] = "dms"
-    #: Factor on N in the soft mask's slope (equation 3); depth and heads use four times that.
     temperature: Annotated[float, Field(gt=0)] = 1.0
+    """Factor on N, the elements of a unit, in the slope of the soft mask (equation 3); larger is harder. Depth, heads
+    and coarse groups use four times that."""
     importance: Literal["taylor", "snip", "fisher", "index"] = "taylor"
-    #: Decay of the importance's moving average (equation 4); 0 keeps the last step only.
+    """Score of an element, from its mask m and the gradient g of the task's loss by it. taylor: (m g)^2; snip: |m g|;
+    fisher: g^2; index: no score, the first elements matter most."""
     importance_decay: Annotated[float, Field(ge=0, lt=1)] = 0.99
-    #: Rank the importance; without it the raw scores stand in for ranks (table 11), and the search fails.
+    """Decay of the importance's moving average over steps (equation 4); 0 keeps the last step only."""
     normalise: bool = True
+    """Rank the importance (equation 2); without it the raw scores stand in for ranks (table 11), and the search
+    fails."""
 
 
 class Get(GradientSpec):
@@ -64,10 +73,11 @@ class Get(GradientSpec):
 class GumbelSpec(GradientSpec):
     """What both methods that sample with Gumbel noise have."""
 
-    #: fair: starts whole, cools down, pays for expected sizes.
     variant: Literal["as_released", "fair"] = "fair"
-    #: Of the Gumbel softmax; where fair, at the end of the search.
+    """as_released: as published with DMS. fair: starts at the whole supernet, cools down, pays for expected instead of
+    most probable sizes."""
     temperature: Annotated[float, Field(gt=0)] = 0.1
+    """Temperature of the Gumbel softmax; the fair variant starts 50 times as hot and ends there."""
 
     def label(self) -> str:
         """Return the method with its variant: two methods, not two settings of one."""

@@ -12,8 +12,9 @@ from dms_bench.config.method import MethodSpec
 class CalibratedSpec(MethodSpec):
     """What all of them share: a few batches of training data, looked at once."""
 
-    #: Batches; how large one is, the task says (language: 16 sequences).
     batches: Annotated[int, Field(ge=1)] = 8
+    """Batches of training data by which the network is judged; the task says how large one is: 64 images in
+    classification, 16 in detection, 16 sequences in language."""
 
 
 class LlmPruner(CalibratedSpec):
@@ -22,11 +23,13 @@ class LlmPruner(CalibratedSpec):
     implementation: ClassVar[str] = "dms_bench.methods.language.llm_pruner:LlmPrunerSearch"
 
     kind: Literal["llm_pruner"] = "llm_pruner"
-    #: Its names: first and second order per weight, both, or first order per element (vectorize).
     importance: Literal["param_first", "param_second", "param_mix", "vectorize"] = "param_first"
-    #: Shares of the blocks that are left alone, at both ends; of 32 the first 4 and the last 2.
+    """Score of an element, by LLM-Pruner's names, from its weights w, their gradients g and mean squared gradients F.
+    param_first: sum |w g|; param_second: sum |w^2 F|; param_mix: sum |w g - w^2 F / 2|; vectorize: |sum w g|."""
     keep_first: Annotated[float, Field(ge=0, lt=1)] = 4 / 32
+    """Share of the blocks at the beginning that are left alone, rounded up; of 32 the first 4."""
     keep_last: Annotated[float, Field(ge=0, lt=1)] = 2 / 32
+    """Share of the blocks at the end that are left alone, rounded up; of 32 the last 2."""
 
 
 class WandaSp(CalibratedSpec):

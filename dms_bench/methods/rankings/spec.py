@@ -14,8 +14,8 @@ from dms_bench.config.method import MethodSpec
 class ScopedRanking(MethodSpec):
     """A ranking that can compare within each width group, or over all of them."""
 
-    #: local: the same share of every group stays. global: one threshold for all groups, which so get their widths.
     scope: Literal["local", "global"] = "local"
+    """local: the same share of every group stays. global: one threshold for all groups, which so get their widths."""
 
     def label(self) -> str:
         """Return kind and scope: they are different methods in the literature."""

@@ -21,12 +21,17 @@ class Sampling(MethodSpec):
     implementation: ClassVar[str] = "dms_bench.methods.sampling.search:SamplingSearch"
 
     score: Score = "zico"
-    #: Architectures that are scored.
+    """What candidates are judged by. params, macs: the count itself; grad_norm, snip, synflow, naswot, zico, zen:
+    training-free scores of fresh weights; shared: the task's measure on the validation split with the supernet's
+    weights; predictor: a network that predicts `shared`. The last two need DMSp or DMSp-."""
     candidates: Annotated[int, Field(ge=1)] = 64
-    #: `shared` and `predictor`: training images that a subnet's batch-norm statistics are estimated from.
+    """Architectures at the budget that are scored; the best one is the result."""
     images: WholeCount = 2000
-    #: `predictor`: architectures whose shared-weight measure it learns from, a fifth of them held out.
+    """Training samples that a subnet's batch-norm statistics are estimated from, for the scores `shared` and
+    `predictor`."""
     samples: Annotated[int, Field(ge=10)] = 200
+    """Architectures whose shared-weight measure the predictor learns from, a fifth of them held out. For the score
+    `predictor` only."""
 
     def label(self) -> str:
         """Return the sampler with its score: two scores are two methods, not two settings of one."""
@@ -56,7 +61,7 @@ class Evolution(Sampling):
     """Steady-state evolution by a score: children of good parents replace the worst."""
 
     kind: Literal["evolution"] = "evolution"
-    #: Architectures that live at a time; the first ones are random.
     population: Annotated[int, Field(ge=2)] = 16
-    #: Chance of every width and depth to be drawn anew in a child.
+    """Architectures that live at a time; the first ones are random."""
     mutation: Annotated[float, Field(gt=0, le=1)] = 0.1
+    """Chance of every width and depth to be drawn anew in a child."""

@@ -5,15 +5,16 @@ Reading it imports neither torch nor timm. Options carry timm's names and mean w
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import BeforeValidator, Field, field_validator, model_validator
+from pydantic import BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
 from dms_bench.config.base import Spec
 from dms_bench.config.recipe import Recipe
 from dms_bench.config.supernet import SupernetSpec
-from dms_bench.config.task import TaskSpec
+from dms_bench.config.task import PERCENT, TaskSpec, Unit
 from dms_bench.config.units import WholeCount
 from dms_bench_tasks.common.recipe import SteppedRecipe
 
@@ -25,16 +26,19 @@ class GlyphsData(Spec):
     """Rendered characters under distortion and clutter, drawn as many and as hard as asked."""
 
     name: Literal["glyphs"] = "glyphs"
-    #: Images of each split; a larger split begins with the images of a smaller one.
+    """`glyphs`: rendered characters, which need no files."""
     train: WholeCount = 4000
+    """Images of the training split; a larger split begins with the images of a smaller one."""
     val: WholeCount = 1000
+    """Images of the validation split."""
     test: WholeCount = 2000
-    #: How many of the 36 characters are told apart.
+    """Images of the test split."""
     classes: Annotated[int, Field(ge=2, le=36)] = 36
-    #: 0: upright, clean and centred; 1: strongly distorted, cluttered, noisy and faint.
+    """How many of the 36 characters are told apart."""
     difficulty: Annotated[float, Field(ge=0, le=1)] = 0.5
-    #: Seed of the images. It is not the trial's: all trials of a suite see the same images.
+    """0: upright, clean and centred; 1: strongly distorted, cluttered, noisy and faint."""
     seed: Annotated[int, Field(ge=0)] = 0
+    """Seed of the images. It is not the trial's: all trials of a suite see the same images."""
 
     def label(self) -> str:
         """Return the set's short name."""
@@ -45,11 +49,13 @@ class DigitsData(Spec):
     """The 1,797 real handwritten digits of scikit-learn, scaled up to `image_size`."""
 
     name: Literal["digits"] = "digits"
-    #: Shares of the set held out, the same of every class.
+    """`digits`: scikit-learn's handwritten digits, which come with it."""
     val_fraction: OpenShare = 0.2
+    """Share of the set held out for validation, the same of every class."""
     test_fraction: OpenShare = 0.2
-    #: Seed of the split.
+    """Share of the set held out for the test, the same of every class."""
     seed: Annotated[int, Field(ge=0)] = 0
+    """Seed of the split."""
 
     @property
     def classes(self) -> int:
@@ -71,9 +77,11 @@ class Splits(Spec):
     """The data set's own names for its splits (or its sub-folders)."""
 
     train: str = "train"
-    #: Where the set has no split to spare: None holds out `val_fraction` of `train`.
+    """Name of the training split, or its sub-folder."""
     val: str | None = None
+    """Name of the split for validation. null: hold out `val_fraction` of `train`, for sets without a split to spare."""
     test: str = "validation"
+    """Name of the split that is measured once, at the end."""
 
     @model_validator(mode="after")
     def _test_is_separate(self) -> Self:
@@ -86,27 +94,37 @@ class TimmData(Spec):
     """Any data set that `timm.data.create_dataset` opens."""
 
     name: Literal["timm"] = "timm"
-    #: timm's name: "" for a folder of images, torch/cifar10, hfds/<repository>, wds/<name>, ...
+    """`timm`: a data set that timm opens."""
     dataset: str = ""
+    """timm's name of the set: empty for a folder of images, torch/cifar10, hfds/<repository>, wds/<name>, ..."""
     root: str | None = None
+    """Folder of the data; needed for a folder of images."""
     splits: Splits = Splits()
+    """The data set's own names for its splits."""
     classes: Annotated[int, Field(ge=2)]
-    #: Share of `train` that is held out for selection where `splits.val` is not given.
+    """Number of classes."""
     val_fraction: OpenShare = 0.1
-    #: Seed of what is held out.
+    """Share of `train` that is held out for validation where `splits.val` is not given."""
     seed: Annotated[int, Field(ge=0)] = 0
-    #: Images of `splits.train`, where a suite is planned on a machine that does not have them; checked where they are.
+    """Seed of what is held out."""
     train_images: WholeCount | None = None
-    #: File that maps folder names to class numbers.
+    """Images of `splits.train`, to plan a suite on a machine that does not have them; checked where they are."""
     class_map: str | None = None
+    """timm's option: file that maps folder names to class numbers."""
     download: bool = False
-    #: Processes that decode and augment, per worker of the trial.
+    """timm's option: let the data set be downloaded, where its source allows that."""
     workers: Annotated[int, Field(ge=0)] = 2
-    #: None: what the model's configuration in timm says.
+    """Processes that decode and augment, per worker of the trial."""
     mean: tuple[float, ...] | None = None
+    """Mean of each channel that images are normalised by, in [0, 1]. null: what the model's configuration in timm
+    says."""
     std: tuple[float, ...] | None = None
+    """Deviation of each channel that images are normalised by. null: what the model's configuration in timm says."""
     interpolation: Literal["bilinear", "bicubic"] | None = None
+    """How images are resized for validation and test. null: what the model's configuration in timm says."""
     crop_pct: Annotated[float, Field(gt=0, le=1)] | None = None
+    """Share of the resized image that the central crop keeps in validation and test. null: what the model's
+    configuration in timm says."""
 
     @model_validator(mode="after")
     def _a_folder_needs_a_root(self) -> Self:
@@ -133,86 +151,117 @@ class Teacher(Spec):
     """A network of timm that has learnt the task already."""
 
     model: str
-    #: timm's own weights, where there is no checkpoint.
+    """Name of the teacher in timm."""
     pretrained: bool = True
-    #: Path of a safetensors or weights-only file.
+    """Take timm's own weights, where there is no checkpoint."""
     checkpoint: str | None = None
-    #: Height and width of the images that it is shown, scaled from the student's; None: the student's.
+    """Path of a safetensors or weights-only file with the teacher's weights."""
     image_size: Annotated[int, Field(ge=8)] | None = None
+    """Height and width, in pixels, of the images that the teacher is shown, scaled from the student's. null: the
+    student's."""
 
 
 class Distillation(Spec):
     """Learn from a teacher's predictions, too: loss = the recipe's own + weight x distance from them."""
 
-    #: kl: divergence of softened predictions; dist: correlation between and within classes (Huang et al. 2022).
     loss: Literal["kl", "dist"] = "kl"
+    """Distance from the teacher's predictions. kl: KL divergence of softened predictions; dist: correlation between and
+    within classes (Huang et al. 2022)."""
     weight: Annotated[float, Field(gt=0)] = 1.0
-    #: Both predictions are softened by it; the distance is multiplied by its square.
+    """Factor on the distance, which is added to the recipe's own loss."""
     temperature: Annotated[float, Field(gt=0)] = 1.0
-    #: None: the pretrained supernet, as it was before the search.
+    """Both predictions are softened by it; the distance is multiplied by its square."""
     teacher: Teacher | None = None
+    """The teacher. null: the pretrained supernet, as it was before the search."""
 
 
 class ClassificationRecipe(SteppedRecipe):
     """One training stage. `batch_size` is the number of images per optimiser step, over all workers."""
 
-    #: Optimiser steps of an epoch, where it is to end before all images were seen; for searches of some hundred steps.
     epoch_steps: Annotated[int, Field(ge=1)] | None = None
-    #: Optimiser: any name that timm knows (sgd, adamw, rmsproptf, lamb, ...).
+    """Optimiser steps of an epoch, where it is to end before all images were seen; for searches of some hundred steps.
+    null: all images."""
     opt: str = "sgd"
+    """Optimiser: any name that timm knows (sgd, adamw, rmsproptf, lamb, ...)."""
     lr: Annotated[float, Field(gt=0)]
+    """Learning rate after the warm-up; the highest one. It is not scaled with the batch."""
     weight_decay: Annotated[float, Field(ge=0)] = 2e-5
+    """Weight decay; as in timm, biases and norms go without it."""
     momentum: Share = 0.9
-    #: Further arguments of the optimiser, such as `{eps: 0.001}`.
+    """Momentum, for optimisers that have one."""
     opt_kwargs: dict[str, Any] = Field(default_factory=dict)
+    """Further arguments of the optimiser, such as `{eps: 0.001}`."""
     clip_grad: Annotated[float, Field(gt=0)] | None = None
+    """Bound on the gradients in each step, in the sense of `clip_mode`. null: not clipped."""
     clip_mode: Literal["norm", "value", "agc"] = "norm"
+    """timm's option. norm: bound the norm of all gradients; value: bound each value; agc: adaptive, relative to the
+    norm of the weights."""
 
-    #: Schedule, advanced on every optimiser step; times are in epochs.
     sched: Literal["cosine", "step", "multistep", "poly", "constant"] = "cosine"
+    """timm's schedule of the learning rate, advanced on every optimiser step; its times are in epochs."""
     warmup_epochs: Annotated[float, Field(ge=0)] = 0
+    """Epochs, fractions too, in which the learning rate rises from `warmup_lr` to `lr`; the schedule's own time runs
+    meanwhile."""
     warmup_lr: Annotated[float, Field(ge=0)] = 1e-5
+    """Learning rate at the beginning of the warm-up."""
     min_lr: Annotated[float, Field(ge=0)] = 0
-    #: Interval of `step`.
+    """Learning rate at the end of the cosine and poly schedules."""
     decay_epochs: Annotated[float, Field(gt=0)] = 30
-    #: Times of `multistep`.
+    """Epochs between two steps of the schedule `step`."""
     decay_milestones: tuple[Annotated[int, Field(gt=0)], ...] = (30, 60)
-    #: Factor of `step` and `multistep`, power of `poly`.
+    """Epochs at which the schedule `multistep` lowers the learning rate."""
     decay_rate: Annotated[float, Field(gt=0)] = 0.1
+    """Factor on the learning rate at each step of `step` and `multistep`; power of `poly`."""
 
     smoothing: Share = 0.0
-    #: Binary cross entropy per class instead of cross entropy.
+    """Label smoothing: share of the target that is spread over all classes."""
     bce_loss: bool = False
+    """Binary cross entropy per class instead of cross entropy."""
     mixup: Annotated[float, Field(ge=0)] = 0.0
+    """timm's mixup: parameter alpha of the beta distribution of shares; 0: off."""
     cutmix: Annotated[float, Field(ge=0)] = 0.0
+    """timm's cutmix: parameter alpha of the beta distribution of shares; 0: off."""
     mixup_prob: Annotated[float, Field(ge=0, le=1)] = 1.0
+    """Chance that a batch is mixed at all, where mixup or cutmix is on."""
     mixup_switch_prob: Annotated[float, Field(ge=0, le=1)] = 0.5
-    #: Epoch after which mixup and cutmix stop; 0: never.
+    """Chance of cutmix instead of mixup, where both are on."""
     mixup_off_epoch: Annotated[int, Field(ge=0)] = 0
-    #: Dropout before the classifier (besides what the model's own arguments give) and stochastic depth of
-    #: the last block, growing linearly from 0 in the first. None: as the model was built.
+    """Epochs after which mixup and cutmix stop; 0: never."""
     drop: Share | None = None
+    """Dropout before the classifier, besides what the model's own arguments give. null: as the model was built."""
     drop_path: Share | None = None
-    #: Moving average of the weights, which is validated and returned. In a search the structure is
-    #: not averaged.
+    """Stochastic depth of the last block, growing linearly from 0 in the first. null: as the model was built."""
     model_ema_decay: Annotated[float, Field(gt=0, lt=1)] | None = None
+    """Decay, per optimiser step, of a moving average of the weights, which is what is validated and returned; a search
+    validates its present network. null: no average."""
     model_ema_warmup: bool = False
+    """timm's option: let the average's decay rise from 0 over the first steps."""
 
-    #: Random erasing: probability and filling.
     reprob: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """timm's random erasing: chance that part of an image is erased."""
     remode: Literal["const", "rand", "pixel"] = "pixel"
-    #: Embedded sets only: random translation by up to this many pixels.
+    """What an erased part is filled with. const: zeros; rand: one random colour; pixel: a random colour for each
+    pixel."""
     shift: Annotated[int, Field(ge=0)] = 0
-    #: timm's data sets only: automatic augmentation, such as rand-m9-mstd0.5, and the random crop.
+    """Random translation by up to this many pixels. For the embedded sets only."""
     aa: str | None = None
+    """timm's automatic augmentation, such as `rand-m9-mstd0.5`; null: off. For timm's data sets only."""
     color_jitter: Annotated[float, Field(ge=0)] = 0.4
+    """timm's random change of brightness, contrast and saturation, by up to this share; as in timm, off where `aa` is
+    given (but for its 3a policies). For timm's data sets only."""
     hflip: Annotated[float, Field(ge=0, le=1)] = 0.5
+    """Chance of a horizontal flip. For timm's data sets only."""
     scale: tuple[float, float] = (0.08, 1.0)
+    """Smallest and largest share of an image's area that the random crop takes. For timm's data sets only."""
     ratio: tuple[float, float] = (0.75, 4 / 3)
+    """Smallest and largest aspect ratio of the random crop. For timm's data sets only."""
     train_interpolation: Literal["random", "bilinear", "bicubic"] = "random"
+    """How the random crop is resized; random: by either, drawn for each image. For timm's data sets only."""
 
-    #: In no hash of a trial without it.
+    # In no hash of a trial without it.
     distil: Annotated[Distillation | None, Field(exclude_if=lambda distil: distil is None)] = None
+    """Learn from a teacher's predictions, too; `true` takes the defaults: the pretrained supernet teaches. null: no
+    teacher."""
 
     @field_validator("distil", mode="before")
     @classmethod
@@ -252,21 +301,36 @@ class ClassificationRecipe(SteppedRecipe):
         return self.mixup > 0 or self.cutmix > 0
 
 
+def _input_may_follow(schema: dict[str, Any]) -> None:
+    """Tell readers of the JSON Schema that the size of the input follows from the data."""
+    schema["required"] = [name for name in schema["required"] if name not in ("image_size", "channels")]
+
+
 class ClassificationTask(TaskSpec):
     """Classify images with any network of timm; measured as top-1 accuracy in percent."""
+
+    model_config = ConfigDict(json_schema_extra=_input_may_follow)
 
     implementation: ClassVar[str] = "dms_bench_tasks.classification.task:Classification"
     recipe_class: ClassVar[type[Recipe]] = ClassificationRecipe
     metric: ClassVar[str] = "top1"
+    units: ClassVar[Mapping[str, Unit]] = {"top1": PERCENT, "top5": PERCENT}
     libraries: ClassVar[tuple[str, ...]] = ("timm",)
     multiplies: ClassVar[bool] = True
+    example: ClassVar[dict[str, Any]] = {
+        "task": {"kind": "classification", "data": {"name": "glyphs", "train": 4000}, "image_size": 32},
+        "supernet": {"model": "resnet18", "args": {"channels": [16, 32, 64, 128]}},
+        "search": {"epochs": 4, "lr": 0.05},
+        "retrain": {"epochs": 8, "lr": 0.1, "warmup_epochs": 1, "smoothing": 0.1},
+    }
 
     kind: Literal["classification"] = "classification"
     data: Data
-    #: Height and width of the input; 32 for the embedded sets and 224 for timm's, unless given.
+    """The images: a mapping, or the name of an embedded set alone (glyphs, digits)."""
     image_size: Annotated[int, Field(ge=8)]
-    #: 1 (grey; embedded sets unless given) or 3 (colour; timm's sets unless given).
+    """Height and width of the input in pixels; 32 for the embedded sets and 224 for timm's, unless given."""
     channels: Literal[1, 3]
+    """1 (grey; embedded sets unless given) or 3 (colour; timm's sets unless given)."""
 
     @model_validator(mode="before")
     @classmethod

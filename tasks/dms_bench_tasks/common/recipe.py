@@ -12,7 +12,8 @@ from dms_bench.config.recipe import Recipe
 class SteppedRecipe(Recipe):
     """One training stage in optimiser steps. `batch_size` counts the samples of a step, over all workers."""
 
-    #: Micro-batches that a worker's part of `batch_size` is split into, to save memory.
     grad_accum_steps: Annotated[int, Field(ge=1)] = 1
-    #: Autocast of the forward pass.
+    """Micro-batches that a worker's part of `batch_size` is split into, to save memory; it does not change the size of
+    a step."""
     amp: Literal["none", "bf16"] = "none"
+    """Precision of the forward pass: none (as the weights are), or bf16 (PyTorch's autocast)."""

@@ -5,13 +5,14 @@ Reading it imports neither torch nor Ultralytics. Options carry Ultralytics' nam
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BeforeValidator, Field
 
 from dms_bench.config.base import Spec
 from dms_bench.config.recipe import Recipe
-from dms_bench.config.task import TaskSpec
+from dms_bench.config.task import PERCENT, TaskSpec, Unit
 from dms_bench.config.units import WholeCount
 
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -23,18 +24,21 @@ class GlyphScenes(Spec):
     """Rendered characters and shapes on textured backgrounds, with boxes, drawn as many and as hard as asked."""
 
     name: Literal["glyph-scenes"] = "glyph-scenes"
-    #: Images of each split; a larger split begins with the images of a smaller one.
+    """`glyph-scenes`: rendered scenes, which need no files."""
     train: WholeCount = 1000
+    """Images of the training split; a larger split begins with the images of a smaller one."""
     val: WholeCount = 200
+    """Images of the validation split."""
     test: WholeCount = 500
-    #: How many of the 16 kinds of object are told apart.
+    """Images of the test split."""
     classes: Annotated[int, Field(ge=1, le=16)] = 12
-    #: Most objects in an image; at least one.
+    """How many of the 16 kinds of object are told apart."""
     objects: Annotated[int, Field(ge=1, le=40)] = 8
-    #: 0: large, upright, clean and apart; 1: small, turned, covered by one another, faint and noisy.
+    """The number of objects in an image is drawn between 1 and this; those that find no place are left out."""
     difficulty: Share = 0.5
-    #: Seed of the images. It is not the trial's: all trials of a suite see the same images.
+    """0: large, upright, clean and apart; 1: small, turned, covered by one another, faint and noisy."""
     seed: Annotated[int, Field(ge=0)] = 0
+    """Seed of the images. It is not the trial's: all trials of a suite see the same images."""
 
     def label(self) -> str:
         """Return the set's short name."""
@@ -45,21 +49,24 @@ class YoloData(Spec):
     """Any data set that a data YAML of Ultralytics describes, COCO among them. Nothing is downloaded."""
 
     name: Literal["yolo"] = "yolo"
-    #: Path of the data YAML, or the name of one that comes with Ultralytics, such as coco.yaml.
+    """`yolo`: a data set that a data YAML of Ultralytics describes."""
     path: str
-    #: Folder of the data, in place of the YAML's own `path`.
+    """Path of the data YAML, or the name of one that comes with Ultralytics, such as `coco.yaml`."""
     root: str | None = None
-    #: The YAML's split that is looked at once, at the end. With `val`, selection gets `val_fraction` of `train`.
+    """Folder of the data, in place of the YAML's own `path`."""
     test: Literal["val", "test"] = "val"
+    """The YAML's split that is measured once, at the end. val: validation gets `val_fraction` of `train` instead; test:
+    validation gets the YAML's `val`."""
     val_fraction: OpenShare = 0.02
-    #: Images of the YAML's `train`: with it a suite is planned where the data are not.
+    """Share of `train` that is held out for validation, where `test` is val."""
     train_images: WholeCount | None = None
-    #: Seed of what is held out.
+    """Images of the YAML's `train`: with it a suite is planned where the data are not."""
     seed: Annotated[int, Field(ge=0)] = 0
-    #: Where decoded images are kept.
+    """Seed of what is held out."""
     cache: Literal["none", "ram", "disk"] = "none"
-    #: Processes that decode and augment, per worker of the trial; none on a CPU.
+    """Ultralytics' option: where decoded images are kept, in memory (ram), on disk, or nowhere."""
     workers: Annotated[int, Field(ge=0)] = 8
+    """Ultralytics' option: processes that decode and augment, per worker of the trial; none on a CPU."""
 
     def label(self) -> str:
         """Return the set's short name."""
@@ -79,41 +86,66 @@ class DetectionRecipe(Recipe):
     """One training stage. `batch_size` is the number of images of one forward pass, over all workers."""
 
     batch_size: Annotated[int, Field(ge=1)] = 16
+    """Images of one forward pass, over all workers of the trial."""
     optimizer: Literal["SGD", "Adam", "AdamW", "NAdam", "RAdam", "RMSprop", "MuSGD"] = "SGD"
+    """Ultralytics' option: the optimiser, by the name that Ultralytics gives it."""
     lr0: Annotated[float, Field(gt=0)] = 0.01
-    #: The last learning rate, as a share of `lr0`.
+    """Ultralytics' option: learning rate after the warm-up; the highest one."""
     lrf: Annotated[float, Field(gt=0)] = 0.01
+    """Ultralytics' option: the last learning rate, as a share of `lr0`."""
     momentum: Share = 0.937
+    """Ultralytics' option: momentum of SGD, or Adam's first beta."""
     weight_decay: Gain = 5e-4
+    """Ultralytics' option: weight decay, of weights but not of biases and norms."""
     cos_lr: bool = False
+    """Ultralytics' option: lower the learning rate by a cosine instead of linearly."""
     warmup_epochs: Gain = 3.0
+    """Ultralytics' option: epochs of warm-up, fractions too; at most all but the last."""
     warmup_momentum: Share = 0.8
+    """Ultralytics' option: momentum at the beginning of the warm-up."""
     warmup_bias_lr: Gain = 0.1
-    #: Images per optimiser step, where it is more than `batch_size`: gradients add up over several passes.
+    """Ultralytics' option: learning rate of the biases at the beginning of the warm-up."""
     nbs: Annotated[int, Field(ge=1)] = 64
-    #: Autocast of the forward pass.
+    """Ultralytics' option: images per optimiser step, where it is more than `batch_size`; gradients add up over several
+    passes."""
     amp: Literal["none", "bf16"] = "none"
+    """Precision of the forward pass: none (as the weights are), or bf16 (autocast)."""
 
-    #: Weights of the three losses.
     box: Gain = 7.5
+    """Ultralytics' option: weight of the loss of the boxes' overlap."""
     cls: Gain = 0.5
+    """Ultralytics' option: weight of the loss of the classes."""
     dfl: Gain = 1.5
+    """Ultralytics' option: weight of the loss of the boxes' edges (distribution focal loss)."""
 
     hsv_h: Share = 0.015
+    """Ultralytics' option: largest random change of hue, as a share of its range."""
     hsv_s: Share = 0.7
+    """Ultralytics' option: largest random change of saturation, as a share."""
     hsv_v: Share = 0.4
+    """Ultralytics' option: largest random change of brightness, as a share."""
     degrees: Annotated[float, Field(ge=0, le=180)] = 0.0
+    """Ultralytics' option: largest random rotation to either side, in degrees."""
     translate: Share = 0.1
+    """Ultralytics' option: largest random shift, as a share of the image's size."""
     scale: Gain = 0.5
+    """Ultralytics' option: largest random change of size; 0.5 draws factors from 0.5 to 1.5."""
     shear: Annotated[float, Field(ge=0, le=180)] = 0.0
+    """Ultralytics' option: largest random shear to either side, in degrees."""
     perspective: Annotated[float, Field(ge=0, le=0.001)] = 0.0
+    """Ultralytics' option: largest random perspective distortion; at most 0.001."""
     flipud: Share = 0.0
+    """Ultralytics' option: chance of a vertical flip."""
     fliplr: Share = 0.5
+    """Ultralytics' option: chance of a horizontal flip."""
     mosaic: Share = 1.0
+    """Ultralytics' option: chance that an image is put together from several."""
     mixup: Share = 0.0
-    #: Last epochs without mosaic.
+    """Ultralytics' option: chance that two images are blended."""
     close_mosaic: Annotated[int, Field(ge=0)] = 10
+    """Last epochs without mosaic."""
     multi_scale: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Ultralytics' option: largest random change of the whole batch's image size, as a share; 0: off."""
 
 
 class DetectionTask(TaskSpec):
@@ -122,12 +154,20 @@ class DetectionTask(TaskSpec):
     implementation: ClassVar[str] = "dms_bench_tasks.detection.task:Detection"
     recipe_class: ClassVar[type[Recipe]] = DetectionRecipe
     metric: ClassVar[str] = "map50_95"
+    units: ClassVar[Mapping[str, Unit]] = {"map50_95": PERCENT, "map50": PERCENT}
     libraries: ClassVar[tuple[str, ...]] = ("ultralytics",)
+    example: ClassVar[dict[str, Any]] = {
+        "task": {"kind": "detection", "data": {"name": "glyph-scenes", "train": 1000}, "image_size": 160},
+        "supernet": {"model": "yolov8n.yaml"},
+        "search": {"epochs": 10, "batch_size": 16},
+        "retrain": {"epochs": 30, "batch_size": 16, "close_mosaic": 5},
+    }
 
     kind: Literal["detection"] = "detection"
     data: Data
-    #: Height and width of the input, a multiple of 32.
+    """The images: a mapping, or the name of the embedded set (glyph-scenes), or the path of a data YAML alone."""
     image_size: Annotated[int, Field(ge=32, multiple_of=32)] = 640
+    """Height and width of the input in pixels, a multiple of 32."""
 
     def label(self) -> str:
         """Return the task as the leaderboard prints it, for example `glyph-scenes 160px`."""

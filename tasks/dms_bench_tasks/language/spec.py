@@ -5,6 +5,7 @@ Reading it imports neither torch nor transformers. Options carry the names that 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self
@@ -14,7 +15,7 @@ from pydantic import BeforeValidator, Field, field_validator, model_validator
 from dms_bench.config.base import Spec
 from dms_bench.config.recipe import Recipe
 from dms_bench.config.supernet import SupernetSpec
-from dms_bench.config.task import TaskSpec
+from dms_bench.config.task import PERCENT, TaskSpec, Unit
 from dms_bench.config.units import WholeCount
 from dms_bench.errors import nearest
 from dms_bench_tasks.common.recipe import SteppedRecipe
@@ -32,10 +33,13 @@ class PystdlibData(Spec):
     """The source text of Python's own standard library, split by file; what is read depends on Python's version."""
 
     name: Literal["pystdlib"] = "pystdlib"
-    #: Characters of each split, from at most 40,000 of each file (see the README for what there is).
+    """`pystdlib`: the source text of Python's own standard library, which is always there."""
     train: WholeCount = 4_000_000
+    """Characters of the training split, from at most 40,000 of each file (see the README for what there is)."""
     val: WholeCount = 200_000
+    """Characters of the validation split."""
     test: WholeCount = 400_000
+    """Characters of the test split."""
 
     def label(self) -> str:
         """Return the set's short name."""
@@ -46,9 +50,11 @@ class TextData(Spec):
     """A folder with the sub-folders (or `.txt` files) train, val and test; every file is a document."""
 
     name: Literal["text"] = "text"
+    """`text`: text files in a folder."""
     root: str
-    #: Shell-style pattern of the files in a sub-folder.
+    """The folder with the sub-folders `train`, `val` and `test`, or the files `train.txt`, `val.txt` and `test.txt`."""
     pattern: str = "**/*.txt"
+    """Shell-style pattern of the files in a sub-folder."""
 
     def label(self) -> str:
         """Return the folder's name."""
@@ -59,12 +65,19 @@ class HubData(Spec):
     """A data set that `datasets.load_dataset` opens: a name on the hub, or a local folder."""
 
     name: Literal["hub"] = "hub"
+    """`hub`: a data set that `datasets` opens."""
     dataset: str
+    """Name on the hub, or a local folder."""
     config: str | None = None
+    """Configuration of the data set (the second argument of `datasets.load_dataset`); null: its default."""
     column: str = "text"
+    """Column with the text."""
     train: str = "train"
+    """Name of the training split."""
     val: str = "validation"
+    """Name of the split for validation."""
     test: str = "test"
+    """Name of the split that is measured at the end."""
 
     @model_validator(mode="after")
     def _splits_differ(self) -> Self:
@@ -81,13 +94,15 @@ class AlpacaData(Spec):
     """Instructions in alpaca's format: a JSON file, or a data set of the hub; the answer alone is learnt."""
 
     name: Literal["alpaca"] = "alpaca"
-    #: Records with `instruction`, `input` and `output`.
+    """`alpaca`: instructions in alpaca's format."""
     path: str
-    #: Records held out for selection, and for the test split.
+    """A JSON file, or the name of a data set on the hub; records have `instruction`, `input` and `output`."""
     val: Annotated[int, Field(ge=1)] = 2000
+    """Records held out for validation."""
     test: Annotated[int, Field(ge=1)] = 2000
-    #: Seed of what is held out.
+    """Records held out for the test split."""
     seed: Annotated[int, Field(ge=0)] = 42
+    """Seed of what is held out."""
 
     def label(self) -> str:
         """Return the file's or data set's name."""
@@ -106,15 +121,18 @@ Data = Annotated[
 class Corpus(Spec):
     """A text on which perplexity is measured, at the end."""
 
-    #: Name in the results, for example `wikitext2-test`.
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
-    #: A text file, or with `config` or `split` given a data set that `datasets.load_dataset` opens.
+    """Name in the results, for example `wikitext2-test`."""
     path: str
+    """A text file, or with `config` or `split` given a data set that `datasets.load_dataset` opens."""
     config: str | None = None
+    """Configuration of the data set, where it is one."""
     split: str | None = None
+    """Split of the data set, where it is one; test where only `config` is given."""
     column: str = "text"
-    #: Put between documents (the records of a data set, the lines of PTB's own files).
+    """Column with the text, where it is a data set."""
     joiner: str = "\n\n"
+    """Put between documents: the records of a data set, or the lines of a file."""
 
     @property
     def is_file(self) -> bool:
@@ -125,38 +143,48 @@ class Corpus(Spec):
 class Distillation(Spec):
     """Learn from the supernet as it was before the search, too."""
 
-    #: Share of the loss that compares with the teacher's predictions; the rest is the task's own loss.
     weight: Annotated[float, Field(gt=0, le=1)] = 0.5
-    #: Both predictions are softened by it; the loss is multiplied by its square.
+    """Share of the loss that compares with the teacher's predictions; the rest is the task's own loss."""
     temperature: Annotated[float, Field(gt=0)] = 1.0
+    """Both predictions are softened by it; the loss is multiplied by its square."""
 
 
 class Lora(Spec):
     """Train low-rank adapters of peft beside frozen weights; they are merged in the end (LLM-Pruner's defaults)."""
 
     r: Annotated[int, Field(ge=1)] = 8
+    """peft's option: rank of the adapters."""
     alpha: Annotated[float, Field(gt=0)] = 16
+    """peft's option `lora_alpha`: adapters are scaled by alpha / r."""
     dropout: Share = 0.05
-    #: Layers by the end of their names.
+    """peft's option `lora_dropout`: dropout before the adapters."""
     targets: tuple[str, ...] = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+    """peft's option `target_modules`: layers with adapters, by the end of their names."""
 
 
 class LanguageRecipe(SteppedRecipe):
     """One training stage by AdamW. `batch_size` is the number of sequences per optimiser step, over all workers."""
 
     lr: Annotated[float, Field(gt=0)]
+    """Learning rate of AdamW after the warm-up; the highest one."""
     weight_decay: Annotated[float, Field(ge=0)] = 0.01
+    """Weight decay of AdamW; vectors (norms, biases) go without it."""
     betas: tuple[Share, Share] = (0.9, 0.95)
-    #: A schedule of transformers, advanced on every optimiser step.
+    """Both betas of AdamW."""
     lr_scheduler_type: Literal["linear", "cosine", "constant_with_warmup"] = "cosine"
+    """A schedule of transformers, advanced on every optimiser step."""
     warmup_steps: Annotated[int, Field(ge=0)] = 0
+    """Optimiser steps in which the learning rate rises from 0 to `lr`."""
     clip_grad: Annotated[float, Field(gt=0)] | None = 1.0
-    #: Keep the inputs of blocks only and compute the rest again in the backward pass.
+    """Largest norm of all gradients. null: not clipped."""
     gradient_checkpointing: bool = False
-    #: End an epoch after so many optimiser steps; None: when all of the text was seen.
+    """Keep the inputs of blocks only and compute the rest again in the backward pass: less memory, more time."""
     steps: Annotated[int, Field(ge=1)] | None = None
+    """End an epoch after so many optimiser steps. null: when all of the text was seen."""
     distil: Distillation | None = None
+    """Learn from the supernet's predictions, too; `true` takes the defaults. null: no teacher."""
     lora: Lora | None = None
+    """Train adapters instead of the weights; `true` takes the defaults. Not in a search. null: train the weights."""
 
     @field_validator("distil", "lora", mode="before")
     @classmethod
@@ -180,25 +208,36 @@ class LanguageTask(TaskSpec):
     recipe_class: ClassVar[type[Recipe]] = LanguageRecipe
     metric: ClassVar[str] = "perplexity"
     higher_is_better: ClassVar[bool] = False
+    units: ClassVar[Mapping[str, Unit]] = dict.fromkeys(("zero_shot", NEXT_LINE, *HARNESS_TASKS), PERCENT)
+    example: ClassVar[dict[str, Any]] = {
+        "task": {"kind": "language", "data": "pystdlib", "tokenizer": "bpe", "context": 128},
+        "supernet": {
+            "model": "llama",
+            "args": {"hidden_size": 128, "intermediate_size": 384, "num_hidden_layers": 4, "num_attention_heads": 4},
+        },
+        "search": {"epochs": 1, "lr": 0.001},
+        "retrain": {"epochs": 2, "lr": 0.001, "warmup_steps": 50},
+    }
 
     kind: Literal["language"] = "language"
     data: Data = PystdlibData()
-    #: bytes, bpe (trained on the training text), or a tokenizer of transformers (a folder, or a name on the hub).
+    """The text: a mapping, or the name `pystdlib` alone."""
     tokenizer: str = "bytes"
-    #: Size of the trained vocabulary, special tokens included.
+    """bytes, bpe (trained on the training text), or a tokenizer of transformers (a folder, or a name on the hub)."""
     vocab_size: Annotated[int, Field(ge=300)] = 1024
-    #: Tokens of a training sequence, and of the one that MACs and latency are counted for.
+    """Size of the trained vocabulary, special tokens included. For the tokenizer bpe only."""
     context: Annotated[int, Field(ge=8)] = 128
-    #: Tokens of the windows that perplexity is measured on; the first one is the leaderboard's.
+    """Tokens of a training sequence, and of the one that MACs and latency are counted for."""
     windows: Annotated[tuple[Annotated[int, Field(ge=8)], ...], Field(min_length=1)] = (128,)
-    #: Texts of the final measure; the first one is the leaderboard's. None given: the data's own test split.
+    """Tokens of the windows that perplexity is measured on; the first one is the leaderboard's."""
     corpora: tuple[Corpus, ...] = ()
-    #: Zero-shot tasks of the final measure: names in lm-eval, or `next_line` (generated from the test text).
+    """Texts of the final measure; the first one is the leaderboard's. None given: the data's own test split."""
     zero_shot: tuple[str, ...] = ()
-    #: Items of each zero-shot task; None: all.
+    """Zero-shot tasks of the final measure: names in lm-eval, or `next_line` (generated from the test text)."""
     zero_shot_limit: Annotated[int, Field(ge=1)] | None = None
-    #: Tokens that are generated to measure speed and memory; 0: not measured.
+    """Items of each zero-shot task; null: all."""
     generate: Annotated[int, Field(ge=0)] = 32
+    """Tokens that are generated to measure speed and memory; 0: not measured."""
 
     @field_validator("zero_shot")
     @classmethod

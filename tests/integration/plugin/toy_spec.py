@@ -10,14 +10,14 @@ from dms_bench.config.task import TaskSpec
 class ToyRecipe(Recipe):
     lr: float = 0.1
     steps: int = 4
-    #: Seconds that a step takes.
     pause: float = 0.0
-    #: Epoch in which the loss becomes infinite; 0 for never.
+    """Seconds that a step takes."""
     fails_in: int = 0
-    #: Epoch at whose end the process is killed, every time; 0 for never.
+    """Epoch in which the loss becomes infinite; 0 for never."""
     dies_in: int = 0
-    #: How: by SIGKILL, as a C library ends a process whose heap is corrupt, or by leaving.
+    """Epoch at whose end the process is killed, every time; 0 for never."""
     dies_by: Literal["kill", "abort", "exit"] = "kill"
+    """How: by SIGKILL, as a C library ends a process whose heap is corrupt, or by leaving."""
 
 
 class ToyTask(TaskSpec):

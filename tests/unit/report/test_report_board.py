@@ -1,20 +1,28 @@
 from __future__ import annotations
 
+import io
+import re
 import statistics
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
+from rich.console import Console
 
 from dms_bench.config.budget import ParamsBudget
 from dms_bench.config.suite import Suite
+from dms_bench.config.task import PERCENT, Unit
 from dms_bench.config.trial import Trial
 from dms_bench.errors import UserError
 from dms_bench.methods.rankings.spec import L1
-from dms_bench.report import Row, leaderboard
+from dms_bench.report import Row, leaderboard, render, show
 from dms_bench.report.layout import blocks, footnotes
+from dms_bench.report.records import read_records
 from dms_bench.report.statistics import estimate
-from dms_bench.tracking import open_suite
+from dms_bench.tracking import names, open_suite
+from tests.unit.conftest import PaperTask
 from tests.unit.report.published import CEILING, ENVIRONMENT, VALUES, Publish, publisher
 
 
@@ -277,3 +285,48 @@ def test_trials_that_start_from_other_weights_are_not_averaged(
     board = leaderboard(store)
     assert [(row.weights, row.mean, row.n) for row in board] == [("", 70.0, 1), ("aaaa", 71.5, 2), ("bbbb", 73.0, 1)]
     assert [block.title.partition("DMSnp")[2] for block in blocks(board)] == ["", ", weights aaaa", ", weights bbbb"]
+
+
+class Positions(PaperTask):
+    """A plug-in's task, measured as an error in millimetres."""
+
+    metric: ClassVar[str] = "error"
+    higher_is_better: ClassVar[bool] = False
+    units: ClassVar[Mapping[str, Unit]] = {"error": Unit("mm", 2)}
+
+
+def test_a_measure_of_a_plug_in_has_its_own_unit_digits_and_direction(
+    publish: Publish, make_trial: Callable[..., Trial], store: str
+) -> None:
+    values = {"uniform": 3.14159, "dms": 2.71828, "random": 4.0}
+    shown = []
+    for method, value in values.items():
+        trial = make_trial(method, task=Positions())
+        shown.append(publish(trial, value, metric="error", metrics={"error": value, "loss": 0.5}, validation=value))
+    rows = leaderboard(store)
+    assert [(row.method, row.mean, row.unit, row.decimals) for row in rows] == [
+        ("dms", 2.71828, "mm", 2),
+        ("uniform", 3.14159, "mm", 2),
+        ("random", 4.0, "mm", 2),
+    ]
+    (block,) = blocks(rows)
+    assert block.columns[2] == "error [mm]"
+    assert [(line.cells[2], line.best) for line in block.lines] == [("2.72", True), ("3.14", False), ("4.00", False)]
+    assert block.lines[0].cells[block.columns.index("Δ random")] == "-1.28"
+    csv = render(rows, "csv")
+    assert isinstance(csv, str)
+    assert ",unit,decimals," in csv.splitlines()[0]
+    console = Console(file=io.StringIO(), width=100)
+    console.print(show(store, shown[1]))
+    text = console.file.getvalue()  # type: ignore[attr-defined]
+    assert re.search(r"error \[mm\] +2\.72\b", text)
+    assert re.search(r"error \[mm\], validation +2\.72\b", text)
+    assert re.search(r"loss +0\.500\b", text)
+
+
+def test_a_record_from_before_tasks_said_it_has_the_units_that_were_known(board_uri: str) -> None:
+    record = read_records(board_uri, "quick")[0]
+    assert record.tags[names.UNITS] == '{"top1": ["%", 1]}'
+    old = replace(record, tags={name: value for name, value in record.tags.items() if name != names.UNITS})
+    assert [old.unit(name) for name in ("top1", "map50_95", "perplexity")] == [PERCENT, PERCENT, Unit()]
+    assert [record.unit(name) for name in ("top1", "map50_95")] == [PERCENT, Unit()]

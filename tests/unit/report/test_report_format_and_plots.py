@@ -41,14 +41,14 @@ def test_costs_name_their_device(days: float | None, kind: str, text: str) -> No
     assert fmt.cost(days, kind).replace("device", "DEVICE") == text
 
 
-def test_percent_has_one_decimal_and_other_measures_have_three() -> None:
-    assert fmt.measure("top1", 71.34, 0.8) == "71.3 ± 0.8"
-    assert fmt.measure("test/top1", 71.34, None) == "71.3"
-    assert fmt.measure("top1", -3.1, 1.0, signed=True) == "-3.1 ± 1.0"
-    assert fmt.measure("perplexity", 12.3456, 0.5) == "12.346 ± 0.500"
-    assert fmt.measure("top1", None, None) == "-"
-    assert fmt.measure("top1", float("nan"), None) == "nan"
-    assert (fmt.heading("top1"), fmt.heading("perplexity")) == ("top1 [%]", "perplexity")
+def test_measures_have_their_digits_and_their_unit() -> None:
+    assert fmt.measure(71.34, 0.8, 1) == "71.3 ± 0.8"
+    assert fmt.measure(71.34, None, 1) == "71.3"
+    assert fmt.measure(-3.1, 1.0, 1, signed=True) == "-3.1 ± 1.0"
+    assert fmt.measure(12.3456, 0.5, 3) == "12.346 ± 0.500"
+    assert fmt.measure(None, None, 1) == "-"
+    assert fmt.measure(float("nan"), None, 1) == "nan"
+    assert (fmt.heading("top1", "%"), fmt.heading("perplexity", "")) == ("top1 [%]", "perplexity")
 
 
 @pytest.mark.parametrize(("value", "text"), [(0.834, "0.83"), (12.345, "12.3"), (1234.5, "1234"), (0.00123, "0.0012")])

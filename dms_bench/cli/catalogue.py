@@ -1,0 +1,108 @@
+"""What there is to choose from: installed tasks and methods with their options, and suite files."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from dms_bench.cli.options import Section, example, sections
+from dms_bench.config import load_suite, trial_count
+from dms_bench.config.described import summary
+from dms_bench.config.plugins import METHODS, TASKS, PluginSpec, registered
+from dms_bench.config.task import TaskSpec
+from dms_bench.errors import UserError, nearest
+
+if TYPE_CHECKING:
+    from rich.console import Group
+    from rich.table import Table
+
+Headings = tuple[str, ...]
+Rows = list[tuple[str, ...]]
+
+#: Where suites live, relative to the working folder.
+SUITES = Path("benchmarks")
+#: What has options to show, by the name of its listing.
+_GROUPS = {"tasks": TASKS, "methods": METHODS}
+
+
+def tasks() -> tuple[Headings, Rows]:
+    """Return the installed tasks."""
+    return ("task", "what it is", "from"), _plugins(TASKS)
+
+
+def methods() -> tuple[Headings, Rows]:
+    """Return the installed search methods."""
+    return ("method", "what it is", "from"), _plugins(METHODS)
+
+
+def suites() -> tuple[Headings, Rows]:
+    """Return the suite files under `benchmarks/`; other YAML files there (published figures) are left out."""
+    rows: Rows = []
+    for path in sorted(SUITES.rglob("*.yaml")):
+        if "experiments:" not in path.read_text(errors="replace"):
+            continue
+        try:
+            suite = load_suite(path)
+        except UserError as error:
+            rows.append((str(path), "not valid", str(error).splitlines()[0]))
+        else:
+            rows.append((str(path), str(trial_count(suite)), " ".join(suite.description.split())))
+    return ("suite", "trials", "what it is"), rows
+
+
+def _plugins(group: str) -> Rows:
+    return [
+        (kind, (inspect.getdoc(spec) or "").partition("\n")[0], spec.__module__)
+        for kind, spec in registered(group).items()
+    ]
+
+
+LISTINGS: dict[str, Callable[[], tuple[Headings, Rows]]] = {"tasks": tasks, "methods": methods, "suites": suites}
+
+
+def options(listing: str, name: str) -> Group:
+    """Return the options of a task or method (of a task also those of its recipes) and an example, to be printed.
+
+    Raises:
+        UserError: there is no such task or method, or the listing is of something else.
+    """
+    from rich.console import Group
+    from rich.text import Text
+
+    if listing not in _GROUPS:
+        raise UserError(f"{listing} have no options to show; `dms-bench plan FILE` shows the trials of a suite")
+    noun, specs = listing.removesuffix("s"), registered(_GROUPS[listing])
+    if name not in specs:
+        raise UserError(f"there is no {noun} {name!r}; {nearest(name, specs)}")
+    spec = specs[name]
+    parts: list[Text | Table] = [Text(f"{noun} {name}: {summary(spec)}")]
+    found = [section for section in _sections(spec, noun) if section.rows]
+    parts += [_table(section) for section in found] or [Text("It has no options.\n")]
+    shown = example(spec, noun)
+    if shown:
+        parts.append(Text(f"For example, as part of an experiment:\n\n{shown}", no_wrap=True, overflow="ignore"))
+    return Group(*parts)
+
+
+def _sections(spec: type[PluginSpec], noun: str) -> list[Section]:
+    found = sections(spec, noun)
+    if issubclass(spec, TaskSpec):
+        found += sections(spec.recipe_class, "pretrain, search, retrain")
+    return found
+
+
+def _table(section: Section) -> Table:
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=box.SIMPLE_HEAD, title=Text(section.title), title_justify="left", expand=True)
+    table.add_column("option", no_wrap=True)
+    table.add_column("type", ratio=3, overflow="fold")
+    table.add_column("default", ratio=2, overflow="fold")
+    table.add_column("meaning", ratio=8)
+    for row in section.rows:
+        table.add_row(*map(Text, row))
+    return table
