@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BeforeValidator, Field, SerializeAsAny, ValidationInfo, field_validator, model_validator
 
 from dms_bench.config.base import Spec
-from dms_bench.config.budget import Budget, MacsBudget
+from dms_bench.config.budget import BudgetSpec, MacsBudget
 from dms_bench.config.method import MethodSpec
 from dms_bench.config.plugins import METHODS, TASKS, parse_plugin
 from dms_bench.config.recipe import Recipe
@@ -52,7 +52,7 @@ class Trial(Spec):
     task: AnyTask
     supernet: SupernetSpec
     pipeline: Pipeline = "DMSnp"
-    budget: Budget
+    budget: BudgetSpec
     method: AnyMethod
     #: How the supernet is trained before the search (DMSp and DMSp-).
     pretrain: SerializeAsAny[Recipe] | None = None
