@@ -76,7 +76,7 @@ class RandomPaths(Relaxation):
         mask = self.hard_mask()
         return self._counts(mask)[: self.groups], mask[self.width_elements :]
 
-    def wish(self) -> tuple[Tensor, Tensor]:
+    def proposal(self) -> tuple[Tensor, Tensor]:
         """Return the largest subnet's counts [U]; leading elements matter most, [E]."""
         return self._counts(self._largest).cpu(), -torch.arange(self.units.total, dtype=torch.float32)
 
