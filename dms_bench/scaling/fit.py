@@ -92,13 +92,13 @@ class _Fit(_Sizes):
     def mask(self, counts: Tensor, depth_fixed: bool) -> Tensor:
         kept = self.at_depth(self.reach_by_depth(self.rounded(counts), counts, depth_fixed), counts)
         if self.miss(kept) > TOLERANCE and not depth_fixed:  # too coarse widths: another block may do
-            others = (self.at_depth(depth, counts) for depth in self.other_depths(kept))
-            kept = min([kept, *others], key=self.miss)
+            alternatives = (self.at_depth(depth, counts) for depth in self.other_depths(kept))
+            kept = min([kept, *alternatives], key=self.miss)
         miss = float("inf")
         while TOLERANCE < self.miss(kept) < miss:  # or another width of one group, to which all others give way
             miss = self.miss(kept)
-            others = (self.at_depth(kept, counts, (unit, to)) for _, unit, to in self.steps(kept))
-            kept = min([kept, *others], key=self.miss)
+            alternatives = (self.at_depth(kept, counts, (unit, to)) for _, unit, to in self.steps(kept))
+            kept = min([kept, *alternatives], key=self.miss)
         return self.binary(kept)
 
     def at_depth(self, kept: Tensor, counts: Tensor, fixed: tuple[int, int] | None = None) -> Tensor:

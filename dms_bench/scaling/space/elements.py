@@ -104,7 +104,7 @@ class NormSite:
     Attributes:
         module: the norm.
         dim: the dimension of its input along which the features lie.
-        elements: that each feature goes with, [2, size].
+        elements: outer and inner element that each feature goes with, [2, size].
         kind: what it computes, where it is one of `recognised`; a LayerNorm or GroupNorm otherwise.
     """
 

@@ -30,8 +30,8 @@ def random_counts(units: Units, generator: torch.Generator) -> Tensor:
 def leading(units: Units, counts: Tensor) -> Tensor:
     """Return the binary mask of the first elements of each unit, as many as `counts` [U] says, [E]."""
     owner = units.owner
-    places = torch.arange(units.total) - torch.tensor(units.starts)[owner]
-    return (places < counts[owner]).float()
+    positions = torch.arange(units.total) - torch.tensor(units.starts)[owner]
+    return (positions < counts[owner]).float()
 
 
 class RandomPaths(Relaxation):

@@ -70,7 +70,7 @@ class Terms:
 
         Args:
             total: the cost at full size.
-            dims: elements along each dimension, [2, size] each.
+            dims: outer and inner elements along each dimension, [2, size] each.
             module: where it is.
             divided: which of the dimensions has columns of blocks.
             columns: the block that each of its indices belongs to, or -1.
