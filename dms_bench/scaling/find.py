@@ -161,11 +161,11 @@ class _Builder:
 
         elements = self._elements(pairs)
         outer = {key: torch.where(pair[0] >= 0, pair[0], pair[1]) for key, pair in elements.items()}
-        of_heads = {key: torch.where(pair[0] >= 0, pair[1], -1) for key, pair in elements.items()}
+        inside = {key: torch.where(pair[0] >= 0, pair[1], -1) for key, pair in elements.items()}
         blocks = blocks_of(stages)
         columns = self._block_columns(blocks)
         inner = {key: torch.where(owners >= 0, owners + next_element, owners) for key, owners in columns.items()}
-        inner |= {key: inside for key, inside in of_heads.items() if bool((inside >= 0).any())}
+        inner |= {key: of_heads for key, of_heads in inside.items() if bool((of_heads >= 0).any())}
         cost = Terms(owner, len(groups), blocks, columns)
         last = self.resolved[-1]
         rows = [replace(row, elements=of_labels[-1][row.elements]) for row in last.rows]
