@@ -142,9 +142,9 @@ def main() -> None:
     print()
     print(f"Llama-7B: {space.params:,} parameters; at 5.47B and at LLM-Pruner's recipe:")
     for target in (5.47e9, 5_422_977_024):
-        wished = torch.tensor(space.units.sizes, dtype=torch.float32)
+        proposed = torch.tensor(space.units.sizes, dtype=torch.float32)
         for method, counts in (
-            ("one ratio", wished),
+            ("one ratio", proposed),
             ("blocks 4-29 alone", LlmPrunerSearch(LlmPruner()).counts(space)),
         ):
             mask = fit_to_budget(space, counts, torch.ones(space.units.total), budget_of(space, params=target))

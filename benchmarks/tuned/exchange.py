@@ -105,7 +105,7 @@ def _rows(
 def _same_sizes(space: SearchSpace, own: Tensor, scores: Tensor) -> Tensor:
     """Return the mask with as many elements per group as `own` [E], those of the highest scores; the same blocks."""
     units, width = space.units, space.width_elements
-    kept = torch.zeros(len(units.sizes)).index_add_(0, units.owner, own)
+    kept = space.kept_elements(own)
     positions = ascending_positions(scores, units.owner, torch.tensor(units.starts))
     mask = (positions >= (torch.tensor(units.sizes) - kept)[units.owner]).float()
     mask[width:] = own[width:]

@@ -74,10 +74,10 @@ class LatencyBudget(Spec):
         return share if share is not None else 1 + 1e6 * (seconds or 0.0)
 
 
-Constraint = Annotated[MacsBudget | ParamsBudget | LatencyBudget, Field(discriminator="kind")]
+ConstraintSpec = Annotated[MacsBudget | ParamsBudget | LatencyBudget, Field(discriminator="kind")]
 
 
-def _distinct(constraints: tuple[Constraint, ...]) -> tuple[Constraint, ...]:
+def _distinct(constraints: tuple[ConstraintSpec, ...]) -> tuple[ConstraintSpec, ...]:
     kinds = [constraint.kind for constraint in constraints]
     for kind in kinds:
         if kinds.count(kind) > 1:
@@ -93,7 +93,7 @@ class JointBudget(Spec):
 
     kind: Literal["all"] = "all"
     """`all`: several constraints at once."""
-    of: Annotated[tuple[Constraint, ...], AfterValidator(_distinct)]
+    of: Annotated[tuple[ConstraintSpec, ...], AfterValidator(_distinct)]
     """Two or three constraints of different kinds, all of which have to hold; their order means nothing."""
 
     def label(self) -> str:
@@ -105,10 +105,10 @@ class JointBudget(Spec):
         return self.of[0].order()
 
 
-Budget = Annotated[MacsBudget | ParamsBudget | LatencyBudget | JointBudget, Field(discriminator="kind")]
+BudgetSpec = Annotated[MacsBudget | ParamsBudget | LatencyBudget | JointBudget, Field(discriminator="kind")]
 
 
-def constraints_of(budget: Budget) -> tuple[Constraint, ...]:
+def constraints_of(budget: BudgetSpec) -> tuple[ConstraintSpec, ...]:
     """Return the constraints of a budget, one or more."""
     return budget.of if isinstance(budget, JointBudget) else (budget,)
 

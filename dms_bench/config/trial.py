@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BeforeValidator, Field, SerializeAsAny, ValidationInfo, field_validator, model_validator
 
 from dms_bench.config.base import Spec
-from dms_bench.config.budget import Budget, MacsBudget
+from dms_bench.config.budget import BudgetSpec, MacsBudget
 from dms_bench.config.method import MethodSpec
 from dms_bench.config.plugins import METHODS, TASKS, parse_plugin
 from dms_bench.config.recipe import Recipe
@@ -60,7 +60,7 @@ class Trial(Spec):
     pipeline: Pipeline = "DMSnp"
     """DMSnp: search and retrain from random weights. DMSp: start from a trained supernet, search, retrain from the
     searched weights. DMSp-: start from a trained supernet, search the structure only, evaluate without retraining."""
-    budget: Budget
+    budget: BudgetSpec
     """What the searched network may cost."""
     method: AnyMethod
     """How the network is searched: the kind of a method, or a mapping with its `kind` and its options (`dms-bench ls

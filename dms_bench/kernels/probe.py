@@ -29,7 +29,7 @@ _PATIENT = {"OMP_WAIT_POLICY": "passive"}
 
 
 @dataclass(frozen=True)
-class Group:
+class ProbeGroup:
     """Cases for one process."""
 
     cases: tuple[Case, ...]
@@ -53,7 +53,7 @@ class Outcome:
     asked: int = 0
 
 
-def probe(groups: Sequence[Group], environment: dict[str, str] | None = None) -> list[Outcome]:
+def probe(groups: Sequence[ProbeGroup], environment: dict[str, str] | None = None) -> list[Outcome]:
     """Try groups of cases, each in a process of its own.
 
     Args:
@@ -84,7 +84,7 @@ def probe(groups: Sequence[Group], environment: dict[str, str] | None = None) ->
     return outcomes + [Outcome(asked=len(group.cases)) for group in groups[len(outcomes) :]]
 
 
-def _read(group: Group, records: dict[str, Any]) -> Outcome:
+def _read(group: ProbeGroup, records: dict[str, Any]) -> Outcome:
     return Outcome(
         [(group.cases[number], errors) for number, errors in records["wrong"]],
         [(group.cases[number], name, line) for number, name, line in records["deaths"]],
@@ -94,7 +94,9 @@ def _read(group: Group, records: dict[str, Any]) -> Outcome:
 
 
 def _main() -> None:
-    groups = [Group(tuple(_case(case) for case in content.pop("cases")), **content) for content in json.load(sys.stdin)]
+    groups = [
+        ProbeGroup(tuple(_case(case) for case in content.pop("cases")), **content) for content in json.load(sys.stdin)
+    ]
     for group in groups:
         print(json.dumps(_try(group)), flush=True)
 
@@ -106,7 +108,7 @@ def _case(content: dict[str, Any]) -> Case:
     return Case(**fields)
 
 
-def _try(group: Group) -> dict[str, Any]:
+def _try(group: ProbeGroup) -> dict[str, Any]:
     wrong: list[Any] = []
     deaths: list[Any] = []
     first = 0
@@ -121,7 +123,7 @@ def _try(group: Group) -> dict[str, Any]:
     return {"wrong": wrong, "deaths": deaths, "tried": min(first, len(group.cases))}
 
 
-def _life(group: Group, first: int) -> tuple[int | None, int, list[Any], str]:
+def _life(group: ProbeGroup, first: int) -> tuple[int | None, int, list[Any], str]:
     """Try the cases from `first` in a fork; returns its status, the case it got to, what is wrong, its last line."""
     with tempfile.TemporaryFile("w+") as report, tempfile.TemporaryFile("w+") as words:
         child = os.fork()
@@ -159,7 +161,7 @@ def _ended(child: int, report: int) -> int | None:
         time.sleep(0.02)
 
 
-def _work(group: Group, first: int, report: Any) -> None:
+def _work(group: ProbeGroup, first: int, report: Any) -> None:
     import torch
 
     from dms_bench.kernels.check import wrong

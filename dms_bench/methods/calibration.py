@@ -8,8 +8,8 @@ Shape legend:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from dms_bench.methods.base import SearchContext
 from dms_bench.scaling import SearchSpace
+from dms_bench.scaling.modules.hooked import hooked
 from dms_bench.scaling.modules.modes import modes_kept
 from dms_bench.scaling.space.elements import Site
 
@@ -36,19 +37,13 @@ class Moments:
         return (self.square / self.count - (self.total / self.count).square()).clamp_min(0)
 
 
-@contextmanager
-def hooked(modules: dict[str, nn.Module], hook: Callable[[str, Any, Any], None]) -> Iterator[None]:
+def watched(modules: dict[str, nn.Module], hook: Callable[[str, Any, Any], None]) -> AbstractContextManager[None]:
     """Call `hook(name, first argument, output)` after every forward pass of some modules inside."""
 
     def watching(name: str) -> Callable[..., None]:
         return lambda module, args, output: hook(name, args[0], output)
 
-    handles = [module.register_forward_hook(watching(name)) for name, module in modules.items()]
-    try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
+    return hooked(module.register_forward_hook(watching(name)) for name, module in modules.items())
 
 
 def look(context: SearchContext, batches: int) -> float:
@@ -89,7 +84,7 @@ def input_moments(context: SearchContext, sites: list[Site], batches: int) -> di
         found[name] = own
 
     modules = {site.module: context.model.get_submodule(site.module) for site in sites}
-    with hooked(modules, note):
+    with watched(modules, note):
         look(context, batches)
     return found
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from dms_bench.errors import TrialFailure, UserError
 from dms_bench.kernels.cases import cut_layers
 from dms_bench.kernels.guard import endangered_case
-from dms_bench.kernels.probe import Group, probe
+from dms_bench.kernels.probe import ProbeGroup, probe
 from dms_bench.runtime.findings import Finding, judge
 from dms_bench.tracking.environment import cpu_name
 from dms_bench.trial.storage import SuiteFolder, write_atomic
@@ -84,8 +84,8 @@ def _kernels() -> list[Finding]:
         cases = tuple(cut_layers(device))
         threads = (1, 2) if device == "cpu" else (1,)
         # All other layers run the same code with the guard and without.
-        bare = [Group(tuple(filter(endangered_case, cases)), number, False) for number in threads]
-        guarded = [Group(cases, number, True) for number in threads]
+        bare = [ProbeGroup(tuple(filter(endangered_case, cases)), number, False) for number in threads]
+        guarded = [ProbeGroup(cases, number, True) for number in threads]
         outcomes = probe([*bare, *guarded])
         name = "CPU, 1 and 2 threads" if device == "cpu" else torch.cuda.get_device_name()
         findings += judge(outcomes[: len(bare)], outcomes[len(bare) :], name)

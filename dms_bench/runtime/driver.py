@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Literal
 
 from dms_bench.config import Suite, Trial
 from dms_bench.errors import TrialFailure
-from dms_bench.runtime.memory import Crowd, NodeOutOfMemoryError
+from dms_bench.runtime.node_memory import Crowd, NodeOutOfMemoryError
 from dms_bench.runtime.sampling import SampledSweep, Sampler
 from dms_bench.tracking import environment, finished, open_suite
 from dms_bench.trial.last_words import OUT_OF_MEMORY, cause

@@ -40,17 +40,17 @@ def room(nodes: Iterable[Mapping[str, float]], shape: Resources) -> int:
     """Return how many trials of this shape run at once on nodes with these resources (CPU, GPU)."""
     needs = {kind: each for kind, each in (("CPU", shape.cpus), ("GPU", shape.gpus)) if each}
     # How many workers each node takes; the little that is added forgives 3 x 0.1 > 0.3.
-    places = [int(min(node.get(kind, 0.0) / each for kind, each in needs.items()) + 1e-9) for node in nodes]
+    workers = [int(min(node.get(kind, 0.0) / each for kind, each in needs.items()) + 1e-9) for node in nodes]
     if shape.placement == "strict_pack":
-        return sum(place // shape.workers for place in places)
+        return sum(number // shape.workers for number in workers)
     if shape.placement == "strict_spread":
         # Of k trials, a node takes one worker each.
-        most = sum(places) // shape.workers
-        return next(k for k in range(most, -1, -1) if sum(min(place, k) for place in places) >= k * shape.workers)
-    return sum(places) // shape.workers
+        most = sum(workers) // shape.workers
+        return next(k for k in range(most, -1, -1) if sum(min(number, k) for number in workers) >= k * shape.workers)
+    return sum(workers) // shape.workers
 
 
-def slots_for(shape: Resources, say: Callable[[str], None] = lambda _: None) -> int:
+def trials_at_once(shape: Resources, say: Callable[[str], None] = lambda _: None) -> int:
     """Return how many trials of this shape run at once, on a cluster after waiting for nodes to join.
 
     Args:
@@ -64,9 +64,9 @@ def slots_for(shape: Resources, say: Callable[[str], None] = lambda _: None) -> 
     waiting = False
     while True:
         nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-        slots = room(nodes, shape)
-        if slots:
-            return slots
+        trials = room(nodes, shape)
+        if trials:
+            return trials
         if time.monotonic() >= deadline:
             raise UserError(f"{_shortage(nodes, shape)}; change its 'resources'")
         if not waiting:

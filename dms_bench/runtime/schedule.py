@@ -12,8 +12,8 @@ from ray.exceptions import OutOfMemoryError
 
 from dms_bench.config.trial import Resources
 from dms_bench.runtime.hooks import Feed, FirstCome, FromFeed, Observer, Watch
-from dms_bench.runtime.memory import NodeOutOfMemoryError
-from dms_bench.runtime.nodes import slots_for
+from dms_bench.runtime.node_memory import NodeOutOfMemoryError
+from dms_bench.runtime.nodes import trials_at_once
 from dms_bench.runtime.worker import tune_function
 from dms_bench.trial.work import Work
 
@@ -37,7 +37,7 @@ def run_all(works: Sequence[Work], scratch: Path, observer: Observer, most: int 
     """
     shapes = list(dict.fromkeys(work.trial.resources for work in works))
     for shape in shapes:
-        slots_for(shape, observer.say)  # before anything is trained
+        trials_at_once(shape, observer.say)  # before anything is trained
     for shape in shapes:
         grid = [work.model_dump_json() for work in works if work.trial.resources == shape]
         _fit(shape, scratch, observer, most, {"work": tune.grid_search(grid)}, scheduler=FirstCome())
@@ -69,13 +69,13 @@ def _fit(
     shape: Resources, scratch: Path, observer: Observer, most: int | None, space: dict[str, Any], **options: Any
 ) -> None:
     """Run one `Tuner` to its end."""
-    slots = slots_for(shape, observer.say)
+    at_once = trials_at_once(shape, observer.say)
     tuner = tune.Tuner(
         tune.with_resources(tune_function, _held(shape)),
         param_space=space,
         tune_config=tune.TuneConfig(
             reuse_actors=True,
-            max_concurrent_trials=slots if most is None else min(slots, most),
+            max_concurrent_trials=at_once if most is None else min(at_once, most),
             trial_dirname_creator=_numbered(),
             **options,
         ),

@@ -72,7 +72,7 @@ def submit(
         job = _submit(client, command, suite, 0.0 if first else patience)
         print(f"submitted {job} to {address}" + ("" if first else ", to go on from there"), flush=True)
         try:
-            code = _Watch(client, address, job, patience).code()
+            code = _JobWatch(client, address, job, patience).code()
         except KeyboardInterrupt:
             print(f"{job} goes on; stop it with: ray job stop --address {address} {job}", file=sys.stderr)
             return 1
@@ -82,7 +82,7 @@ def submit(
     return 1
 
 
-class _Watch:
+class _JobWatch:
     """Follows one job to its end, through times in which its cluster does not answer."""
 
     def __init__(self, client: Any, address: str, job: str, patience: float) -> None:

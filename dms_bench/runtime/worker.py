@@ -17,7 +17,7 @@ from dms_bench.errors import TrialFailure, UserError
 from dms_bench.runtime.orphan import end_with_parent
 from dms_bench.tracking import TrackingLost
 from dms_bench.trial.allocator import give_back_memory
-from dms_bench.trial.group import Group, alone, set_up_process
+from dms_bench.trial.group import WorkerGroup, alone, set_up_process
 from dms_bench.trial.last_words import cause, kept
 from dms_bench.trial.meter import costs
 from dms_bench.trial.publish import open_run, publish_result
@@ -73,7 +73,7 @@ def carry_out(work: Work, report: Callable[[dict[str, Any]], None]) -> None:
     _publish_failure(work)
 
 
-def do_part(work: Work, group: Group, report: Callable[[dict[str, Any]], None]) -> None:
+def do_part(work: Work, group: WorkerGroup, report: Callable[[dict[str, Any]], None]) -> None:
     """Do this worker's part of the work; the leading worker publishes."""
     if work.supernet is not None:
         pretrain_supernet(work.trial, work.supernet, group)
@@ -163,7 +163,7 @@ def _group_function(config: dict[str, str]) -> None:
         return  # the group was started again after an error that no repetition mends
     resources = work.trial.resources
     set_up_process(resources)
-    group = Group(get_device(), resources, ray.train.get_context().get_world_rank())
+    group = WorkerGroup(get_device(), resources, ray.train.get_context().get_world_rank())
     try:
         with kept(work.folder, group.rank):
             do_part(work, group, ray.train.report)

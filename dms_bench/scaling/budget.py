@@ -41,15 +41,15 @@ class Budget:
 
     constraints: tuple[Constraint, ...]
 
-    def load(self, kept: Tensor, blocks: Tensor) -> Tensor:
+    def usage(self, kept: Tensor, blocks: Tensor) -> Tensor:
         """Return the largest share that any constraint has of its target; 1 meets the budget exactly.
 
         Args:
             kept: kept elements of each group, [..., G].
             blocks: masks of the removable blocks, [B].
         """
-        loads = [constraint.cost(kept, blocks) / constraint.target for constraint in self.constraints]
-        return torch.stack(loads).amax(0)
+        shares = [constraint.cost(kept, blocks) / constraint.target for constraint in self.constraints]
+        return torch.stack(shares).amax(0)
 
     def loss(self, kept: Tensor, blocks: Tensor) -> Tensor:
         """Equation (6), summed over the constraints: log(cost / target) of each that is missed; scalar."""

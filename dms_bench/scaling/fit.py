@@ -1,4 +1,4 @@
-"""Rounding wished-for sizes to an architecture that meets a budget.
+"""Rounding proposed sizes to an architecture that meets a budget.
 
 Shape legend:
     U: searched units (width groups, then stages)
@@ -27,7 +27,7 @@ PAIRS = 2000
 def fit_to_budget(
     space: SearchSpace, counts: Tensor, importance: Tensor, budget: Budget, *, depth_fixed: bool = False
 ) -> Tensor:
-    """Return the binary mask, [E], nearest to some wished-for sizes that meets a budget.
+    """Return the binary mask, [E], nearest to some proposed sizes that meets a budget.
 
     All widths are scaled by one factor, found by bisection, and single elements are added or removed
     until the cost is as close to the target as the space allows. Blocks change only where widths
@@ -36,17 +36,17 @@ def fit_to_budget(
 
     Args:
         space: the search space.
-        counts: wished-for number of elements per unit, real-valued, [U].
+        counts: proposed number of elements per unit, real-valued, [U].
         importance: of every element, [E].
         budget: what is to be met.
-        depth_fixed: blocks go only where at the wished-for depth even the fewest elements are above the budget,
+        depth_fixed: blocks go only where at the proposed depth even the fewest elements are above the budget,
             and none come back.
     """
     return _Fit(space, budget, importance).mask(counts, depth_fixed)
 
 
 def nearest(space: SearchSpace, counts: Tensor, importance: Tensor) -> Tensor:
-    """Return the binary mask, [E], with the sizes of the space nearest to wished-for ones; arguments as above."""
+    """Return the binary mask, [E], with the sizes of the space nearest to proposed ones; arguments as above."""
     sizes = _Sizes(space, importance)
     return sizes.binary(sizes.rounded(counts))
 
@@ -92,17 +92,17 @@ class _Fit(_Sizes):
     def mask(self, counts: Tensor, depth_fixed: bool) -> Tensor:
         kept = self.at_depth(self.reach_by_depth(self.rounded(counts), counts, depth_fixed), counts)
         if self.miss(kept) > TOLERANCE and not depth_fixed:  # too coarse widths: another block may do
-            others = (self.at_depth(other, counts) for other in self.other_depths(kept))
-            kept = min([kept, *others], key=self.miss)
+            alternatives = (self.at_depth(depth, counts) for depth in self.other_depths(kept))
+            kept = min([kept, *alternatives], key=self.miss)
         miss = float("inf")
         while TOLERANCE < self.miss(kept) < miss:  # or another width of one group, to which all others give way
             miss = self.miss(kept)
-            others = (self.at_depth(kept, counts, (unit, to)) for _, unit, to in self.steps(kept))
-            kept = min([kept, *others], key=self.miss)
+            alternatives = (self.at_depth(kept, counts, (unit, to)) for _, unit, to in self.steps(kept))
+            kept = min([kept, *alternatives], key=self.miss)
         return self.binary(kept)
 
     def at_depth(self, kept: Tensor, counts: Tensor, fixed: tuple[int, int] | None = None) -> Tensor:
-        """Scale the wished-for widths to the budget, at the depth of `kept` and a fixed (group, number of elements)."""
+        """Scale the proposed widths to the budget, at the depth of `kept` and a fixed (group, number of elements)."""
         low, high = 0.0, float(self.sizes.max()) / max(float(counts[: self.widths].amin()), 1e-3)
         for _ in range(60):  # to the last bit of what rounding can tell apart
             middle = (low + high) / 2
@@ -122,9 +122,9 @@ class _Fit(_Sizes):
         for numbers in (self.more(kept), self.less(kept)):
             for unit in range(self.widths, len(kept)):
                 if numbers[unit] != kept[unit]:
-                    other = kept.clone()
-                    other[unit] = numbers[unit]
-                    yield other
+                    changed = kept.clone()
+                    changed[unit] = numbers[unit]
+                    yield changed
 
     def scaled(self, counts: Tensor, factor: float, kept: Tensor, fixed: tuple[int, int] | None) -> Tensor:
         """Scale widths but that of a fixed group, keep the depth."""
@@ -139,7 +139,7 @@ class _Fit(_Sizes):
     def costs(self, widths: Tensor, kept: Tensor) -> Tensor:
         """Cost of many choices of widths [N, G] at the depth of `kept`, [N]."""
         blocks = self.binary(kept)[self.space.width_elements :]
-        return self.budget.load(widths, blocks)
+        return self.budget.usage(widths, blocks)
 
     def reach_by_depth(self, kept: Tensor, counts: Tensor, depth_fixed: bool) -> Tensor:
         """Add or remove blocks where even all, or the fewest, elements miss the target; only remove where fixed."""
@@ -157,7 +157,7 @@ class _Fit(_Sizes):
             if not movable or step == -direction:  # between the two depths no width fits
                 return kept
             direction = step
-            # The stage whose wish is missed most moves first.
+            # The stage that is furthest from its proposal moves first.
             unit = max(movable, key=lambda unit: step * float(counts[unit] - kept[unit]))
             kept[unit] += step
 
@@ -181,7 +181,7 @@ class _Fit(_Sizes):
     def closer(self, kept: Tensor, cost: float) -> tuple[Tensor, float] | None:
         """Make the one or two steps that come closest to the budget; None where none do."""
         steps = self.steps(kept)
-        pairs = [(one, other) for one in steps for other in steps if one[1] < other[1]]
+        pairs = [(first, second) for first in steps for second in steps if first[1] < second[1]]
         pairs = sorted(pairs, key=lambda pair: abs(cost + pair[0][0] + pair[1][0] - 1))[:PAIRS]
         moves = [*((step,) for step in steps), *pairs]
         choices = kept.repeat(len(moves), 1)

@@ -102,7 +102,7 @@ class Supernet(nn.Module):
         """
         kept, soft = (size.cpu() for size in self.relaxation.soft_size())
         hard = self.relaxation.hard_mask()[self.space.width_elements :].cpu()
-        cost = self.space.macs_model if budget is None else budget.to(torch.device("cpu")).load
+        cost = self.space.macs_model if budget is None else budget.to(torch.device("cpu")).usage
         self.relaxation.freeze_depth(decided_depth(self.space, cost, kept, soft, hard))
 
     def begin_step(self, progress: float, budget: Budget, schedule: Schedule = WHOLE_SEARCH) -> Budget:
@@ -161,9 +161,9 @@ class Supernet(nn.Module):
         kept, blocks = self.relaxation.soft_size()
         return kept, self.relaxation.depth.to(blocks) if self.depth_frozen else blocks
 
-    def wish(self) -> tuple[Tensor, Tensor]:
+    def proposal(self) -> tuple[Tensor, Tensor]:
         """Return what the final cut starts from: number of elements per unit [U], and their importance [E]."""
-        counts, importance = self.relaxation.wish()
+        counts, importance = self.relaxation.proposal()
         if self.depth_frozen:
             groups, width, depth = len(self.space.groups), self.space.width_elements, self.relaxation.depth.cpu()
             stay = [stage.sum().to(counts) for stage in torch.split(depth, [stage.size for stage in self.space.stages])]
@@ -224,10 +224,10 @@ class Supernet(nn.Module):
         Args:
             budget: met within 1 % where the space, at a frozen depth, is fine and large enough.
         """
-        counts, importance = self.wish()
+        counts, importance = self.proposal()
         if budget is None:
-            units, mask = self.space.units, self.hard_mask().cpu().float()
-            kept = torch.zeros(len(units.sizes)).index_add_(0, units.owner, mask)
+            mask = self.hard_mask().cpu().float()
+            kept = self.space.kept_elements(mask)
             free = self.space.round_to == 1 and not any(group.tie for group in self.space.groups)
             return self.space.architecture(mask if free else nearest(self.space, kept, importance))
         budget = budget.to(torch.device("cpu"))

@@ -21,14 +21,14 @@ from dms_bench.errors import TrialFailure
 from dms_bench.kernels.check import wrong
 from dms_bench.kernels.record import layers_of
 from dms_bench.tracking.environment import cpu_name
-from dms_bench.trial.group import Group
+from dms_bench.trial.group import WorkerGroup
 
 #: Wrong layers that a failure names.
 _NAMED = 3
 _log = logging.getLogger(__name__)
 
 
-def require_right(network: nn.Module, example: Tensor, group: Group, *, bf16: bool = False) -> None:
+def require_right(network: nn.Module, example: Tensor, group: WorkerGroup, *, bf16: bool = False) -> None:
     """Make sure that this machine computes a network's layers and their gradients right; every worker calls this.
 
     Args:

@@ -26,7 +26,7 @@ class Hardware:
 
 
 @dataclass(frozen=True)
-class Group:
+class WorkerGroup:
     """This process's place among the workers of a trial."""
 
     device: torch.device
@@ -74,14 +74,14 @@ class Group:
         return Hardware(name, kind, self.resources.gpus * self.world_size)
 
 
-def alone(resources: Resources) -> Group:
+def alone(resources: Resources) -> WorkerGroup:
     """Return the group of a trial that has one worker: this process.
 
     Sets the number of threads that PyTorch uses.
     """
     device = torch.device("cuda" if resources.gpus > 0 else "cpu")
     set_up_process(resources)
-    return Group(device, resources)
+    return WorkerGroup(device, resources)
 
 
 def set_up_process(resources: Resources) -> None:

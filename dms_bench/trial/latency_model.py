@@ -16,12 +16,14 @@ from dms_bench.errors import TrialFailure
 from dms_bench.scaling import SearchSpace
 from dms_bench.scaling.latency.model import LatencyModel, measure_latency
 from dms_bench.tasks import Task
-from dms_bench.trial.group import Group
+from dms_bench.trial.group import WorkerGroup
 from dms_bench.trial.spaces import untrained
 from dms_bench.trial.storage import locked, write_atomic
 
 
-def shared_latency_model(trial: Trial, task: Task, space: SearchSpace, group: Group, folder: Path) -> LatencyModel:
+def shared_latency_model(
+    trial: Trial, task: Task, space: SearchSpace, group: WorkerGroup, folder: Path
+) -> LatencyModel:
     """Return the model of the supernet's latency on the group's device, measuring it where nobody has.
 
     Args:
@@ -48,7 +50,7 @@ def shared_latency_model(trial: Trial, task: Task, space: SearchSpace, group: Gr
         raise TrialFailure(f"{path} is damaged; delete it to measure the latency again") from error
 
 
-def _key(trial: Trial, group: Group) -> str:
+def _key(trial: Trial, group: WorkerGroup) -> str:
     """Everything that the latency depends on."""
     content = {
         "task": trial.task.content_hash(),

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from dms_bench.config import Experiment, Range, Suite, Trial, grid_points, resolve, resolve_sample, sample_space
-from dms_bench.config.budget import Constraint, LatencyBudget, constraints_of, format_amount
+from dms_bench.config.budget import ConstraintSpec, LatencyBudget, constraints_of, format_amount
 from dms_bench.errors import UserError
 from dms_bench.trial.gpu_days import gpu_days
 
@@ -129,7 +129,7 @@ def _first_sample(experiment: Experiment) -> dict[str, Any]:
     return {field: drawn.low if isinstance(drawn, Range) else drawn[0] for field, drawn in space.items()}
 
 
-def _share(trial: Trial, constraint: Constraint, supernet: Count) -> float:
+def _share(trial: Trial, constraint: ConstraintSpec, supernet: Count) -> float:
     """Return a constraint's target as a share of the supernet's cost.
 
     Raises:

@@ -7,11 +7,11 @@ from pathlib import Path
 
 from dms_bench.errors import TrialFailure
 from dms_bench.tracking import TrialRun, names
-from dms_bench.trial.loop import replay
 from dms_bench.trial.meter import costs
 from dms_bench.trial.origin import weights_hash
 from dms_bench.trial.outcome import result_of
 from dms_bench.trial.record import ARCHITECTURE, WEIGHTS
+from dms_bench.trial.stage_loop import replay
 from dms_bench.trial.storage import StageFolder, WorkFolder
 from dms_bench.trial.work import Work
 

@@ -29,15 +29,15 @@ from dms_bench.tasks import Task
 from dms_bench.tracking import TrialResult
 from dms_bench.trial.budget import missed, needs_latency, resolve_budget
 from dms_bench.trial.checked import require_right
-from dms_bench.trial.group import Group
+from dms_bench.trial.group import WorkerGroup
 from dms_bench.trial.latency import latencies
 from dms_bench.trial.latency_model import shared_latency_model
-from dms_bench.trial.loop import Log, Report, StageLoop, replay
 from dms_bench.trial.meter import Meter, costs
 from dms_bench.trial.origin import weights_hash
 from dms_bench.trial.outcome import require_numbers
 from dms_bench.trial.record import ARCHITECTURE, WEIGHTS, describe, load_weights, save_weights, write_description
 from dms_bench.trial.spaces import space_of, untrained
+from dms_bench.trial.stage_loop import Log, Report, StageLoop, replay
 from dms_bench.trial.storage import StageFolder, WorkFolder, write_atomic
 from dms_bench.trial.weight_sharing import train_sharing
 
@@ -45,7 +45,7 @@ from dms_bench.trial.weight_sharing import train_sharing
 def run_trial(
     trial: Trial,
     folder: WorkFolder,
-    group: Group,
+    group: WorkerGroup,
     *,
     supernet: WorkFolder | None = None,
     latency: Path | None = None,
@@ -77,7 +77,7 @@ def run_trial(
         return run.evaluate(network, architecture) if group.leads else None
 
 
-def pretrain_supernet(trial: Trial, folder: WorkFolder, group: Group) -> None:
+def pretrain_supernet(trial: Trial, folder: WorkFolder, group: WorkerGroup) -> None:
     """Train the supernet that `trial` shares with others, unless that is done; every worker calls this.
 
     Raises:
@@ -108,7 +108,7 @@ class _Run:
 
     trial: Trial
     folder: WorkFolder
-    group: Group
+    group: WorkerGroup
     meter: Meter
     supernet: WorkFolder | None
     latency: Path
@@ -276,7 +276,7 @@ class _Run:
             replay(name, self.folder.stage(name).history(), self.log)
 
 
-def _finished(stage: StageFolder, group: Group) -> bool:
+def _finished(stage: StageFolder, group: WorkerGroup) -> bool:
     """Ask whether a stage is finished, when no worker can be changing the answer."""
     group.barrier()
     answer = stage.finished()

@@ -14,10 +14,10 @@ from dms_bench.config.recipe import Recipe
 from dms_bench.config.suite import Suite
 from dms_bench.config.task import PERCENT, TaskSpec, Unit
 from dms_bench.config.trial import Trial
-from dms_bench.methods.controls.spec import Random, Supernet, Uniform
+from dms_bench.methods.controls.spec import Random, Uniform, WholeSupernet
 from dms_bench.methods.gradient.spec import Dms, Get
 
-METHODS = {"dms": Dms, "get": Get, "random": Random, "uniform": Uniform, "supernet": Supernet}
+METHODS = {"dms": Dms, "get": Get, "random": Random, "uniform": Uniform, "supernet": WholeSupernet}
 
 
 class PaperTask(TaskSpec):

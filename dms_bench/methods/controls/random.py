@@ -10,7 +10,7 @@ from dms_bench.scaling import Architecture
 from dms_bench.scaling.fit import fit_to_budget
 
 
-class RandomSearch:
+class RandomArchitecture:
     """Draws every width and depth independently and scales the widths to the budget.
 
     Kept shares are uniform in (0, 1] per group, numbers of blocks uniform per stage, and which

@@ -21,12 +21,12 @@ class Uniform(MethodSpec):
 class Random(MethodSpec):
     """A random architecture of the space at the budget: the control."""
 
-    implementation: ClassVar[str] = "dms_bench.methods.controls.random:RandomSearch"
+    implementation: ClassVar[str] = "dms_bench.methods.controls.random:RandomArchitecture"
 
     kind: Literal["random"] = "random"
 
 
-class Supernet(MethodSpec):
+class WholeSupernet(MethodSpec):
     """The supernet itself, not cut: the ceiling."""
 
     implementation: ClassVar[str] = "dms_bench.methods.controls.whole:KeepSupernet"

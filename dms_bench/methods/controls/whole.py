@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from dms_bench.methods.base import SearchContext
-from dms_bench.methods.controls.spec import Designed, Supernet
+from dms_bench.methods.controls.spec import Designed, WholeSupernet
 from dms_bench.scaling import Architecture
 
 
 class KeepSupernet:
     """Keeps every element and every block."""
 
-    def __init__(self, spec: Supernet | Designed) -> None:
+    def __init__(self, spec: WholeSupernet | Designed) -> None:
         self.spec = spec
 
     def search(self, context: SearchContext) -> Architecture:

@@ -79,7 +79,7 @@ class DmsStructure:
         """Numbers of the present state for the curves."""
         supernet = self.supernet
         space = supernet.space
-        kept = supernet.wish()[0] / torch.tensor(space.units.sizes)
+        kept = supernet.proposal()[0] / torch.tensor(space.units.sizes)
         values = {"kept_ratio_mean": float(kept.mean())}
         values["structural_parameters"] = sum(parameter.numel() for parameter in supernet.structure_parameters())
         temperature = getattr(supernet.relaxation, "temperature", getattr(self.spec, "temperature", None))

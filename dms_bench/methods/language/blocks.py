@@ -14,7 +14,7 @@ from torch import Tensor
 
 from dms_bench.errors import UserError
 from dms_bench.methods.base import SearchContext
-from dms_bench.methods.calibration import hooked, look
+from dms_bench.methods.calibration import look, watched
 from dms_bench.methods.language.spec import CalibratedSpec
 from dms_bench.scaling import Architecture
 from dms_bench.scaling.fit import fit_to_budget
@@ -39,7 +39,7 @@ class ShortGptSearch:
             sums[name] += float((1 - cosines).mean())
             passes[name] += 1
 
-        with hooked({name: context.model.get_submodule(name) for name in names}, note):
+        with watched({name: context.model.get_submodule(name) for name in names}, note):
             look(context, self.spec.batches)
         influence = [sums[name] / passes[name] for name in names]
         return _without(context, sorted(range(len(names)), key=lambda place: influence[place]))
@@ -69,7 +69,7 @@ class SlebSearch:
 
 
 def _blocks(context: SearchContext) -> list[str]:
-    names = [block for stage in context.space.stages for block in stage.blocks]
+    names = list(context.space.blocks)
     if len(names) < 2:
         raise UserError(f"method {context.trial.method.kind!r} drops blocks, and the space has none: search its depth")
     return names
@@ -84,7 +84,7 @@ def _mask(context: SearchContext, gone: list[int]) -> Tensor:
 def _meets(context: SearchContext, gone: list[int]) -> bool:
     space = context.space
     sizes = torch.tensor([float(group.size) for group in space.groups])
-    return float(context.budget.load(sizes[None], _mask(context, gone)[space.width_elements :])) <= 1
+    return float(context.budget.usage(sizes[None], _mask(context, gone)[space.width_elements :])) <= 1
 
 
 def _without(context: SearchContext, order: list[int]) -> Architecture:

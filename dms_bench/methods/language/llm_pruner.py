@@ -42,7 +42,7 @@ class LlmPrunerSearch:
         return space.architecture(fit_to_budget(space, counts, scores, context.budget))
 
     def counts(self, space: SearchSpace) -> Tensor:
-        """Return wished-for sizes of all units in proportion, [U]: whole for what is left alone.
+        """Return proposed sizes of all units in proportion, [U]: whole for what is left alone.
 
         Raises:
             UserError: no group lies in a numbered block between those at the ends.

@@ -120,7 +120,7 @@ def threshold_counts(space: SearchSpace, scores: Tensor, rivals: Tensor, budget:
     low, high = 0.0, 1.0
     for _ in range(50):
         middle = (low + high) / 2
-        if float(budget.load(above_threshold(space, scores, rivals, middle), blocks)) > 1:
+        if float(budget.usage(above_threshold(space, scores, rivals, middle), blocks)) > 1:
             low = middle
         else:
             high = middle
@@ -135,7 +135,7 @@ def above_threshold(space: SearchSpace, scores: Tensor, rivals: Tensor, ratio: f
     rank = ascending_positions(scores[:width], rival, _starts(torch.bincount(rival).tolist()))
     members = torch.bincount(rival)
     removed = members - (members * (1 - ratio)).long()  # as torch-pruning rounds it
-    kept = torch.zeros(groups).index_add_(0, owner, (rank >= removed[rival]).float())
+    kept = space.kept_elements(rank >= removed[rival])[:groups]
     sizes, fewest, most = (torch.tensor(of[:groups]) for of in (units.sizes, units.minimum, units.maximum))
     return kept.maximum(((1 - _LARGEST_CUT) * sizes).round()).maximum(fewest).minimum(most)
 

@@ -14,19 +14,19 @@ from torch import nn
 from dms_bench.errors import UserError
 from dms_bench.methods.base import SearchContext
 from dms_bench.methods.sampling import proxies
-from dms_bench.methods.sampling.spec import Sampling
+from dms_bench.methods.sampling.spec import SamplerSpec
 from dms_bench.scaling import Architecture, cut
 
 #: Scores an architecture of the context's space.
 Scorer = Callable[[Architecture], float]
 #: Makes a scorer for one search.
-Factory = Callable[[SearchContext, Sampling], Scorer]
+Factory = Callable[[SearchContext, SamplerSpec], Scorer]
 
 #: Batches that ZiCo compares; the other scores take the first.
 _BATCHES = 2
 
 
-def shared(context: SearchContext, spec: Sampling) -> Scorer:
+def shared(context: SearchContext, spec: SamplerSpec) -> Scorer:
     """Return the task's measure of the network cut out with the supernet's weights, nothing trained.
 
     Batch-norm statistics are estimated anew on training images. The whole validation split is measured, on which
@@ -58,7 +58,7 @@ def agreed(scorer: Scorer, device: torch.device) -> Scorer:
 def _fresh(proxy: Callable[[SearchContext, nn.Module], float]) -> Factory:
     """Score the network with weights drawn from the trial's seed, so that scores differ by the architecture alone."""
 
-    def factory(context: SearchContext, spec: Sampling) -> Scorer:
+    def factory(context: SearchContext, spec: SamplerSpec) -> Scorer:
         def score(architecture: Architecture) -> float:
             network = cut(context.model, context.space, architecture)
             context.task.initialise(network)
@@ -92,7 +92,7 @@ def _numbers(context: SearchContext, score: str) -> torch.Tensor:
     return example.to(context.loop.device)
 
 
-def _predictor(context: SearchContext, spec: Sampling) -> Scorer:
+def _predictor(context: SearchContext, spec: SamplerSpec) -> Scorer:
     from dms_bench.methods.sampling.predictor import (
         predictor,  # scikit-learn takes seconds that the other scores need not pay
     )

@@ -128,7 +128,7 @@ def naswot(model: nn.Module, losses: Losses) -> float:
     Raises:
         UserError: the network has no activation that switches units.
     """
-    watch = _Watch()
+    watch = _ActivationWatch()
     with torch.no_grad(), watch:
         next(iter(losses(model.train())))
     if watch.kernel is None:
@@ -136,7 +136,7 @@ def naswot(model: nn.Module, losses: Losses) -> float:
     return float(torch.linalg.slogdet(watch.kernel).logabsdet)
 
 
-class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
+class _ActivationWatch(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Sums, over all activations, how many units agree for each pair of samples, [N, N]."""
 
     def __init__(self) -> None:

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from dms_bench.methods.base import SearchContext
 from dms_bench.methods.sampling.fitness import SCORES
-from dms_bench.methods.sampling.spec import Evolution, Sampling
+from dms_bench.methods.sampling.spec import Evolution, SamplerSpec
 from dms_bench.scaling import Architecture
 from dms_bench.scaling.fit import fit_to_budget
 from dms_bench.scaling.structure.magnitude import weight_norms
@@ -20,7 +20,7 @@ class SamplingSearch:
     two of the better half (each gene from either, then mutated) takes the place of the worst.
     """
 
-    def __init__(self, spec: Sampling) -> None:
+    def __init__(self, spec: SamplerSpec) -> None:
         self.spec = spec
 
     def search(self, context: SearchContext) -> Architecture:

@@ -15,7 +15,7 @@ Score = Literal["params", "macs", "grad_norm", "snip", "synflow", "naswot", "zic
 _USED_BY = {"images": ("shared", "predictor"), "samples": ("predictor",)}
 
 
-class Sampling(MethodSpec):
+class SamplerSpec(MethodSpec):
     """What both samplers have."""
 
     implementation: ClassVar[str] = "dms_bench.methods.sampling.search:SamplingSearch"
@@ -51,13 +51,13 @@ class Sampling(MethodSpec):
         return self.model_copy(update=unused)
 
 
-class RandomSearch(Sampling):
+class RandomSearch(SamplerSpec):
     """The best of many random architectures, by its score."""
 
     kind: Literal["random_search"] = "random_search"
 
 
-class Evolution(Sampling):
+class Evolution(SamplerSpec):
     """Steady-state evolution by a score: children of good parents replace the worst."""
 
     kind: Literal["evolution"] = "evolution"

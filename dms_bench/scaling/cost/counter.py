@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from dms_bench.scaling.modules.attention import may_fuse, unfused
+from dms_bench.scaling.modules.hooked import hooked
 from dms_bench.scaling.modules.modes import modes_kept
 
 #: Name and version of the counter, for the record beside every number.
@@ -53,13 +54,17 @@ def count(model: nn.Module, example: Tensor) -> Count:
     try:
         for parameter in trained:
             parameter.requires_grad_(False)
-        with modes_kept(model), torch.no_grad(), countable(model), FlopCounterMode(display=False) as counter:
+        with (
+            hooked(handles),
+            modes_kept(model),
+            torch.no_grad(),
+            countable(model),
+            FlopCounterMode(display=False) as counter,
+        ):
             model.eval()(example)
     finally:
         for parameter in trained:
             parameter.requires_grad_(True)
-        for handle in handles:
-            handle.remove()
     macs = counter.get_total_flops() / 2 / len(example)
     params = sum(parameter.numel() for parameter in model.parameters())
     return Count(round(macs), params, activations=round(written.elements / len(example)))

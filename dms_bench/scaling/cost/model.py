@@ -66,10 +66,10 @@ class CostModel:
         self.multiples = torch.zeros(FACTORS, len(merged), groups, dtype=torch.float64)
         self.block = torch.tensor([key[1] for key in merged], dtype=torch.long)
         for row, (factors, _) in enumerate(merged):
-            for place, (fixed, multiples) in enumerate(factors):
-                self.fixed[place, row] = fixed
+            for factor, (fixed, multiples) in enumerate(factors):
+                self.fixed[factor, row] = fixed
                 for group, multiple in multiples:
-                    self.multiples[place, row, group] = multiple
+                    self.multiples[factor, row, group] = multiple
 
     def restrict(self, groups: Tensor, sizes: Tensor, blocks: Tensor) -> CostModel:
         """Return the model in which only some groups and blocks may still shrink.
@@ -83,8 +83,8 @@ class CostModel:
         smaller.constant = self.constant
         smaller.fixed = self.fixed + self.multiples @ (sizes * ~groups)
         smaller.multiples = self.multiples[:, :, groups]
-        places = torch.where(blocks, blocks.long().cumsum(0) - 1, torch.full_like(blocks.long(), -1))
-        smaller.block = torch.cat([places, torch.tensor([-1])])[self.block]
+        renumbered = torch.where(blocks, blocks.long().cumsum(0) - 1, torch.full_like(blocks.long(), -1))
+        smaller.block = torch.cat([renumbered, torch.tensor([-1])])[self.block]
         return smaller
 
     def to(self, device: torch.device) -> CostModel:

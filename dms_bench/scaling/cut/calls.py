@@ -1,4 +1,4 @@
-"""Running a module's code with the sizes of a cut network; `views` tells what is mended, and why."""
+"""Running a module's code with the sizes of a cut network; `tracing.calls` tells what is patched, and why."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from dms_bench.scaling.space.elements import View
+from dms_bench.scaling.space.elements import ShapeCall
 from dms_bench.scaling.tracing.calls import Calls, asked_shape, expanded
-from dms_bench.scaling.tracing.qkv import apart
+from dms_bench.scaling.tracing.qkv import pack
 
 #: What a dimension becomes: what the code asks for (None), a number, or the product of some
 #: dimensions of the operand.
@@ -19,8 +19,8 @@ Size = int | list[int] | None
 
 
 @dataclass(frozen=True)
-class Mend:
-    """A `View` after a cut: numbers in the place of labels."""
+class ShapePatch:
+    """A `ShapeCall` after a cut: numbers in the place of elements."""
 
     call: str
     kind: str
@@ -29,49 +29,49 @@ class Mend:
     sizes: tuple[Size, ...]
 
 
-class _MendViews(Calls):
+class _PatchedCalls(Calls):
     """Gives the calls of one module's code the sizes of the cut network."""
 
-    def __init__(self, module: nn.Module, mends: dict[str, Mend]) -> None:
+    def __init__(self, module: nn.Module, patches: dict[str, ShapePatch]) -> None:
         super().__init__()
-        self.mends = mends
+        self.patches = patches
         self.begin(module)
 
     def handle(self, module: nn.Module, call: str, kind: str, func: Any, args: Any, kwargs: Any) -> Any:
-        """Make the call with mended sizes."""
-        mend = self.mends.get(call)
-        if mend is None or {"parts": "reshape"}.get(mend.kind, mend.kind) != kind or args[0].dim() != mend.rank:
+        """Make the call with patched sizes."""
+        patch = self.patches.get(call)
+        if patch is None or {"packed": "reshape"}.get(patch.kind, patch.kind) != kind or args[0].dim() != patch.rank:
             return func(*args, **kwargs)
         operand = args[0]
         if kind == "split":
-            return operand.split_with_sizes(list(mend.sizes), mend.dim)
+            return operand.split_with_sizes(list(patch.sizes), patch.dim)
         if kind == "slice":
-            start, length = mend.sizes
-            index = expanded(args[1], mend.rank) if func is Tensor.__getitem__ else None
+            start, length = patch.sizes
+            index = expanded(args[1], patch.rank) if func is Tensor.__getitem__ else None
             if index is not None:
-                index[mend.dim] = slice(None)
+                index[patch.dim] = slice(None)
                 operand = operand[tuple(index)]
-            return operand.narrow(mend.dim, start, length)
+            return operand.narrow(patch.dim, start, length)
         asked = asked_shape(func, args)
-        if mend.kind == "parts":
-            *rows, heads = (size for size in mend.sizes if isinstance(size, int))
-            before, after = asked[: mend.dim], asked[mend.dim + 3 :]
-            return apart(operand, mend.dim, rows, [[*before, heads, own // heads, *after] for own in rows])
-        if len(asked) != len(mend.sizes):
+        if patch.kind == "packed":
+            *rows, heads = (size for size in patch.sizes if isinstance(size, int))
+            before, after = asked[: patch.dim], asked[patch.dim + 3 :]
+            return pack(operand, patch.dim, rows, [[*before, heads, number // heads, *after] for number in rows])
+        if len(asked) != len(patch.sizes):
             return func(*args, **kwargs)
-        return operand.reshape([_size(size, own, operand) for size, own in zip(mend.sizes, asked, strict=True)])
+        return operand.reshape([_size(size, old, operand) for size, old in zip(patch.sizes, asked, strict=True)])
 
 
-class MendedForward:
-    """Stands for a module's `forward`: its code runs with mended sizes, never compiled."""
+class PatchedForward:
+    """Stands for a module's `forward`: its code runs with patched sizes, never compiled."""
 
-    def __init__(self, module: nn.Module, mends: Sequence[Mend]) -> None:
-        self.module, self.mends = module, {mend.call: mend for mend in mends}
+    def __init__(self, module: nn.Module, patches: Sequence[ShapePatch]) -> None:
+        self.module, self.patches = module, {patch.call: patch for patch in patches}
 
     @torch.compiler.disable  # type: ignore[untyped-decorator]
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Run the module."""
-        with _MendViews(self.module, self.mends):
+        with _PatchedCalls(self.module, self.patches):
             return type(self.module).forward(self.module, *args, **kwargs)
 
 
@@ -88,17 +88,17 @@ def _size(size: Size, asked: int, operand: Tensor) -> int:
     return product
 
 
-def mend(view: View, kept: Callable[[Tensor], int]) -> Mend:
+def patch_of(call: ShapeCall, kept: Callable[[Tensor], int]) -> ShapePatch:
     """Return the sizes of a call in a cut network.
 
     Args:
-        view: the recorded call of a search space.
+        call: the recorded call of a search space.
         kept: number of elements that stay.
     """
-    sizes: list[Size] = [kept(size) if isinstance(size, Tensor) else size for size in view.sizes]
-    return Mend(view.call, view.kind, view.rank, view.dim, tuple(sizes))
+    sizes: list[Size] = [kept(size) if isinstance(size, Tensor) else size for size in call.sizes]
+    return ShapePatch(call.call, call.kind, call.rank, call.dim, tuple(sizes))
 
 
-def attach(module: nn.Module, mends: Sequence[Mend]) -> None:
-    """Let a module's code run with mended sizes."""
-    module.__dict__["forward"] = MendedForward(module, mends)
+def attach(module: nn.Module, patches: Sequence[ShapePatch]) -> None:
+    """Let a module's code run with patched sizes."""
+    module.__dict__["forward"] = PatchedForward(module, patches)

@@ -1,7 +1,7 @@
 """Cutting a network down to an architecture.
 
 Weights are selected along labelled dimensions, removed blocks become `Skip`, and the integers that
-modules keep about their own sizes (`num_features`, `num_heads`, ...) are mended. What was done is
+modules keep about their own sizes (`num_features`, `num_heads`, ...) are corrected. What was done is
 recorded as data, so that the cut network can be rebuilt by name without tracing and without pickle.
 """
 
@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from dms_bench.scaling.architecture import Architecture
-from dms_bench.scaling.cut.calls import Mend, attach, mend
+from dms_bench.scaling.cut.calls import ShapePatch, attach, patch_of
 from dms_bench.scaling.masks.hooks import strip_hooks
 from dms_bench.scaling.modules.attention import fits_torch, open_attention, openable
 from dms_bench.scaling.modules.modes import modes_kept
@@ -44,13 +44,13 @@ class Surgery:
         skipped: paths of removed blocks.
         shapes: new shape of every tensor that shrank.
         attributes: new integers of modules: module -> {attribute: value}.
-        mends: new sizes of calls in modules' code: module -> calls.
+        patches: new sizes of calls in modules' code: module -> calls.
     """
 
     skipped: tuple[str, ...] = ()
     shapes: dict[str, tuple[int, ...]] = field(default_factory=dict)
     attributes: dict[str, dict[str, int]] = field(default_factory=dict)
-    mends: dict[str, tuple[Mend, ...]] = field(default_factory=dict)
+    patches: dict[str, tuple[ShapePatch, ...]] = field(default_factory=dict)
 
 
 def cut(model: nn.Module, space: SearchSpace, architecture: Architecture) -> nn.Module:
@@ -68,8 +68,8 @@ def cut(model: nn.Module, space: SearchSpace, architecture: Architecture) -> nn.
             tensor = tensors[name].detach()
             for dim in range(tensor.dim()):
                 if (name, dim) in dims:
-                    elements, owners = dims[name, dim]
-                    stays = kept[elements] & kept[owners]
+                    outer, inner = dims[name, dim]
+                    stays = kept[outer] & kept[inner]
                     tensor = tensor.index_select(dim, stays.nonzero().flatten().to(tensor.device))
             _replace(small, name, tensor, sharers)
         for row in {row.parameter: row for row in space.rows}.values():  # layers may share their weight
@@ -83,10 +83,10 @@ def _rescale(small: nn.Module, row: RowSite, space: SearchSpace, kept: Tensor) -
     """Scale queries so that an attention that divides by the square root of its head size divides by the old one."""
     if not row.scaled:
         return
-    elements, slots = space.cut_dims()[row.parameter, 0]
+    outer, inner = space.cut_dims()[row.parameter, 0]
     queries = row.elements >= 0
     share = float(kept[row.elements[queries]].double().mean())
-    rows = queries[kept[elements] & kept[slots]]
+    rows = queries[kept[outer] & kept[inner]]
     small.get_parameter(row.parameter)[rows.to(small.get_parameter(row.parameter).device)] *= share**0.5
 
 
@@ -100,25 +100,24 @@ def plan_surgery(model: nn.Module, space: SearchSpace, architecture: Architectur
     """Return what `cut` changes, as data."""
     mask = space.mask(architecture)
     kept = torch.cat([mask.bool(), torch.tensor([True])])
-    blocks = [block for stage in space.stages for block in stage.blocks]
-    skipped = tuple(block for block, stays in zip(blocks, mask[space.width_elements :], strict=True) if not stays)
+    skipped = tuple(block for block, stays in zip(space.blocks, mask[space.width_elements :], strict=True) if not stays)
     shapes: dict[str, tuple[int, ...]] = {}
     tensors: dict[str, Tensor] = {**dict(model.named_parameters()), **dict(model.named_buffers())}
-    for (name, dim), (elements, owners) in space.cut_dims().items():
+    for (name, dim), (outer, inner) in space.cut_dims().items():
         shape = list(shapes.get(name, tuple(tensors[name].shape)))
-        shape[dim] = int((kept[elements] & kept[owners]).sum())
+        shape[dim] = int((kept[outer] & kept[inner]).sum())
         shapes[name] = tuple(shape)
     attributes: dict[str, dict[str, int]] = {}
     first = first_names(model)
     for name, module in model.named_modules():
-        changed = _mended(name, module, space, kept, shapes, first)
+        changed = _changed_integers(name, module, space, kept, shapes, first)
         if changed:
             attributes[name] = changed
-    mends = {
-        name: tuple(mend(view, lambda elements: _number(elements, kept)) for view in space.views[name])
-        for name in sorted(space.mended)
+    patches = {
+        name: tuple(patch_of(call, lambda elements: _number(elements, kept)) for call in space.shape_calls[name])
+        for name in sorted(space.patched)
     }
-    return Surgery(skipped, shapes, attributes, mends)
+    return Surgery(skipped, shapes, attributes, patches)
 
 
 def apply_structure(model: nn.Module, surgery: Surgery) -> None:
@@ -144,14 +143,14 @@ def apply_structure(model: nn.Module, surgery: Surgery) -> None:
     opened = not all(fits_torch(module) for module in openable(model).values())
     if opened:
         open_attention(model)
-    for name, mends in surgery.mends.items():
-        attach(model.get_submodule(name), mends)
+    for name, patches in surgery.patches.items():
+        attach(model.get_submodule(name), patches)
     for name in surgery.skipped:
         parent, _, child = name.rpartition(".")
         setattr(model.get_submodule(parent), child, _skip(model.get_submodule(name)))
     for module in model.modules():
         if isinstance(module, nn.TransformerEncoder) and (
-            opened or any(isinstance(one, Skip) for one in module.layers)
+            opened or any(isinstance(layer, Skip) for layer in module.layers)
         ):
             module.use_nested_tensor = False  # which not every layer could read any more
 
@@ -179,13 +178,13 @@ def _replace(model: nn.Module, name: str, tensor: Tensor, owners: dict[int, list
         old = module._parameters[leaf]
         assert old is not None
         new = nn.Parameter(tensor, requires_grad=old.requires_grad)
-        for owner, own in owners[id(old)]:
-            setattr(owner, own, new)
+        for owner, attribute in owners[id(old)]:
+            setattr(owner, attribute, new)
     else:
         module._buffers[leaf] = tensor
 
 
-def _mended(
+def _changed_integers(
     name: str,
     module: nn.Module,
     space: SearchSpace,
@@ -201,7 +200,7 @@ def _mended(
     if isinstance(module, nn.modules.conv._ConvNd) and weight is not None:
         groups = module.groups
         if groups > 1:
-            if (listed, 1) not in space.slices:  # whole groups go, with their outputs
+            if (listed, 1) not in space.outer_elements:  # whole groups go, with their outputs
                 groups = weight[0] * groups // module.out_channels
             values = {"out_channels": weight[0], "in_channels": weight[1] * groups, "groups": groups}
         elif module.transposed:
@@ -217,7 +216,7 @@ def _mended(
         groups = 1 if module.num_groups == 1 else weight[0] * module.num_groups // module.num_channels
         values = {"num_groups": groups, "num_channels": weight[0]}
     elif isinstance(module, nn.MultiheadAttention):
-        by_size = _mended_by_size(name, module, space, kept)
+        by_size = _integers_by_size(name, module, space, kept)
         values = {"num_heads": by_size["num_heads"]} if "num_heads" in by_size else {}
         shape = shapes.get(first.get(prefix + "in_proj_weight", ""))
         values |= {} if shape is None else dict.fromkeys(("embed_dim", "kdim", "vdim"), shape[1])
@@ -227,7 +226,7 @@ def _mended(
     elif isinstance(getattr(module, "normalized_shape", None), tuple) and weight is not None and len(weight) == 1:
         values = {"normalized_shape": weight[0]}
     else:
-        values = _mended_by_size(name, module, space, kept)
+        values = _integers_by_size(name, module, space, kept)
     return {key: value for key, value in values.items() if _current(module, key) != value}
 
 
@@ -241,16 +240,16 @@ def _current(module: nn.Module, attribute: str) -> int:
     return int(value[0] if isinstance(value, tuple) else value)
 
 
-def _mended_by_size(name: str, module: nn.Module, space: SearchSpace, kept: Tensor) -> dict[str, int]:
-    """Mend integers by comparing them with the labelled sizes that the module's own code saw.
+def _integers_by_size(name: str, module: nn.Module, space: SearchSpace, kept: Tensor) -> dict[str, int]:
+    """Return integers that change, told by comparison with the labelled sizes that the module's own code saw.
 
     An attribute that equals such a size is taken to be it; one that equals sizes with different
     outcomes is left alone (and the proof will tell). Numbers of heads go by their name as well, and alone
-    where the code's own sizes are mended.
+    where the code's own sizes are patched.
     """
     heads = {size: _number(elements, kept) for size, elements in space.heads.get(name, [])}
     outcomes: dict[int, set[int]] = {}
-    for size, elements in space.sizes.get(name, []) if name not in space.mended else ():
+    for size, elements in space.sizes.get(name, []) if name not in space.patched else ():
         outcomes.setdefault(size, set()).add(_number(elements, kept))
     values = {}
     for attribute, value in vars(module).items():

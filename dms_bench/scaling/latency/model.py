@@ -1,14 +1,14 @@
 """Latency of a network as a smooth function of what it keeps, measured on the device at hand.
 
-After appendix A.1.2 of the paper: the measured latency of every part of the network, times a smooth
-function of the kept ratios. Randomly cut networks are timed part by part, and every part gets a
+After appendix A.1.2 of the paper: the measured latency of every segment of the network, times a smooth
+function of the kept ratios. Randomly cut networks are timed segment by segment, and each gets a
 quadratic with coefficients of at least zero in the kept ratios of the groups that touch it, so that
 nothing becomes faster by keeping more.
 
 Shape legend:
     G: width groups
     B: removable blocks of all stages
-    T: terms of the quadratics of all parts
+    T: terms of the quadratics of all segments
     K: cut networks that are timed
 """
 
@@ -25,7 +25,7 @@ import torch
 from torch import Tensor, nn
 
 from dms_bench.scaling.cut.surgery import cut
-from dms_bench.scaling.latency.timing import REST, Cell, CellTimer, cells_of
+from dms_bench.scaling.latency.timing import REST, Segment, SegmentTimer, segments_of
 from dms_bench.scaling.space.space import SearchSpace
 
 #: Randomly cut networks that the model is fitted to, and further ones that it is judged by.
@@ -56,9 +56,9 @@ class Fidelity:
     def of(cls, predicted: list[float], measured: list[float]) -> Fidelity:
         """Compare predictions with measurements."""
         mean = math.fsum(measured) / len(measured)
-        unexplained = math.fsum((one - other) ** 2 for one, other in zip(predicted, measured, strict=True))
-        variance = math.fsum((other - mean) ** 2 for other in measured)
-        error = median(abs(one / other - 1) for one, other in zip(predicted, measured, strict=True))
+        unexplained = math.fsum((guess - ms) ** 2 for guess, ms in zip(predicted, measured, strict=True))
+        variance = math.fsum((ms - mean) ** 2 for ms in measured)
+        error = median(abs(guess / ms - 1) for guess, ms in zip(predicted, measured, strict=True))
         return cls(1 - unexplained / variance, error, tuple(predicted), tuple(measured))
 
 
@@ -75,7 +75,7 @@ class LatencyModel:
     """Milliseconds of a forward pass; a `Cost`, differentiable in what is kept.
 
     Attributes:
-        terms: of the quadratics of all parts.
+        terms: of the quadratics of all segments.
         sizes: full size of each group, [G].
         fidelity: how good it is on networks it has not seen; None for one made by hand.
     """
@@ -116,11 +116,12 @@ class LatencyModel:
     def from_json(cls, text: str) -> LatencyModel:
         """Return the model that `to_json` wrote."""
         content: dict[str, Any] = json.loads(text)
-        terms = [LatencyTerm(ms, (one, other), block) for ms, one, other, block in content["terms"]]
-        found = content["fidelity"]
-        if found:
-            found = Fidelity(found["r2"], found["error"], tuple(found["predicted"]), tuple(found["measured"]))
-        return cls(terms, torch.tensor(content["sizes"]), found)
+        terms = [LatencyTerm(ms, (first, second), block) for ms, first, second, block in content["terms"]]
+        fidelity = content["fidelity"]
+        if fidelity:
+            predicted, measured = tuple(fidelity["predicted"]), tuple(fidelity["measured"])
+            fidelity = Fidelity(fidelity["r2"], fidelity["error"], predicted, measured)
+        return cls(terms, torch.tensor(content["sizes"]), fidelity)
 
 
 def measure_latency(model: nn.Module, space: SearchSpace, example: Tensor, device: torch.device) -> LatencyModel:
@@ -135,30 +136,30 @@ def measure_latency(model: nn.Module, space: SearchSpace, example: Tensor, devic
         example: the input to time, [batch, ...].
         device: where to measure, with the number of threads that PyTorch is set to.
     """
-    cells = cells_of(model, space, example)
+    segments = segments_of(model, space, example)
     masks = [space.full(), *_random_masks(space, FITTED + HELD_OUT - 1)]
     timings: list[dict[str, list[float]]] = [{} for _ in masks]
     for _ in range(ROUNDS):
-        for mask, found in zip(masks, timings, strict=True):
+        for mask, timed in zip(masks, timings, strict=True):
             network = cut(model, space, space.architecture(mask)).to(device).eval()
-            for name, spent in (
-                CellTimer(network, [cell.name for cell in cells], device).run(example.to(device), REPEATS).items()
-            ):
-                found.setdefault(name, []).extend(spent)
-    medians = [{name: median(spent) for name, spent in found.items()} for found in timings]
+            timer = SegmentTimer(network, [segment.name for segment in segments], device)
+            for name, spent in timer.run(example.to(device), REPEATS).items():
+                timed.setdefault(name, []).extend(spent)
+    medians = [{name: median(spent) for name, spent in timed.items()} for timed in timings]
     sizes = torch.tensor([float(group.size) for group in space.groups], dtype=torch.float64)
-    kept = torch.stack([_kept(space, mask) for mask in masks])  # [K, G]
+    groups = len(space.groups)
+    kept = torch.stack([space.kept_elements(mask, torch.float64)[:groups] for mask in masks])  # [K, G]
     stays = torch.stack([mask[space.width_elements :] for mask in masks])  # [K, B]
     terms = [
         term
-        for cell in [*cells, Cell(REST, ())]
+        for segment in [*segments, Segment(REST, ())]
         for term in _fitted(
-            cell, kept[:FITTED] / sizes, stays[:FITTED], [found.get(cell.name, 0.0) for found in medians]
+            segment, kept[:FITTED] / sizes, stays[:FITTED], [times.get(segment.name, 0.0) for times in medians]
         )
     ]
     fitted = LatencyModel(terms, sizes)
     predicted = [float(fitted(kept[row], stays[row])) for row in range(FITTED, len(masks))]
-    measured = [math.fsum(found.values()) for found in medians[FITTED:]]
+    measured = [math.fsum(times.values()) for times in medians[FITTED:]]
     return LatencyModel(terms, sizes, Fidelity.of(predicted, measured))
 
 
@@ -178,35 +179,29 @@ def _random_masks(space: SearchSpace, number: int) -> list[Tensor]:
     return masks
 
 
-def _kept(space: SearchSpace, mask: Tensor) -> Tensor:
-    width = space.width_elements
-    kept = torch.zeros(len(space.groups), dtype=torch.float64)
-    return kept.index_add_(0, space.units.owner[:width], mask[:width].double())
-
-
-def _fitted(cell: Cell, ratios: Tensor, stays: Tensor, ms: list[float]) -> list[LatencyTerm]:
-    """Fit one part's quadratic to its times by nonnegative least squares, of relative errors.
+def _fitted(segment: Segment, ratios: Tensor, stays: Tensor, ms: list[float]) -> list[LatencyTerm]:
+    """Fit one segment's quadratic to its times by nonnegative least squares, of relative errors.
 
     Args:
-        cell: the part.
+        segment: what was timed.
         ratios: kept ratios of the networks, [K, G].
         stays: which blocks they keep, [K, B].
-        ms: the part's time in each of them, and in others that are not used here.
+        ms: the segment's time in each of them, and in others that are not used here.
     """
     from scipy.optimize import nnls
 
     rows = torch.arange(len(ratios))
-    if cell.block >= 0:
-        rows = rows[stays[:, cell.block] > 0]
-    groups = [-1, *cell.groups]
-    pairs = [(one, other) for place, one in enumerate(groups) for other in groups[place:]]
+    if segment.block >= 0:
+        rows = rows[stays[:, segment.block] > 0]
+    groups = [-1, *segment.groups]
+    pairs = [(first, second) for index, first in enumerate(groups) for second in groups[index:]]
     extended = torch.cat([ratios, ratios.new_ones(len(ratios), 1)], 1)[rows]
-    features = torch.stack([extended[:, one] * extended[:, other] for one, other in pairs], 1)
+    features = torch.stack([extended[:, first] * extended[:, second] for first, second in pairs], 1)
     times = torch.tensor(ms, dtype=torch.float64)[rows].clamp(min=1e-6)
     weights = times.mean() / times
     coefficients, _ = nnls((features * weights[:, None]).numpy(), (times * weights).numpy())
     return [
-        LatencyTerm(float(value), pair, cell.block)
+        LatencyTerm(float(value), pair, segment.block)
         for value, pair in zip(coefficients, pairs, strict=True)
         if value > 0
     ]

@@ -1,4 +1,4 @@
-"""The parts of a network that are timed one by one, and the clock that does it."""
+"""The segments of a network that are timed one by one, and the clock that does it."""
 
 from __future__ import annotations
 
@@ -11,16 +11,17 @@ import torch
 from torch import Tensor, nn
 
 from dms_bench.scaling.modules.blocks import block_of
+from dms_bench.scaling.modules.hooked import hooked
 from dms_bench.scaling.space.space import SearchSpace
 
-#: Name of what lies outside of all cells.
+#: Name of what lies outside of all segments.
 REST = "(rest)"
 #: A module that more groups touch is timed by its children, unless it is a removable block.
 _MOST_GROUPS = 4
 
 
 @dataclass(frozen=True)
-class Cell:
+class Segment:
     """A module that is timed as one.
 
     Attributes:
@@ -34,33 +35,33 @@ class Cell:
     block: int = -1
 
 
-def cells_of(model: nn.Module, space: SearchSpace, example: Tensor) -> list[Cell]:
-    """Split a network into cells: removable blocks, and outside of them the largest modules that few groups touch.
+def segments_of(model: nn.Module, space: SearchSpace, example: Tensor) -> list[Segment]:
+    """Split a network into segments: removable blocks, and outside of them the largest modules that few groups touch.
 
     Args:
         model: the supernet.
         space: its search space.
         example: its input; tells which modules are called, as lists of modules are not.
     """
-    blocks = [block for stage in space.stages for block in stage.blocks]
+    blocks = space.blocks
     called = _called(model, example)
-    found: list[Cell] = []
+    segments: list[Segment] = []
 
     def visit(name: str, module: nn.Module) -> None:
         prefix = name + "." if name else ""
         groups = _touching(prefix, space)
-        # A cell leaves or stays as a whole.
+        # A segment leaves or stays as a whole.
         whole = not any(block.startswith(prefix) and block != name for block in blocks)
         children = list(module.named_children())
         if name in called and whole and (name in blocks or len(groups) <= _MOST_GROUPS or not children):
             if any(True for _ in module.parameters()):
-                found.append(Cell(name, groups, block_of(name, blocks)))
+                segments.append(Segment(name, groups, block_of(name, blocks)))
             return
         for child, inner in children:
             visit(prefix + child, inner)
 
     visit("", model)
-    return found
+    return segments
 
 
 def _touching(prefix: str, space: SearchSpace) -> tuple[int, ...]:
@@ -78,49 +79,44 @@ def _called(model: nn.Module, example: Tensor) -> set[str]:
         for name, module in model.named_modules()
     ]
     training = model.training
-    try:
-        with torch.no_grad():
-            model.eval()(example)
-    finally:
-        model.train(training)
-        for handle in handles:
-            handle.remove()
+    with hooked(handles):
+        try:
+            with torch.no_grad():
+                model.eval()(example)
+        finally:
+            model.train(training)
     return names
 
 
-class CellTimer:
-    """Times the forward pass of a network by cells; on a GPU by events on the stream, elsewhere by the clock."""
+class SegmentTimer:
+    """Times the forward pass of a network by segments; on a GPU by events on the stream, elsewhere by the clock."""
 
-    def __init__(self, network: nn.Module, cells: Sequence[str], device: torch.device) -> None:
+    def __init__(self, network: nn.Module, segments: Sequence[str], device: torch.device) -> None:
         self.network, self.device = network, device
         modules = dict(network.named_modules())
-        self._cells = {name: modules[name] for name in cells if name in modules}
+        self._segments = {name: modules[name] for name in segments if name in modules}
         self._marks: list[tuple[str, Any, Any]] = []
 
     def run(self, example: Tensor, repeats: int) -> dict[str, list[float]]:
-        """Return milliseconds of every cell and of the rest, for each of some forward passes after one to warm up."""
+        """Return milliseconds of every segment and the rest, for each of some forward passes after one to warm up."""
         spent: dict[str, list[float]] = {}
-        handles = [handle for name, module in self._cells.items() for handle in self._hooks(name, module)]
-        try:
-            with torch.inference_mode():
-                for turn in range(1 + repeats):
-                    self._marks.clear()
-                    self._synchronise()
-                    started = self._now()
-                    self.network(example)
-                    whole = (REST, started, self._now())
-                    self._synchronise()
-                    if turn == 0:
-                        continue
-                    times = dict.fromkeys(self._cells, 0.0)
-                    for name, begin, end in self._marks:
-                        times[name] += self._ms(begin, end)
-                    times[REST] = self._ms(*whole[1:]) - sum(times.values())
-                    for name, value in times.items():
-                        spent.setdefault(name, []).append(value)
-        finally:
-            for handle in handles:
-                handle.remove()
+        handles = [handle for name, module in self._segments.items() for handle in self._hooks(name, module)]
+        with hooked(handles), torch.inference_mode():
+            for turn in range(1 + repeats):
+                self._marks.clear()
+                self._synchronise()
+                started = self._now()
+                self.network(example)
+                ended = self._now()
+                self._synchronise()
+                if turn == 0:
+                    continue
+                times = dict.fromkeys(self._segments, 0.0)
+                for name, begin, end in self._marks:
+                    times[name] += self._ms(begin, end)
+                times[REST] = self._ms(started, ended) - sum(times.values())
+                for name, value in times.items():
+                    spent.setdefault(name, []).append(value)
         return spent
 
     def _hooks(self, name: str, module: nn.Module) -> tuple[Any, Any]:

@@ -3,7 +3,7 @@
 conv(x * m, W) = conv(x, W * m): a mask scales the contracted dimension of a weight or, where that has
 fewer elements, the input. Blocks are x + m f(x): m scales the layers in which f ends, or the block's
 output is blended with its input, x + m (block(x) - x). Statistics of LayerNorms run over kept features, and
-their scale and shift carry the mask of the layers that read them (`carriers`).
+the mask of the layers that read them is folded into their scale and shift (`folded_masks`).
 The hooks are objects that share one state with their owner, so that a deep copy of the network
 (an average of weights, say) has hooks of its own that read the copy's state.
 
@@ -44,9 +44,9 @@ _PLAIN = {
 
 
 class MaskState:
-    """The masks of the last forward pass: one vector [C] per place and norm, a number per block.
+    """The masks of the last forward pass: one vector [C] per scaled parameter and norm, a number per block.
 
-    They apply while it runs, and while its backward pass computes parts of it again (activation
+    They apply while it runs, and while its backward pass computes some of it again (activation
     checkpointing). Copies start without masks.
     """
 
@@ -71,8 +71,8 @@ class MaskState:
 class MaskHook:
     """Base of the hooks that this module puts on a network."""
 
-    def __init__(self, state: MaskState, place: int) -> None:
-        self.state, self.place = state, place
+    def __init__(self, state: MaskState, index: int) -> None:
+        self.state, self.index = state, index
 
 
 class ScaleWeight(MaskHook):
@@ -80,7 +80,7 @@ class ScaleWeight(MaskHook):
 
     Args:
         state: gives the masks.
-        place: which of its vectors.
+        index: which of its vectors.
         holder: the module that owns the parameter.
         leaf: the parameter's name there.
         dim: the scaled dimension.
@@ -88,9 +88,9 @@ class ScaleWeight(MaskHook):
     """
 
     def __init__(
-        self, state: MaskState, place: int, holder: nn.Module, leaf: str, dim: int, input_dim: int | None = None
+        self, state: MaskState, index: int, holder: nn.Module, leaf: str, dim: int, input_dim: int | None = None
     ) -> None:
-        super().__init__(state, place)
+        super().__init__(state, index)
         self.holder, self.leaf, self.dim, self.input_dim = holder, leaf, dim, input_dim
         self.original: nn.Parameter | None = None
 
@@ -100,7 +100,7 @@ class ScaleWeight(MaskHook):
             return None
         weight = self.holder._parameters[self.leaf]
         assert weight is not None
-        vector = self.state.vectors[self.place]
+        vector = self.state.vectors[self.index]
         # A frozen weight stays the only copy of itself, and no gradient of its size is computed for the mask's sake.
         scales_input = args and (args[0].numel() < weight.numel() or not weight.requires_grad)
         if self.input_dim is not None and scales_input:
@@ -126,7 +126,7 @@ class RestoreWeight(MaskHook):
     """Puts the parameter back after the forward pass, also after one that failed."""
 
     def __init__(self, scale: ScaleWeight) -> None:
-        super().__init__(scale.state, scale.place)
+        super().__init__(scale.state, scale.index)
         self.scale = scale
 
     def __call__(self, module: nn.Module, args: Any, output: Any) -> None:
@@ -141,16 +141,16 @@ class MaskedNorm(MaskHook):
 
     Args:
         state: gives the masks.
-        place: which of its vectors.
+        index: which of its vectors.
         module: the norm.
         dim: the normalised dimension of its input.
         kind: what it computes, where it is one of `recognised`.
-        carries: the result is masked as well, for the layers that read it.
+        folds: the result is masked as well, for the layers that read it.
     """
 
-    def __init__(self, state: MaskState, place: int, module: nn.Module, dim: int, kind: str, carries: bool) -> None:
-        super().__init__(state, place)
-        self.module, self.dim, self.kind, self.carries = module, dim, kind, carries
+    def __init__(self, state: MaskState, index: int, module: nn.Module, dim: int, kind: str, folds: bool) -> None:
+        super().__init__(state, index)
+        self.module, self.dim, self.kind, self.folds = module, dim, kind, folds
 
     def __call__(self, x: Tensor) -> Tensor:
         """Normalise."""
@@ -158,10 +158,10 @@ class MaskedNorm(MaskHook):
         if not self.state.active:
             unmasked: Tensor = type(norm).forward(norm, x)
             return unmasked
-        mask = self.state.vectors[self.place]
+        mask = self.state.vectors[self.index]
         scale: Tensor | None = norm._parameters.get("weight")
         shift: Tensor | None = norm._parameters.get("bias")
-        if self.carries:
+        if self.folds:
             scale = mask if scale is None else scale * mask
             shift = None if shift is None else shift * mask
         if isinstance(norm, nn.LayerNorm):
@@ -190,7 +190,7 @@ class BlendBlock(MaskHook):
             return None
         assert self.state.blocks is not None
         kind = torch.promote_types(args[0].dtype, output.dtype)
-        blended = torch.lerp(args[0].to(kind), output.to(kind), self.state.blocks[self.place].to(kind))
+        blended = torch.lerp(args[0].to(kind), output.to(kind), self.state.blocks[self.index].to(kind))
         return blended.to(output.dtype)
 
 
@@ -202,22 +202,23 @@ class MaskedForward:
         self._named = dict(model.named_modules())
         #: Fused operators of torch would pass over all hooks, and the masks with them.
         self._may_fuse = may_fuse(model)
-        #: Of every vector: both elements that each number of it is made of, and the block whose branch it ends, or -1.
+        #: Of every vector: the outer and inner element that each number of it is made of, and the block whose branch
+        #: it ends, or -1.
         self._vectors: list[Tensor] = []
         self._first_block = space.width_elements
-        blocks = [block for stage in space.stages for block in stage.blocks]
+        blocks = space.blocks
         ends = {tail: self._first_block + i for i, block in enumerate(blocks) for tail in space.tails.get(block, ())}
-        carriers = {norm: self._carried(space, norm, ends) for norm in space.carriers}
-        carried = {layer for layers in carriers.values() for layer in layers}
+        folded = {norm: self._folded(space, norm, ends) for norm in space.folded_masks}
+        unmasked = {layer for layers in folded.values() for layer in layers}
         scaled, dims = set(), space.cut_dims()
         held = {site: self._holder(site) for site in space.sites}
         for site, (holder, leaf) in held.items():
-            if site.module in carried or self._inside(site, held):
+            if site.module in unmasked or self._inside(site, held):
                 continue
             end = ends.get(site.module, -1) if site.module == holder else -1
             scaled.add((holder, leaf) if end >= 0 else None)
-            elements, slots = dims[site.parameter, site.dim]
-            vector = torch.stack([elements, slots, torch.full_like(slots, end)])
+            outer, inner = dims[site.parameter, site.dim]
+            vector = torch.stack([outer, inner, torch.full_like(inner, end)])
             self._scale(vector, site.module, holder, leaf, site.dim, site.standardised)
         for row in space.rows:
             self._scale(_alone(row.elements), row.module, row.module, row.parameter.rpartition(".")[2], 0)
@@ -229,12 +230,12 @@ class MaskedForward:
             module = self._named[norm.module]
             # Not a hook: a hook would have the library's own norm run first, for nothing.
             module.__dict__["forward"] = MaskedNorm(
-                self.state, len(self._vectors), module, norm.dim, norm.kind, bool(carriers.get(norm.module))
+                self.state, len(self._vectors), module, norm.dim, norm.kind, bool(folded.get(norm.module))
             )
             self._vectors.append(torch.cat([norm.elements, torch.full_like(norm.elements[:1], -1)]))
-        for place, block in enumerate(blocks):
+        for index, block in enumerate(blocks):
             if block not in space.tails:
-                self._named[block].register_forward_hook(BlendBlock(self.state, place))
+                self._named[block].register_forward_hook(BlendBlock(self.state, index))
         # One gather makes all vectors of a step; they are views of its result.
         self._indices = torch.cat([*self._vectors, torch.empty(3, 0, dtype=torch.long)], dim=1)
         self._lengths = [vector.size(1) for vector in self._vectors]
@@ -243,32 +244,32 @@ class MaskedForward:
         """Return the module, and the name there, through which a site's operator sees its weight."""
         holder, _, leaf = site.parameter.rpartition(".")
         weight = self._named[holder]._parameters.get(leaf)
-        tied = (own for own, parameter in self._named[site.module]._parameters.items() if parameter is weight)
-        own = next(tied, None)  # of weights that modules share, each has the name of one alone
-        return (holder, leaf) if own is None else (site.module, own)
+        tied = (name for name, parameter in self._named[site.module]._parameters.items() if parameter is weight)
+        name = next(tied, None)  # of weights that modules share, each has the name of one alone
+        return (holder, leaf) if name is None else (site.module, name)
 
     def _inside(self, site: Site, held: dict[Site, tuple[str, str]]) -> bool:
         """Whether a module around a site's scales the same weight already, for all of its own forward pass."""
         return any(
             holder == held[site]
-            and other.dim == site.dim
-            and site.module != other.module
-            and (not other.module or site.module.startswith(other.module + "."))
-            for other, holder in held.items()
+            and around.dim == site.dim
+            and site.module != around.module
+            and (not around.module or site.module.startswith(around.module + "."))
+            for around, holder in held.items()
         )
 
-    def _carried(self, space: SearchSpace, norm: str, ends: dict[str, int]) -> tuple[str, ...]:
-        """Return the layers whose masks a norm carries: all that read it, or none."""
-        own, dims = next((site.elements for site in space.norms if site.module == norm), None), space.cut_dims()
-        layers = space.carriers[norm]
+    def _folded(self, space: SearchSpace, norm: str, ends: dict[str, int]) -> tuple[str, ...]:
+        """Return the layers whose masks are folded into a norm: all that read it, or none."""
+        elements, dims = next((site.elements for site in space.norms if site.module == norm), None), space.cut_dims()
+        layers = space.folded_masks[norm]
         sites = {site.module: site for site in space.sites if site.module in layers}
-        fit = own is not None and all(
+        fit = elements is not None and all(
             layer in sites
             and layer not in ends
             and sites[layer].parameter == f"{layer}.weight"
             and not sites[layer].standardised
             and _input_dim(self._named[layer], sites[layer].dim) is not None
-            and torch.equal(torch.stack(dims[sites[layer].parameter, sites[layer].dim]), own)
+            and torch.equal(torch.stack(dims[sites[layer].parameter, sites[layer].dim]), elements)
             for layer in layers
         )
         return layers if fit else ()

@@ -54,10 +54,10 @@ def masked_simple_norm(x: Tensor, mask: Tensor, dim: int, weight: Tensor | None,
     kind = torch.promote_types(x.dtype, mask.dtype)
     with torch.autocast(x.device.type, enabled=False):
         rows = x.to(kind).movedim(dim, -1)
-        own, total = mask.to(kind), mask.sum().to(kind)
-        centred = rows - (rows @ (own / total)).unsqueeze(-1)
+        weights, total = mask.to(kind), mask.sum().to(kind)
+        centred = rows - (rows @ (weights / total)).unsqueeze(-1)
         # Soft masks may sum to less than the two features that always stay.
-        variance = centred.square() @ (own / (total - 1).clamp_min(0.5))
+        variance = centred.square() @ (weights / (total - 1).clamp_min(0.5))
         result = rows * torch.rsqrt(variance.unsqueeze(-1) + eps)
         result = result if weight is None else result * weight.to(kind)
     return result.movedim(-1, dim).to(x.dtype)
@@ -76,10 +76,10 @@ def masked_response_norm(x: Tensor, mask: Tensor, dim: int, weight: Tensor, bias
     """
     kind = torch.promote_types(x.dtype, mask.dtype)
     with torch.autocast(x.device.type, enabled=False):
-        own = x.to(kind).movedim(dim, -1)  # [batch, height, width, C]
-        norms = torch.linalg.vector_norm(own, dim=(1, 2), keepdim=True)
+        last = x.to(kind).movedim(dim, -1)  # [batch, height, width, C]
+        norms = torch.linalg.vector_norm(last, dim=(1, 2), keepdim=True)
         mean = (norms @ (mask / mask.sum()).to(kind)).unsqueeze(-1)
-        result = own + torch.addcmul(bias.to(kind), weight.to(kind), own * (norms / (mean + eps)))
+        result = last + torch.addcmul(bias.to(kind), weight.to(kind), last * (norms / (mean + eps)))
     return result.movedim(-1, dim).to(x.dtype)
 
 
@@ -108,7 +108,7 @@ def masked_group_norm(x: Tensor, mask: Tensor, weight: Tensor | None, bias: Tens
 _ELEMENTS_AT_A_TIME = 2**17
 
 
-def _parts(rows: Tensor) -> list[slice]:
+def _chunks(rows: Tensor) -> list[slice]:
     whole = max(1, len(rows))
     size = max(1, _ELEMENTS_AT_A_TIME // rows.size(1)) if rows.device.type == "cpu" else whole
     return [slice(start, start + size) for start in range(0, len(rows), size)]
@@ -126,11 +126,11 @@ class _MaskedLayerNorm(torch.autograd.Function):
         """Normalise rows, [N, C]."""
         shares = mask / mask.sum()
         result, mean, inverse = torch.empty_like(x), x.new_empty(len(x), 1), x.new_empty(len(x), 1)
-        for part in _parts(x):
-            torch.mv(x[part], shares, out=mean[part].squeeze(1))
-            own = torch.sub(x[part], mean[part], out=result[part])
-            torch.rsqrt(own.square() @ shares + eps, out=inverse[part].squeeze(1))
-            torch.addcmul(shift, own.mul_(inverse[part]), scale, out=own)
+        for chunk in _chunks(x):
+            torch.mv(x[chunk], shares, out=mean[chunk].squeeze(1))
+            normal = torch.sub(x[chunk], mean[chunk], out=result[chunk])
+            torch.rsqrt(normal.square() @ shares + eps, out=inverse[chunk].squeeze(1))
+            torch.addcmul(shift, normal.mul_(inverse[chunk]), scale, out=normal)
         ctx.save_for_backward(x, mask, scale, mean, inverse)
         return result
 
@@ -143,17 +143,17 @@ class _MaskedLayerNorm(torch.autograd.Function):
             shares = mask / total
             of_x = torch.empty_like(x)
             of_shares, of_scale, of_shift = (torch.zeros_like(mask) for _ in range(3))
-            for part in _parts(x):
-                normal = (x[part] - mean[part]).mul_(inverse[part])
-                product = gradient[part] * normal
+            for chunk in _chunks(x):
+                normal = (x[chunk] - mean[chunk]).mul_(inverse[chunk])
+                product = gradient[chunk] * normal
                 # Sums over a row of dLoss/dnormal, alone and times normal: what mean and deviation answer for.
-                first, second = gradient[part] @ scale, product @ scale
+                first, second = gradient[chunk] @ scale, product @ scale
                 of_scale += product.sum(0)
-                of_shift += gradient[part].sum(0)
+                of_shift += gradient[chunk].sum(0)
                 torch.addcmul(first.unsqueeze(1), normal, second.unsqueeze(1), out=product)
                 of_shares.addmv_(normal.T, first).add_(normal.mul_(product).sum(0))
-                own = torch.mul(gradient[part], scale, out=of_x[part])
-                own.addcmul_(product, shares, value=-1).mul_(inverse[part])
+                of_rows = torch.mul(gradient[chunk], scale, out=of_x[chunk])
+                of_rows.addcmul_(product, shares, value=-1).mul_(inverse[chunk])
             of_shares /= -2
             # The mean's own value moves all shares' gradients alike, which normalising them takes out.
             of_mask = (of_shares - of_shares @ shares) / total

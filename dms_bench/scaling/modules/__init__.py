@@ -1,1 +1,1 @@
-"""What is known of modules before anything is traced: paths of blocks, modes, shared weights, norms, attention."""
+"""What is known of modules before a trace: paths of blocks, modes, hooks, shared weights, norms, attention."""

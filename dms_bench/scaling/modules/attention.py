@@ -85,12 +85,12 @@ class OpenAttention(nn.MultiheadAttention):
         rows = [(len(self.in_proj_weight) - inner) // 2] * 2 + [inner]
         biases = [None] * 3 if self.in_proj_bias is None else self.in_proj_bias.split_with_sizes(rows)
         if same:
-            parts = functional.linear(query, self.in_proj_weight, self.in_proj_bias).split_with_sizes(rows, -1)
+            projected = functional.linear(query, self.in_proj_weight, self.in_proj_bias).split_with_sizes(rows, -1)
         else:
             weights = self.in_proj_weight.split_with_sizes(rows)
             inputs = (query, key, value)
-            parts = tuple(functional.linear(*own) for own in zip(inputs, weights, biases, strict=True))
-        return [part.reshape(*part.shape[:2], self.num_heads, -1).transpose(1, 2) for part in parts]
+            projected = tuple(functional.linear(*operands) for operands in zip(inputs, weights, biases, strict=True))
+        return [tensor.reshape(*tensor.shape[:2], self.num_heads, -1).transpose(1, 2) for tensor in projected]
 
     def _bias(self, q: Tensor, k: Tensor, mask: Tensor | None, padding: Tensor | None) -> Tensor | None:
         """Return what is added to the scores: both masks, [batch or 1, heads or 1, tokens, tokens], or None."""

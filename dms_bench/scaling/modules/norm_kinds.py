@@ -29,19 +29,19 @@ class Recognised(NamedTuple):
 
 def recognise_norms(model: nn.Module) -> dict[str, Recognised]:
     """Return the modules that compute one of the norms of this file."""
-    found = {}
+    recognised = {}
     for name, module in model.named_modules():
         parameters = dict(module.named_parameters())
         weight = parameters.get("weight")
-        same = weight is not None and all(one.shape == weight.shape for one in parameters.values())
+        same = weight is not None and all(parameter.shape == weight.shape for parameter in parameters.values())
         if weight is None or not same or weight.dim() != 1 or len(weight) < 2 or not set(parameters) <= _NAMES:
             continue
         kinds: tuple[Kind, ...] = ("response",) if "bias" in parameters else ("rms", "simple")
-        places = ((kind, dim) for kind in kinds for dim in (-1, 1))
-        norm = next((Recognised(*place) for place in places if _computes(module, weight, *place)), None)
+        candidates = (Recognised(kind, dim) for kind in kinds for dim in (-1, 1))
+        norm = next((candidate for candidate in candidates if _computes(module, weight, *candidate)), None)
         if norm is not None:
-            found[name] = norm
-    return found
+            recognised[name] = norm
+    return recognised
 
 
 def eps_of(module: nn.Module, x: Tensor) -> float:

@@ -18,12 +18,12 @@ Owner = tuple[nn.Module, str]
 
 def owners_of(model: nn.Module) -> dict[int, list[Owner]]:
     """Return every module that has a parameter, and its name there, by the parameter's id."""
-    found: dict[int, list[Owner]] = {}
+    owners: dict[int, list[Owner]] = {}
     for module in model.modules():
         for leaf, parameter in module._parameters.items():
             if parameter is not None:
-                found.setdefault(id(parameter), []).append((module, leaf))
-    return found
+                owners.setdefault(id(parameter), []).append((module, leaf))
+    return owners
 
 
 def first_names(model: nn.Module) -> dict[str, str]:
@@ -34,7 +34,7 @@ def first_names(model: nn.Module) -> dict[str, str]:
 
 def sharing(model: nn.Module, blocks: Sequence[str]) -> set[str]:
     """Return the blocks that share a parameter with what is outside of them: it stays when they go."""
-    places: dict[str, set[int]] = {}
+    users: dict[str, set[int]] = {}  # of each parameter: the blocks that have it, -1 for what lies outside of all
     for name, first in first_names(model).items():
-        places.setdefault(first, set()).add(block_of(name, blocks))
-    return {blocks[index] for found in places.values() if len(found) > 1 for index in found if index >= 0}
+        users.setdefault(first, set()).add(block_of(name, blocks))
+    return {blocks[index] for indices in users.values() if len(indices) > 1 for index in indices if index >= 0}

@@ -88,27 +88,27 @@ def _in_turn(size: int, low: int, number: int, generator: torch.Generator) -> Te
     return masks
 
 
-def gaps(masks: Tensor, groups: Sequence[int], blocks: Sequence[int], places: Iterable[Unit]) -> dict[int, str]:
+def gaps(masks: Tensor, groups: Sequence[int], blocks: Sequence[int], layers: Iterable[Unit]) -> dict[int, str]:
     """Return the units that some masks do not try, with what is missing.
 
     Args:
         masks: binary, [M, E].
         groups: sizes of the width groups.
         blocks: sizes of the stages.
-        places: where groups have layers: (group, block that the layer lies in, or -1), blocks numbered over all stages.
+        layers: where groups have layers: (group, block that the layer lies in, or -1), blocks numbered over all stages.
     """
     cut = masks < 0.5
-    found: dict[int, str] = {}
+    missed: dict[int, str] = {}
     sizes = [*groups, *blocks]
-    parts = torch.split(cut, sizes, dim=1)
+    by_unit = torch.split(cut, sizes, dim=1)
     alive = torch.cat([~cut[:, sum(groups) :], torch.ones(len(cut), 1, dtype=torch.bool)], dim=1)  # block -1: always
-    for unit, part in enumerate(parts):
-        never_kept, never_cut = int(part.all(0).sum()), int((~part.any(0)).sum())
+    for unit, removed in enumerate(by_unit):
+        never_kept, never_cut = int(removed.all(0).sum()), int((~removed.any(0)).sum())
         what = "elements" if unit < len(groups) else "blocks"
         if never_cut or never_kept:
             missing = f"{never_cut} never removed, {never_kept} never kept"
-            found[unit] = f"of {sizes[unit]} {what} {missing} in the proof"
-    for unit, block in places:
-        if not bool((parts[unit].any(1) & alive[:, block]).any()):
-            found[unit] = "layers that no mask of the proof cuts while they are there"
-    return found
+            missed[unit] = f"of {sizes[unit]} {what} {missing} in the proof"
+    for unit, block in layers:
+        if not bool((by_unit[unit].any(1) & alive[:, block]).any()):
+            missed[unit] = "layers that no mask of the proof cuts while they are there"
+    return missed

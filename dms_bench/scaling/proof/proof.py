@@ -28,7 +28,7 @@ ROUGH_TOLERANCE = 5e-5
 #: Trials spent on finding culprits one by one; then what is left in doubt goes as a whole.
 MAX_TRIALS = 60
 
-#: What a cut that did not mend the integers in a model's code ends in.
+#: What a cut that did not correct the integers in a model's code ends in.
 _FAILURES = (RuntimeError, ValueError, TypeError, AssertionError, IndexError, ZeroDivisionError)
 
 DIFFERS = "the cut network does not equal the masked one"
@@ -54,18 +54,18 @@ def prove(model: nn.Module, example: Tensor, space: SearchSpace, seed: int = 0, 
     reasons: dict[str, str] = {}
     if not error <= proof.tolerance:
         rough = _Proof(model, example, space, seed + 1, torch.float, idle)
-        rough.mend(names)
+        rough.patch(names)
         names = rough.provable(names)
         proof.space, reasons = rough.space, rough.reasons
         error = proof.error(names)
         if not error <= proof.tolerance:
-            proof.mend(names)
+            proof.patch(names)
             names = proof.provable(names)
             error = proof.error(names)
-    proof.part = slice(-1, None)
+    proof.tried = slice(-1, None)
     error = max(error, proof.error(names))
     if not error <= proof.tolerance:
-        proof.space, proof.part = _wider(proof.space), slice(None)
+        proof.space, proof.tried = _wider(proof.space), slice(None)
         if not proof.passes(names):
             names = proof.provable(names)
         error = proof.error(names)
@@ -97,14 +97,13 @@ def masks_of(space: SearchSpace, seed: int = 0) -> Tensor:
 
 def untried(space: SearchSpace, masks: Tensor) -> dict[str, str]:
     """Name the groups and stages that some masks [masks, E] do not try wholly, and what is missing."""
-    blocks = [block for stage in space.stages for block in stage.blocks]
-    places: set[tuple[int, int]] = set()
+    layers: set[tuple[int, int]] = set()
     for (tensor, _), elements in space.occurrences():
         units = torch.unique(space.units.owner[elements[elements >= 0]]).tolist()
-        places.update((unit, block_of(tensor, blocks)) for unit in units)
+        layers.update((unit, block_of(tensor, space.blocks)) for unit in units)
     sizes = [stage.size for stage in space.stages]
-    found = gaps(masks, [group.size for group in space.groups], sizes, sorted(places))
-    return {space.names[unit]: missing for unit, missing in sorted(found.items())}
+    missed = gaps(masks, [group.size for group in space.groups], sizes, sorted(layers))
+    return {space.names[unit]: missing for unit, missing in sorted(missed.items())}
 
 
 class _NoDoubleError(Exception):
@@ -129,8 +128,8 @@ class _Proof:
         # Shares the weights; its hooks are not copied by a cut.
         self.masked = copy.deepcopy(self.model, {id(tensor): tensor for tensor in self.model.parameters()})
         self.forward = MaskedForward(self.masked, space)
-        #: Which of the masks are tried: not that of the fewest elements, where what fails is mended otherwise.
-        self.part = slice(None, -1)
+        #: Which of the masks are tried: not that of the fewest elements, where what fails is helped otherwise.
+        self.tried = slice(None, -1)
         self.example = example.to(dtype) if example.is_floating_point() else example
         self.trains = idle and self._runs_in_training(copy.deepcopy(self.model))
 
@@ -140,22 +139,22 @@ class _Proof:
             with torch.no_grad(), torch.random.fork_rng(devices=[]), _InDouble():  # type: ignore[no-untyped-call]
                 model.train()(self.example)
         except _FAILURES as error:
-            self.failure = f"the cut network fails in training mode in {_place(error)}"
-            self.culprit = _culprit(error, model, self.space.views)
+            self.failure = f"the cut network fails in training mode in {_code_of(error)}"
+            self.culprit = _culprit(error, model, self.space.shape_calls)
             return False
         return True
 
-    def mend(self, names: Sequence[str]) -> None:
-        """Let cuts mend the sizes in the code of those classes of modules that fail, until none is left."""
-        views = self.space.views
+    def patch(self, names: Sequence[str]) -> None:
+        """Let cuts patch the sizes in the code of those classes of modules that fail, until none is left."""
+        calls = self.space.shape_calls
         while not self.passes(names):
             kind = type(self.model.get_submodule(self.culprit)) if self.culprit else None
-            modules = {name for name in views if kind in (None, type(self.model.get_submodule(name)))}
-            if modules <= self.space.mended:
-                modules = set(views)  # more of this class does not help; other classes may be waiting behind it
-            if modules <= self.space.mended:
+            modules = {name for name in calls if kind in (None, type(self.model.get_submodule(name)))}
+            if modules <= self.space.patched:
+                modules = set(calls)  # more of this class does not help; other classes may be waiting behind it
+            if modules <= self.space.patched:
                 break
-            self.space = replace(self.space, mended=self.space.mended | modules)
+            self.space = replace(self.space, patched=self.space.patched | modules)
 
     def provable(self, names: Sequence[str]) -> list[str]:
         """Return the units that can be cut: without the kinds, and then single units, that fail."""
@@ -180,7 +179,7 @@ class _Proof:
 
     def _good(self, sets: list[list[str]]) -> list[str]:
         """Return the union of the sets that can be cut; failing unions are halved."""
-        names = [name for one in sets for name in one]
+        names = [name for units in sets for name in units]
         if not names or self.passes(names):
             return names
         if len(sets) == 1 or self.trials > MAX_TRIALS:
@@ -198,7 +197,7 @@ class _Proof:
         """Largest relative difference over the masks when elements of some units go; infinite if a cut fails."""
         chosen = torch.tensor([name in set(names) for name in self.space.names], dtype=torch.bool)
         owner = self.space.units.owner
-        masks = torch.where(chosen[owner], masks_of(self.space, self.seed)[self.part], 1.0)
+        masks = torch.where(chosen[owner], masks_of(self.space, self.seed)[self.tried], 1.0)
         cutting = masks[masks.lt(1).any(1)]  # where nothing goes there is nothing to compare
         masks = cutting if len(cutting) else masks[:1]
         worst = 0.0
@@ -223,17 +222,17 @@ class _Proof:
         small = cut(self.model, self.space, architecture)
         try:
             with torch.no_grad(), countable(small), _InDouble(), FlopCounterMode(display=False) as counter:  # type: ignore[no-untyped-call]
-                found = small(example[:1])
+                result = small(example[:1])
             if len(example) > 1:
                 with torch.no_grad(), _InDouble():  # type: ignore[no-untyped-call]
-                    found = small(example)
+                    result = small(example)
         except _FAILURES as error:
-            # Integers in the model's code that the cut did not mend.
-            self.failure = f"the cut network fails in {_place(error)}"
-            self.culprit = _culprit(error, small, self.space.views)
+            # Integers in the model's code that the cut did not correct.
+            self.failure = f"the cut network fails in {_code_of(error)}"
+            self.culprit = _culprit(error, small, self.space.shape_calls)
             return float("inf")
         self.failure, self.culprit = DIFFERS, ""
-        if found.shape != expected.shape:
+        if result.shape != expected.shape:
             return float("inf")
         counted = {
             "MACs": (counter.get_total_flops() // 2, architecture.macs),
@@ -245,7 +244,7 @@ class _Proof:
             return float("inf")
         if self.trains and len(example) > 1 and not self._runs_in_training(small):
             return float("inf")
-        return float((found - expected).norm() / expected.norm().clamp_min(1e-12))
+        return float((result - expected).norm() / expected.norm().clamp_min(1e-12))
 
 
 class _InDouble(TorchDispatchMode):  # type: ignore[no-untyped-call]
@@ -259,24 +258,24 @@ class _InDouble(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return func(*args, **kwargs)
 
 
-def _place(error: BaseException) -> str:
+def _code_of(error: BaseException) -> str:
     """Name the class and line of the innermost module of the model's own that an error passed through."""
-    place, step = "its code", error.__traceback__
+    code, step = "its code", error.__traceback__
     while step is not None:
         owner = step.tb_frame.f_locals.get("self")
-        code = str(step.tb_frame.f_globals.get("__name__"))
-        if isinstance(owner, nn.Module) and not code.startswith("torch."):
-            place = f"{type(owner).__name__}, line {step.tb_lineno} of {code}"
+        module = str(step.tb_frame.f_globals.get("__name__"))
+        if isinstance(owner, nn.Module) and not module.startswith("torch."):
+            code = f"{type(owner).__name__}, line {step.tb_lineno} of {module}"
         step = step.tb_next
-    return place
+    return code
 
 
-def _culprit(error: BaseException, model: nn.Module, views: Container[str]) -> str:
+def _culprit(error: BaseException, model: nn.Module, shape_calls: Container[str]) -> str:
     """Name the innermost module with recorded calls whose code an error passed through."""
     names = {id(module): name for name, module in model.named_modules()}
-    found, step = "", error.__traceback__
+    culprit, step = "", error.__traceback__
     while step is not None:
         name = names.get(id(step.tb_frame.f_locals.get("self")), "")
-        found = name if name and name in views else found
+        culprit = name if name and name in shape_calls else culprit
         step = step.tb_next
-    return found
+    return culprit

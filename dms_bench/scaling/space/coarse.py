@@ -78,9 +78,9 @@ def check_ties(groups: Iterable[Group]) -> None:
     """
     first: dict[str, Group] = {}
     for group in groups:
-        other = first.setdefault(group.tie, group)
-        if group.tie and (group.size, group.minimum, group.maximum) != (other.size, other.minimum, other.maximum):
-            sizes = f"{other.members} elements of {other.name}, {group.members} of {group.name}"
+        like = first.setdefault(group.tie, group)
+        if group.tie and (group.size, group.minimum, group.maximum) != (like.size, like.minimum, like.maximum):
+            sizes = f"{like.members} elements of {like.name}, {group.members} of {group.name}"
             raise CoarseError(f"groups {group.tie!r} cannot keep equally many: {sizes}")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from torch import Tensor
@@ -57,6 +58,11 @@ class Stage:
         return len(self.blocks)
 
 
+def blocks_of(stages: Iterable[Stage]) -> tuple[str, ...]:
+    """Return the paths of the removable blocks of some stages."""
+    return tuple(block for stage in stages for block in stage.blocks)
+
+
 @dataclass(frozen=True)
 class Site:
     """A weight whose contracted dimension is scaled by a mask.
@@ -98,7 +104,7 @@ class NormSite:
     Attributes:
         module: the norm.
         dim: the dimension of its input along which the features lie.
-        elements: that each feature goes with, [2, size].
+        elements: outer and inner element that each feature goes with, [2, size].
         kind: what it computes, where it is one of `recognised`; a LayerNorm or GroupNorm otherwise.
     """
 
@@ -109,17 +115,17 @@ class NormSite:
 
 
 @dataclass(frozen=True)
-class View:
+class ShapeCall:
     """A recorded call: which of its module's calls, and what its sizes consist of.
 
     Attributes:
         call: function, line in it and how many times the line ran before in the module's forward pass.
-        kind: reshape, split, slice, or parts: a reshape that takes apart.
+        kind: reshape, split, slice, or packed: a reshape that makes packed queries, keys and values.
         rank: number of dimensions of the operand.
         dim: the dimension that is split or sliced; 0 for a reshape.
         sizes: of a reshape, per dimension of the result, labels [size], dimensions of the operand to
-            multiply, or None; of a split, labels of each part; of a slice, labels before and in it; of parts,
-            labels of each part's features and, at the end, of its heads.
+            multiply, or None; of a split, labels of each piece; of a slice, labels before and in it; of packed
+            queries, keys and values, labels of the features of each and, at the end, of their heads.
             What is labels while tracing, [size], is elements [2, size] in a search space.
     """
 
@@ -129,7 +135,7 @@ class View:
     dim: int
     sizes: tuple[Tensor | list[int] | None, ...]
 
-    def renumbered(self, new: Tensor) -> View:
+    def renumbered(self, new: Tensor) -> ShapeCall:
         """Return the call with other elements, which `new` holds by element."""
         sizes = tuple(new[size] if isinstance(size, Tensor) else size for size in self.sizes)
         return replace(self, sizes=sizes)

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from dms_bench.scaling.architecture import Architecture
 from dms_bench.scaling.cost.model import Cost, CostModel, Resource
-from dms_bench.scaling.space.elements import Group, NormSite, RowSite, Site, Stage, View
+from dms_bench.scaling.space.elements import Group, NormSite, RowSite, ShapeCall, Site, Stage, blocks_of
 from dms_bench.scaling.space.units import Units
 
 
@@ -26,28 +26,28 @@ class SearchSpace:
     Attributes:
         groups: width groups.
         stages: runs of removable blocks.
-        slices: element of every index along (tensor name, dimension), [size]; of features of heads, that of the head.
+        outer_elements: element that every index along (tensor name, dimension) goes with, [size]; of a feature of a
+            head, that of the head.
+        inner_elements: second element that it goes with, [size]: that of the size of heads, or of a block.
         sites: where masks scale weights.
         rows: where masks scale queries.
         norms: where masks enter statistics.
         sizes: labelled sizes that a module's own code saw: module -> [(size, elements [2, size])].
         heads: likewise, sizes that are numbers of heads.
-        views: calls in modules' code that hold sizes: module -> [call], with elements for labels.
-        mended: modules whose calls a cut has to mend.
+        shape_calls: calls in modules' code that hold sizes: module -> [call], with elements for labels.
+        patched: modules whose calls a cut has to patch.
         macs_model: MACs from kept counts.
         params_model: parameters from kept counts.
         excluded: what is not searched, and why.
         tails: layers in which the branches of removable blocks end: block -> layers; they carry its mask.
-        carriers: norms read by nothing but layers whose input is masked: norm -> layers.
-        slots: second element that every index along (tensor name, dimension) goes with: that of a block, or of the
-            size of heads, [size].
+        folded_masks: norms into which the mask of all layers that read them can be folded: norm -> layers.
         round_to: cuts keep multiples of this number of channels, where a group has as many; heads are whole.
         gaps: what of groups and stages the proof could not try, as bounds forbid it.
     """
 
     groups: tuple[Group, ...]
     stages: tuple[Stage, ...]
-    slices: dict[tuple[str, int], Tensor]
+    outer_elements: dict[tuple[str, int], Tensor]
     sites: tuple[Site, ...]
     norms: tuple[NormSite, ...]
     sizes: dict[str, list[tuple[int, Tensor]]]
@@ -55,11 +55,11 @@ class SearchSpace:
     macs_model: CostModel
     params_model: CostModel
     excluded: dict[str, str] = field(default_factory=dict)
-    views: dict[str, list[View]] = field(default_factory=dict)
-    mended: frozenset[str] = frozenset()
+    shape_calls: dict[str, list[ShapeCall]] = field(default_factory=dict)
+    patched: frozenset[str] = frozenset()
     tails: dict[str, tuple[str, ...]] = field(default_factory=dict)
-    carriers: dict[str, tuple[str, ...]] = field(default_factory=dict)
-    slots: dict[tuple[str, int], Tensor] = field(default_factory=dict)
+    folded_masks: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    inner_elements: dict[tuple[str, int], Tensor] = field(default_factory=dict)
     round_to: int = 1
     rows: tuple[RowSite, ...] = ()
     gaps: dict[str, str] = field(default_factory=dict)
@@ -72,9 +72,9 @@ class SearchSpace:
         """Sizes of groups and stages as the top-k needs them."""
         every: tuple[Group | Stage, ...] = (*self.groups, *self.stages)
         multiples = (*self._multiples(), *(1 for _ in self.stages))
-        bounds = [_bounds_of(one, multiple) for one, multiple in zip(every, multiples, strict=True)]
+        bounds = [_bounds_of(unit, multiple) for unit, multiple in zip(every, multiples, strict=True)]
         return Units(
-            sizes=tuple(one.size for one in every),
+            sizes=tuple(unit.size for unit in every),
             minimum=tuple(low for low, _ in bounds),
             maximum=tuple(most for _, most in bounds),
             multiple=multiples,
@@ -93,10 +93,10 @@ class SearchSpace:
         for _, elements in self.occurrences():
             for unit, number in zip(*torch.unique(owner[elements[elements >= 0]], return_counts=True), strict=True):
                 channels[int(unit)] = math.gcd(channels[int(unit)], int(number) // self.groups[int(unit)].size)
-        for elements in self.slots.values():  # sizes of heads of which any number may stay
+        for elements in self.inner_elements.values():  # sizes of heads of which any number may stay
             for unit in torch.unique(owner[elements[(elements >= 0) & (elements < len(owner))]]).tolist():
                 channels[unit] = self.groups[unit].step
-        multiples = [self.round_to // math.gcd(self.round_to, one) for one in channels]
+        multiples = [self.round_to // math.gcd(self.round_to, number) for number in channels]
         return tuple(
             1 if group.heads or multiple > (group.maximum or group.size) else multiple
             for group, multiple in zip(self.groups, multiples, strict=True)
@@ -120,6 +120,11 @@ class SearchSpace:
         return (*(group.name for group in self.groups), *(stage.name for stage in self.stages))
 
     @property
+    def blocks(self) -> tuple[str, ...]:
+        """Paths of the removable blocks of all stages."""
+        return blocks_of(self.stages)
+
+    @property
     def macs(self) -> int:
         """MACs of the whole supernet, per sample."""
         return self.hard_cost("macs", self.full())
@@ -139,10 +144,18 @@ class SearchSpace:
 
     def cost_of(self, cost: Cost, mask: Tensor) -> float:
         """Cost of the network that a binary mask [E] leaves."""
-        width = self.width_elements
-        owner = self.units.owner[:width]
-        kept = torch.zeros(len(self.groups)).index_add_(0, owner, mask[:width].cpu().float())
-        return float(cost(kept, mask[width:].cpu()))
+        kept = self.kept_elements(mask)[: len(self.groups)]
+        return float(cost(kept, mask[self.width_elements :].cpu()))
+
+    def kept_elements(self, mask: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
+        """Return how many elements of each unit a binary mask leaves, [U].
+
+        Args:
+            mask: of all elements, [E], or of those of the width groups alone.
+            dtype: of the numbers.
+        """
+        kept = torch.zeros(len(self.units.sizes), dtype=dtype)
+        return kept.index_add_(0, self.units.owner[: len(mask)], mask.cpu().to(dtype))
 
     def reachable(self, cost: Cost) -> tuple[float, float]:
         """Cost of the smallest and of the largest architecture of the space."""
@@ -170,8 +183,8 @@ class SearchSpace:
 
     def architecture(self, mask: Tensor) -> Architecture:
         """Turn a binary mask [E] into an architecture."""
-        parts = torch.split(mask.cpu().bool(), list(self.units.sizes))
-        kept = [tuple(part.nonzero().flatten().tolist()) for part in parts]
+        by_unit = torch.split(mask.cpu().bool(), list(self.units.sizes))
+        kept = [tuple(stays.nonzero().flatten().tolist()) for stays in by_unit]
         groups, stages = kept[: len(self.groups)], kept[len(self.groups) :]
         return Architecture(
             groups={group.name: indices for group, indices in zip(self.groups, groups, strict=True)},
@@ -199,10 +212,12 @@ class SearchSpace:
         return mask
 
     def cut_dims(self) -> dict[tuple[str, int], tuple[Tensor, Tensor]]:
-        """Return the dimensions that shrink: (tensor, dimension) -> both elements of every index, or -1."""
-        either = {**self.slots, **self.slices}
-        none = {key: torch.full_like(indices, -1) for key, indices in either.items()}
-        return {key: (self.slices.get(key, none[key]), self.slots.get(key, none[key])) for key in either}
+        """Return the dimensions that shrink: (tensor, dimension) -> outer and inner element of every index, or -1."""
+        either = {**self.inner_elements, **self.outer_elements}
+        none = {key: torch.full_like(elements, -1) for key, elements in either.items()}
+        return {
+            key: (self.outer_elements.get(key, none[key]), self.inner_elements.get(key, none[key])) for key in either
+        }
 
     def occurrences(self) -> Iterator[tuple[tuple[str, int], Tensor]]:
         """Yield where elements of widths occur: (tensor, dimension), and of every index its element or -1.
@@ -215,10 +230,10 @@ class SearchSpace:
 
     def elements_of(self, name: str, dim: int) -> list[Tensor]:
         """Return the elements of widths that the indices along one dimension of a tensor go with, [size] each."""
-        slots = self.slots.get((name, dim))
-        inner = None if slots is None else torch.where(slots < self.width_elements, slots, -1)
-        found = (self.slices.get((name, dim)), inner)
-        return [own for own in found if own is not None and bool((own >= 0).any())]
+        inner = self.inner_elements.get((name, dim))
+        of_widths = None if inner is None else torch.where(inner < self.width_elements, inner, -1)  # not of blocks
+        both = (self.outer_elements.get((name, dim)), of_widths)
+        return [elements for elements in both if elements is not None and bool((elements >= 0).any())]
 
     def sizes_of(self, architecture: Architecture) -> dict[str, tuple[int, int]]:
         """Kept and total number of channels, heads and blocks of every group and stage."""
@@ -236,24 +251,26 @@ class SearchSpace:
         renumber = torch.cat([renumber, torch.tensor([-1])])  # index -1 stays -1
         groups_kept = keeps[: len(self.groups)]
         blocks_kept = stays[self.width_elements :]
-        slices = {key: renumber[elements] for key, elements in self.slices.items()}
-        slices = {key: elements for key, elements in slices.items() if bool((elements >= 0).any())}
-        slots = {key: renumber[blocks] for key, blocks in self.slots.items()}
-        slots = {key: blocks for key, blocks in slots.items() if bool((blocks >= 0).any())}
+        outer = {key: renumber[elements] for key, elements in self.outer_elements.items()}
+        outer = {key: elements for key, elements in outer.items() if bool((elements >= 0).any())}
+        inner = {key: renumber[elements] for key, elements in self.inner_elements.items()}
+        inner = {key: elements for key, elements in inner.items() if bool((elements >= 0).any())}
         norms = tuple(replace(norm, elements=renumber[norm.elements]) for norm in self.norms)
         rows = tuple(replace(row, elements=renumber[row.elements]) for row in self.rows)
         return replace(
             self,
             groups=tuple(group for group in self.groups if group.name not in gone),
             stages=tuple(stage for stage in self.stages if stage.name not in gone),
-            slices=slices,
-            slots=slots,
-            sites=tuple(site for site in self.sites if {(site.parameter, site.dim)} & (slices.keys() | slots.keys())),
+            outer_elements=outer,
+            inner_elements=inner,
+            sites=tuple(site for site in self.sites if {(site.parameter, site.dim)} & (outer.keys() | inner.keys())),
             norms=tuple(norm for norm in norms if bool((norm.elements >= 0).any())),
             rows=tuple(row for row in rows if bool((row.elements >= 0).any())),
             sizes=_renumber(self.sizes, renumber),
             heads=_renumber(self.heads, renumber),
-            views={name: [view.renumbered(renumber) for view in seen] for name, seen in self.views.items()},
+            shape_calls={
+                name: [call.renumbered(renumber) for call in calls] for name, calls in self.shape_calls.items()
+            },
             macs_model=self.macs_model.restrict(groups_kept, self._group_sizes(), blocks_kept),
             params_model=self.params_model.restrict(groups_kept, self._group_sizes(), blocks_kept),
             excluded={**self.excluded, **{name: reason for name in self.names if name in gone}},
@@ -271,8 +288,8 @@ def _bounds_of(unit: Group | Stage, multiple: int) -> tuple[int, int]:
     return min(-(-unit.minimum // multiple) * multiple, most), most
 
 
-def _renumber(book: dict[str, list[tuple[int, Tensor]]], renumber: Tensor) -> dict[str, list[tuple[int, Tensor]]]:
-    renumbered = {name: [(size, renumber[elements]) for size, elements in seen] for name, seen in book.items()}
+def _renumber(sizes: dict[str, list[tuple[int, Tensor]]], renumber: Tensor) -> dict[str, list[tuple[int, Tensor]]]:
+    renumbered = {name: [(size, renumber[elements]) for size, elements in seen] for name, seen in sizes.items()}
     return {
         name: [(size, elements) for size, elements in seen if bool((elements >= 0).any())]
         for name, seen in renumbered.items()

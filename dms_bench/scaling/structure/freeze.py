@@ -40,8 +40,8 @@ def decided_depth(
     depth = _within_bounds(space, soft, hard)
     dearest = max((abs(gap(_toggled(depth, block)) - gap(depth)) for block in range(len(depth))), default=0.0)
     while abs(gap(depth)) > dearest:
-        others = (_toggled(depth, block) for block in _movable(space, depth, soft, removes=gap(depth) > 0))
-        nearer = next((other for other in others if abs(gap(other)) < abs(gap(depth))), None)
+        changed = (_toggled(depth, block) for block in _movable(space, depth, soft, removes=gap(depth) > 0))
+        nearer = next((candidate for candidate in changed if abs(gap(candidate)) < abs(gap(depth))), None)
         if nearer is None:
             break
         depth = nearer
@@ -59,29 +59,29 @@ def _within_bounds(space: SearchSpace, soft: Tensor, hard: Tensor) -> Tensor:
 
 
 def _stages(space: SearchSpace) -> list[tuple[slice, int, int]]:
-    """Return the place of each stage's blocks among all, and how many of them may stay."""
-    units, found = space.units, []
+    """Return where each stage's blocks lie among all, and how many of them may stay."""
+    units, stages = space.units, []
     for unit in range(len(space.groups), len(units.sizes)):
         first = units.starts[unit] - space.width_elements
-        found.append((slice(first, first + units.sizes[unit]), units.minimum[unit], units.maximum[unit]))
-    return found
+        stages.append((slice(first, first + units.sizes[unit]), units.minimum[unit], units.maximum[unit]))
+    return stages
 
 
 def _toggled(depth: Tensor, block: int) -> Tensor:
-    other = depth.clone()
-    other[block] = 1 - other[block]
-    return other
+    toggled = depth.clone()
+    toggled[block] = 1 - toggled[block]
+    return toggled
 
 
 def _movable(space: SearchSpace, depth: Tensor, soft: Tensor, *, removes: bool) -> list[int]:
     """Return the next block to go (or come back) of each stage whose bounds let it, masks near 1/2 first."""
-    found = []
+    movable = []
     for blocks, minimum, maximum in _stages(space):
         number = int(depth[blocks].sum())
         if minimum < number if removes else number < maximum:
             sides = [block for block in range(blocks.start, blocks.stop) if bool(depth[block]) == removes]
-            found.append(min(sides, key=lambda block: float(soft[block]) if removes else -float(soft[block])))
-    return sorted(found, key=lambda block: abs(float(soft[block]) - 0.5))
+            movable.append(min(sides, key=lambda block: float(soft[block]) if removes else -float(soft[block])))
+    return sorted(movable, key=lambda block: abs(float(soft[block]) - 0.5))
 
 
 def ranked_by_depth(importance: Tensor, depth: Tensor) -> Tensor:

@@ -79,7 +79,7 @@ class Gumbel(Relaxation):
     def expected_mask(self) -> Tensor:
         """Return the probability with which each element stays, [E]."""
 
-    def wish(self) -> tuple[Tensor, Tensor]:
+    def proposal(self) -> tuple[Tensor, Tensor]:
         """Return counts as the costs see them, and the logits' order."""
         with torch.no_grad():
             mask = self.expected_mask() if self.fair else self.hard_mask()
@@ -144,14 +144,14 @@ class CountChoice(Gumbel):
         return torch.arange(len(self._owner), dtype=torch.float32)
 
     def _softmax(self, logits: Tensor) -> Tensor:
-        parts = torch.split(logits, [int(size) for size in self._sizes.tolist()])
-        return torch.cat([part.softmax(0) for part in parts])
+        by_unit = torch.split(logits, [int(size) for size in self._sizes.tolist()])
+        return torch.cat([choices.softmax(0) for choices in by_unit])
 
     def _best(self, logits: Tensor) -> Tensor:
-        parts = torch.split(logits.detach(), [int(size) for size in self._sizes.tolist()])
-        return torch.cat([torch.zeros_like(part).index_fill_(0, part.argmax(), 1) for part in parts])
+        by_unit = torch.split(logits.detach(), [int(size) for size in self._sizes.tolist()])
+        return torch.cat([torch.zeros_like(choices).index_fill_(0, choices.argmax(), 1) for choices in by_unit])
 
     def _kept(self, choice: Tensor) -> Tensor:
         """Multiply by the upper triangle of ones: element j stays under choices 0 ... j."""
-        parts = torch.split(choice, [int(size) for size in self._sizes.tolist()])
-        return torch.cat([part.cumsum(0) for part in parts])
+        by_unit = torch.split(choice, [int(size) for size in self._sizes.tolist()])
+        return torch.cat([chosen.cumsum(0) for chosen in by_unit])

@@ -19,9 +19,9 @@ def weight_norms(model: nn.Module, space: SearchSpace) -> Tensor:
     for (name, dim), elements in space.occurrences():
         if name in parameters:
             weight = parameters[name].detach().float().cpu()
-            others = [other for other in range(weight.dim()) if other != dim]
-            own = weight.square().sum(others) if others else weight.square()
-            squares.index_add_(0, torch.where(elements >= 0, elements, space.units.total), own)
+            summed = [across for across in range(weight.dim()) if across != dim]
+            by_index = weight.square().sum(summed) if summed else weight.square()
+            squares.index_add_(0, torch.where(elements >= 0, elements, space.units.total), by_index)
     norms = squares[:-1].sqrt()
     norms[space.width_elements :] = 1.0
     return norms

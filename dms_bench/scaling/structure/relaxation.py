@@ -76,7 +76,7 @@ class Relaxation(nn.Module, ABC):
         """Return what costs are computed from, differentiable: kept elements [G] and masks of blocks [B]."""
 
     @abstractmethod
-    def wish(self) -> tuple[Tensor, Tensor]:
+    def proposal(self) -> tuple[Tensor, Tensor]:
         """Return what the final cut starts from: number of elements per unit [U], and their importance [E]."""
 
     def anneal(self, progress: float) -> None:
@@ -203,7 +203,7 @@ class TopK(Relaxation):
         kept = (1 - self.ratios[: self.groups]) * self._sizes[: self.groups]
         return kept, self.soft_mask()[self.width_elements :]
 
-    def wish(self) -> tuple[Tensor, Tensor]:
+    def proposal(self) -> tuple[Tensor, Tensor]:
         """Return the real-valued counts (1 - a) N, and the importance."""
         return (1 - self.ratios.detach().cpu()) * self._sizes.cpu(), self.importance.detach().cpu()
 

@@ -30,8 +30,8 @@ def random_counts(units: Units, generator: torch.Generator) -> Tensor:
 def leading(units: Units, counts: Tensor) -> Tensor:
     """Return the binary mask of the first elements of each unit, as many as `counts` [U] says, [E]."""
     owner = units.owner
-    places = torch.arange(units.total) - torch.tensor(units.starts)[owner]
-    return (places < counts[owner]).float()
+    positions = torch.arange(units.total) - torch.tensor(units.starts)[owner]
+    return (positions < counts[owner]).float()
 
 
 class RandomPaths(Relaxation):
@@ -76,7 +76,7 @@ class RandomPaths(Relaxation):
         mask = self.hard_mask()
         return self._counts(mask)[: self.groups], mask[self.width_elements :]
 
-    def wish(self) -> tuple[Tensor, Tensor]:
+    def proposal(self) -> tuple[Tensor, Tensor]:
         """Return the largest subnet's counts [U]; leading elements matter most, [E]."""
         return self._counts(self._largest).cpu(), -torch.arange(self.units.total, dtype=torch.float32)
 

@@ -7,7 +7,7 @@ norm with scale and shift, a layer scale): those are multiplied by m instead of 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import torch
@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from dms_bench.scaling.modules.generic import generic_copy
+from dms_bench.scaling.modules.hooked import hooked
 from dms_bench.scaling.tracing.operators import RESIDUAL_OPERATORS
 
 #: Inputs of blocks are tried this many times as large, beyond what an activation behind the addition lets pass (6).
@@ -37,19 +38,19 @@ def find_tails(model: nn.Module, example: Tensor, blocks: Sequence[str]) -> dict
     """
     model = generic_copy(model, torch.float, seed=0)
     example = example.float() if example.is_floating_point() else example
-    watch = _Watch(model, blocks)
+    watch = _IdentityPathWatch(model, blocks)
     with watch.hooks(), torch.no_grad(), watch:
         model(example)
-    tails = {block: own for block, own in watch.tails.items() if own}
+    tails = {block: layers for block, layers in watch.tails.items() if layers}
     identical = _Identical(model, tails)
     with identical.hooks(), torch.no_grad():
         model(example)
-        with _zeroed(model, [name for own in tails.values() for name in own]):
+        with _zeroed(model, [name for layers in tails.values() for name in layers]):
             model(example)
-    return {block: tuple(own) for block, own in tails.items() if block not in identical.refuted}
+    return {block: tuple(layers) for block, layers in tails.items() if block not in identical.refuted}
 
 
-class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
+class _IdentityPathWatch(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Follows the identity path through each block and notes which layers are added to it."""
 
     def __init__(self, model: nn.Module, blocks: Sequence[str]) -> None:
@@ -63,8 +64,7 @@ class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self._makers: dict[int, str] = {}
         self._alive: list[Any] = []  # ids stay unique only while their tensors live
 
-    @contextmanager
-    def hooks(self) -> Iterator[None]:
+    def hooks(self) -> AbstractContextManager[None]:
         handles = []
         for name, module in self.modules.items():
             if name in self.blocks:
@@ -72,11 +72,7 @@ class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 handles.append(module.register_forward_hook(self._leave))
             if any(name.startswith(block + ".") for block in self.blocks) and _is_affine(module):
                 handles.append(module.register_forward_hook(self._made(name)))
-        try:
-            yield
-        finally:
-            for handle in handles:
-                handle.remove()
+        return hooked(handles)
 
     def _enter(self, name: str) -> Any:
         def hook(module: nn.Module, args: Any) -> None:
@@ -106,10 +102,10 @@ class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
         on_path = [key in self._path for key, _ in before]
         if operator in RESIDUAL_OPERATORS and any(on_path[: 2 if operator == "add" else 1]):
             self._path.add(id(out))
-            own = self.tails.get(self._running)
-            if operator == "add" and own is not None and not all(on_path):
+            layers = self.tails.get(self._running)
+            if operator == "add" and layers is not None and not all(on_path):
                 maker = before[on_path.index(False)][1] if len(before) == 2 else ""
-                self.tails[self._running] = [*own, maker] if maker.startswith(self._running + ".") else None
+                self.tails[self._running] = [*layers, maker] if maker.startswith(self._running + ".") else None
         return out
 
 
@@ -120,17 +116,11 @@ class _Identical:
         self.model, self.tails = model, tails
         self.refuted: set[str] = set()
 
-    @contextmanager
-    def hooks(self) -> Iterator[None]:
-        handles = [
+    def hooks(self) -> AbstractContextManager[None]:
+        return hooked(
             self.model.get_submodule(name).register_forward_pre_hook(self._try(name), with_kwargs=True)
             for name in self.tails
-        ]
-        try:
-            yield
-        finally:
-            for handle in handles:
-                handle.remove()
+        )
 
     def _try(self, name: str) -> Any:
         def hook(module: nn.Module, args: Any, kwargs: Any) -> None:
@@ -145,8 +135,8 @@ class _Identical:
 
 def _is_affine(module: nn.Module) -> bool:
     """Whether zero parameters give zero, and parameters and output grow together."""
-    own = [parameter for parameter in module._parameters.values() if parameter is not None]
-    return bool(own) and (isinstance(module, _AFFINE) or type(module).__name__.startswith("LayerScale"))
+    parameters = [parameter for parameter in module._parameters.values() if parameter is not None]
+    return bool(parameters) and (isinstance(module, _AFFINE) or type(module).__name__.startswith("LayerScale"))
 
 
 @contextmanager
@@ -154,15 +144,15 @@ def _zeroed(model: nn.Module, names: Sequence[str]) -> Iterator[None]:
     """Let some layers see parameters of zero for a while; others that share the parameters do not."""
     layers = [model.get_submodule(name) for name in dict.fromkeys(names)]
     before = [dict(layer._parameters) for layer in layers]
-    for layer, own in zip(layers, before, strict=True):
+    for layer, parameters in zip(layers, before, strict=True):
         layer._parameters.update(
             {
                 leaf: None if parameter is None else nn.Parameter(torch.zeros_like(parameter), requires_grad=False)
-                for leaf, parameter in own.items()
+                for leaf, parameter in parameters.items()
             }
         )
     try:
         yield
     finally:
-        for layer, own in zip(layers, before, strict=True):
-            layer._parameters.update(own)
+        for layer, parameters in zip(layers, before, strict=True):
+            layer._parameters.update(parameters)

@@ -2,7 +2,7 @@
 
 `x.reshape(B, N, 3, self.num_heads, C // self.num_heads)`: such sizes stand in code, where a cut cannot
 reach them. While the supernet is traced, every such call is recorded with the labels of the sizes that
-come out (one that splits queries, keys and values of a layer takes them apart, see `parts`); in the cut
+come out (where one splits queries, keys and values that a layer makes, `PackedQKV` comes out); in the cut
 network the `forward` of modules whose code asks for wrong sizes is wrapped and hands on right ones. A size
 is changed only where it is the size of labelled elements or split off from them; what depends on the input
 (batch, tokens, positions) stays as the code computes it.
@@ -21,18 +21,18 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
-from dms_bench.scaling.space.elements import View
-from dms_bench.scaling.tracing.qkv import Parts, apart
+from dms_bench.scaling.space.elements import ShapeCall
+from dms_bench.scaling.tracing.qkv import PackedQKV, pack
 
 _RESHAPES = {"reshape", "view", "unflatten"}
 _SPLITS = {"split", "chunk", "split_with_sizes", "tensor_split"}
 _SLICES = {"__getitem__", "narrow"}
 _KINDS = {
-    getattr(place, name): kind
+    getattr(owner, name): kind
     for kind, names in (("reshape", _RESHAPES), ("split", _SPLITS), ("slice", _SLICES))
     for name in names
-    for place in (Tensor, torch)
-    if hasattr(place, name)
+    for owner in (Tensor, torch)
+    if hasattr(owner, name)
 }
 
 _FORWARD = nn.Module._call_impl.__code__
@@ -85,21 +85,21 @@ def _caller() -> nn.Module | None:
     return None
 
 
-class RecordViews(Calls):
+class ShapeCallRecorder(Calls):
     """Records the calls of a traced forward pass.
 
     Args:
         names: of the modules, by id.
         labels_along: labels along a dimension of a tensor, or None.
-        apart: take queries, keys and values apart.
+        pack_qkv: give queries, keys and values that one layer makes sizes of their own.
     """
 
     def __init__(
-        self, names: dict[int, str], labels_along: Callable[[Tensor, int], Tensor | None], apart: bool
+        self, names: dict[int, str], labels_along: Callable[[Tensor, int], Tensor | None], pack_qkv: bool
     ) -> None:
         super().__init__()
-        self.views: dict[str, list[View]] = {}
-        self._names, self._labels_along, self._apart = names, labels_along, apart
+        self.shape_calls: dict[str, list[ShapeCall]] = {}
+        self._names, self._labels_along, self._pack_qkv = names, labels_along, pack_qkv
         self._done: set[int] = set()
         #: Whether torch's own attention is running, and divides by the square root of the size that it sees.
         self.divides = False
@@ -121,76 +121,76 @@ class RecordViews(Calls):
     def handle(self, module: nn.Module, call: str, kind: str, func: Any, args: Any, kwargs: Any) -> Any:
         """Let the call pass and note what came out."""
         plain = kind == "reshape" and len(args) > 1 and not kwargs and not isinstance(args[1], torch.dtype)
-        features = self._features(module, func, args) if plain and self._apart else None
-        if features is not None:
-            return self._take_apart(module, call, args[0], *features)
+        packed = self._packed_shape(module, func, args) if plain and self._pack_qkv else None
+        if packed is not None:
+            return self._pack(module, call, args[0], *packed)
         out = func(*args, **kwargs)
         if id(module) not in self._done and id(module) in self._names:
-            note: Callable[..., View | None] = getattr(self, f"_{kind}")
-            view = note(call, args, out)
-            if view is not None:
-                self.views.setdefault(self._names[id(module)], []).append(view)
+            note: Callable[..., ShapeCall | None] = getattr(self, f"_{kind}")
+            shape_call = note(call, args, out)
+            if shape_call is not None:
+                self.shape_calls.setdefault(self._names[id(module)], []).append(shape_call)
         return out
 
-    def _features(self, module: nn.Module, func: Any, args: Any) -> tuple[int, list[int]] | None:
-        """Return the dimension that a reshape splits into (parts, heads, size), and its shape, where it does."""
+    def _packed_shape(self, module: nn.Module, func: Any, args: Any) -> tuple[int, list[int]] | None:
+        """Return the dimension that a reshape splits into (2 or 3, heads, size), and its shape, where it does."""
         operand, shape = args[0], asked_shape(func, args)
         if shape.count(-1) == 1:
             shape[shape.index(-1)] = operand.numel() // -math.prod(shape)
-        for ins, outs in segments(operand.shape, shape):
+        for ins, outs in matching_dims(operand.shape, shape):
             if len(outs) != 3 or ins[0] != outs[0] or math.prod(operand.shape[dim] for dim in ins[1:]) > 1:
                 continue
-            parts, heads, _ = (shape[dim] for dim in outs)
-            if parts in (2, 3) and heads in head_counts(module) and self._labels_along(operand, ins[0]) is not None:
+            number, heads, _ = (shape[dim] for dim in outs)
+            if number in (2, 3) and heads in head_counts(module) and self._labels_along(operand, ins[0]) is not None:
                 return ins[0], shape
         return None
 
-    def _take_apart(self, module: nn.Module, call: str, operand: Tensor, dim: int, shape: list[int]) -> Parts:
+    def _pack(self, module: nn.Module, call: str, operand: Tensor, dim: int, shape: list[int]) -> PackedQKV:
         number, heads = shape[dim : dim + 2]
         rows = operand.size(dim) // number
-        own = [*shape[:dim], *shape[dim + 1 :]]
-        made = apart(operand, dim, [rows] * number, [own] * number)
+        unpacked = [*shape[:dim], *shape[dim + 1 :]]
+        packed = pack(operand, dim, [rows] * number, [unpacked] * number)
         labels = self._labels_along(operand, dim)
         if id(module) not in self._done and id(module) in self._names and labels is not None:
-            found = self._labels_along(made.slices[0], dim)
-            found = torch.zeros(heads, dtype=torch.long) if found is None else found
-            view = View(call, "parts", operand.dim(), dim, (*labels.view(number, rows), found))
-            self.views.setdefault(self._names[id(module)], []).append(view)
-        return made
+            of_heads = self._labels_along(packed.slices[0], dim)
+            of_heads = torch.zeros(heads, dtype=torch.long) if of_heads is None else of_heads
+            shape_call = ShapeCall(call, "packed", operand.dim(), dim, (*labels.view(number, rows), of_heads))
+            self.shape_calls.setdefault(self._names[id(module)], []).append(shape_call)
+        return packed
 
-    def _reshape(self, call: str, args: Any, out: Tensor) -> View | None:
+    def _reshape(self, call: str, args: Any, out: Tensor) -> ShapeCall | None:
         operand = args[0]
         sizes: list[Tensor | list[int] | None] = [None] * out.dim()
-        for ins, outs in segments(operand.shape, out.shape):
+        for ins, outs in matching_dims(operand.shape, out.shape):
             if len(outs) == 1:
                 sizes[outs[0]] = ins
                 continue
             labels = {dim: self._labels_along(out, dim) for dim in outs}
-            if all(found is None for found in labels.values()) and not any(
+            if all(along is None for along in labels.values()) and not any(
                 self._labels_along(operand, dim) is not None for dim in ins
             ):
                 continue  # batch, tokens or positions alone
             # Labels that repeat were merged with the batch or positions, which only the code knows.
             merged = len(ins) == 1 and _repeats(self._labels_along(operand, ins[0]))
-            for place, dim in enumerate(outs):
-                found = labels[dim]
+            for index, dim in enumerate(outs):
+                along = labels[dim]
                 fixed = None if merged else torch.zeros(out.size(dim), dtype=torch.long)
                 # Where more is merged into the first one, its size is whatever the others leave.
-                sizes[dim] = [-1] if len(ins) > 1 and place == 0 else fixed if found is None else found
+                sizes[dim] = [-1] if len(ins) > 1 and index == 0 else fixed if along is None else along
         if all(size is None for size in sizes):
             return None
-        return View(call, "reshape", operand.dim(), 0, tuple(sizes))
+        return ShapeCall(call, "reshape", operand.dim(), 0, tuple(sizes))
 
-    def _split(self, call: str, args: Any, out: Sequence[Tensor]) -> View | None:
+    def _split(self, call: str, args: Any, out: Sequence[Tensor]) -> ShapeCall | None:
         operand = args[0]
         for dim in range(operand.dim()):
             whole = self._labels_along(operand, dim)
-            if whole is not None and any(part.size(dim) != operand.size(dim) for part in out):
-                parts = torch.split(whole, [part.size(dim) for part in out])  # type: ignore[no-untyped-call]
-                return View(call, "split", operand.dim(), dim, tuple(parts))
+            if whole is not None and any(piece.size(dim) != operand.size(dim) for piece in out):
+                pieces = torch.split(whole, [piece.size(dim) for piece in out])  # type: ignore[no-untyped-call]
+                return ShapeCall(call, "split", operand.dim(), dim, tuple(pieces))
         return None
 
-    def _slice(self, call: str, args: Any, out: Tensor) -> View | None:
+    def _slice(self, call: str, args: Any, out: Tensor) -> ShapeCall | None:
         operand = args[0]
         if out.dim() != operand.dim():
             return None
@@ -202,7 +202,7 @@ class RecordViews(Calls):
             if bounds is None:
                 return None
             start, stop, _ = bounds.indices(operand.size(dim))
-            return View(call, "slice", operand.dim(), dim, (whole[:start], whole[start:stop]))
+            return ShapeCall(call, "slice", operand.dim(), dim, (whole[:start], whole[start:stop]))
         return None
 
 
@@ -230,8 +230,8 @@ def _bounds(args: Any, dim: int, rank: int) -> slice | None:
     if len(args) == 4:  # narrow
         return slice(args[2], args[2] + args[3])
     index = expanded(args[1], rank)
-    found = index[dim] if index is not None else None
-    return found if isinstance(found, slice) and found.step in (None, 1) else None
+    bounds = index[dim] if index is not None else None
+    return bounds if isinstance(bounds, slice) and bounds.step in (None, 1) else None
 
 
 def expanded(index: Any, rank: int) -> list[Any] | None:
@@ -240,31 +240,31 @@ def expanded(index: Any, rank: int) -> list[Any] | None:
     if any(not isinstance(entry, slice) and entry is not Ellipsis for entry in entries):
         return None
     if Ellipsis in entries:
-        place = entries.index(Ellipsis)
-        entries[place : place + 1] = [slice(None)] * (rank - len(entries) + 1)
+        ellipsis = entries.index(Ellipsis)
+        entries[ellipsis : ellipsis + 1] = [slice(None)] * (rank - len(entries) + 1)
     return entries + [slice(None)] * (rank - len(entries))
 
 
-def segments(before: Sequence[int], after: Sequence[int]) -> list[tuple[list[int], list[int]]]:
+def matching_dims(before: Sequence[int], after: Sequence[int]) -> list[tuple[list[int], list[int]]]:
     """Return the groups of dimensions of a reshape's operand and result that hold the same elements."""
     result: list[tuple[list[int], list[int]]] = []
-    one, other = 0, 0
-    while one < len(before) and other < len(after):
-        ins, outs = [one], [other]
-        left, right = before[one], after[other]
-        one, other = one + 1, other + 1
+    next_in, next_out = 0, 0
+    while next_in < len(before) and next_out < len(after):
+        ins, outs = [next_in], [next_out]
+        left, right = before[next_in], after[next_out]
+        next_in, next_out = next_in + 1, next_out + 1
         while left != right:
             if left < right:
-                left *= before[one]
-                ins.append(one)
-                one += 1
+                left *= before[next_in]
+                ins.append(next_in)
+                next_in += 1
             else:
-                right *= after[other]
-                outs.append(other)
-                other += 1
+                right *= after[next_out]
+                outs.append(next_out)
+                next_out += 1
         result.append((ins, outs))
     # Dimensions of size one at the end belong to the last group.
     if result:
-        result[-1][0].extend(range(one, len(before)))
-        result[-1][1].extend(range(other, len(after)))
+        result[-1][0].extend(range(next_in, len(before)))
+        result[-1][1].extend(range(next_out, len(after)))
     return result

@@ -1,4 +1,4 @@
-"""Norms that can carry the mask of the layers behind them.
+"""Norms into which the mask of the layers behind them can be folded.
 
 norm(x) * m = x' * (scale * m) + shift * m: where nothing but masked layers reads a norm's output, the mask goes
 into the norm's scale and shift, which are vectors, instead of into every weight behind it.
@@ -6,16 +6,18 @@ into the norm's scale and shift, which are vectors, instead of into every weight
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from dms_bench.scaling.modules.hooked import hooked
 
-def find_carriers(
+
+def find_folded_masks(
     model: nn.Module, example: Tensor, norms: Sequence[str], layers: Sequence[str]
 ) -> dict[str, tuple[str, ...]]:
     """Return the norms whose outputs are the inputs of some layers and are used nowhere else.
@@ -29,13 +31,13 @@ def find_carriers(
     Returns:
         norm -> the layers that read it.
     """
-    watch = _Watch(dict(model.named_modules()), norms, layers)
+    watch = _NormOutputWatch(dict(model.named_modules()), norms, layers)
     with watch.hooks(), torch.no_grad(), watch:
         model(example)
     return {norm: tuple(readers) for norm, readers in watch.readers.items() if readers and norm not in watch.ruled_out}
 
 
-class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
+class _NormOutputWatch(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Notes every operator that touches the memory of a norm's output."""
 
     def __init__(self, modules: dict[str, nn.Module], norms: Sequence[str], layers: Sequence[str]) -> None:
@@ -49,17 +51,12 @@ class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self._fed_by: dict[str, str | None] = {}
         self._reading: str | None = None
 
-    @contextmanager
-    def hooks(self) -> Iterator[None]:
+    def hooks(self) -> AbstractContextManager[None]:
         handles = [self.modules[name].register_forward_hook(self._norm_done(name)) for name in self.norms]
         for name in self.layers:
             handles.append(self.modules[name].register_forward_pre_hook(self._layer_begins(name)))
             handles.append(self.modules[name].register_forward_hook(self._layer_done))
-        try:
-            yield
-        finally:
-            for handle in handles:
-                handle.remove()
+        return hooked(handles)
 
     def _norm_done(self, name: str) -> Any:
         def hook(module: nn.Module, args: Any, output: Any) -> None:

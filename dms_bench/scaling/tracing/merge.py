@@ -1,4 +1,4 @@
-"""Two readings of one forward pass, heads and sizes of heads, put together.
+"""Two traces of one forward pass, one that follows heads and one that follows their sizes, put together.
 
 A row of a layer that makes queries belongs to a head and is a feature inside of it: it stays where both do, and
 carries the product of both masks. Labels follow one of the two at a time. The network is traced once for each, and as
@@ -6,7 +6,7 @@ labels are numbered alike in both traces, so are operators, what they saw is mat
 
 Shape legend:
     L: labels
-    2: the elements that an index goes with, those of one or two readings; -1: none
+    2: the outer and the inner element that an index goes with, one from each trace; -1: none
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-from dms_bench.scaling.space.elements import NormSite, View
+from dms_bench.scaling.space.elements import NormSite, ShapeCall
 from dms_bench.scaling.tracing.records import Contraction, Seen, Trace
 
 Key = TypeVar("Key", bound=Hashable)
 Value = TypeVar("Value")
 
 
-class Pairs:
-    """Turns what one or two traces saw of labels into elements.
+class ElementPairs:
+    """Turns what one or two traces saw of labels into the outer and inner elements of indices.
 
     Args:
         traces: of the same forward pass.
@@ -37,69 +37,83 @@ class Pairs:
 
     def pair(self, labels: Sequence[Tensor | None]) -> Tensor:
         """Return the elements of each index from its labels in each trace, where there are any, [2, size]."""
-        size = next(len(own) for own in labels if own is not None)
+        size = next(len(seen) for seen in labels if seen is not None)
         rows = [
-            torch.full((size,), -1) if own is None else elements[own]
-            for own, elements in zip(labels, self.elements, strict=True)
+            torch.full((size,), -1) if seen is None else elements[seen]
+            for seen, elements in zip(labels, self.elements, strict=True)
         ]
         return torch.stack([*rows, torch.full((size,), -1)][:2])
 
-    def matched(self, books: Sequence[dict[Key, Tensor]]) -> dict[Key, Tensor]:
-        """Return the elements of what each trace has labels for in its book."""
-        keys = dict.fromkeys(key for book in books for key in book)
-        return {key: self.pair([book.get(key) for book in books]) for key in keys}
+    def matched(self, by_trace: Sequence[dict[Key, Tensor]]) -> dict[Key, Tensor]:
+        """Return the elements of all that some trace has labels for, [2, size] each.
+
+        Args:
+            by_trace: labels by what they belong to, of each trace.
+        """
+        keys = dict.fromkeys(key for labels in by_trace for key in labels)
+        return {key: self.pair([labels.get(key) for labels in by_trace]) for key in keys}
 
     def contractions(self) -> list[tuple[Contraction, dict[int | str, Tensor]]]:
         """Return every contraction with the elements along its factors."""
-        books = [dict(_numbered((one.at, one) for one in trace.contractions)) for trace in self.traces]
-        first = {key: one for book in reversed(books) for key, one in book.items()}
+        by_trace = [
+            dict(_numbered((contraction.at, contraction) for contraction in trace.contractions))
+            for trace in self.traces
+        ]
+        first = {key: contraction for numbered in reversed(by_trace) for key, contraction in numbered.items()}
         return [
-            (one, self.matched([book[key].factors if key in book else {} for book in books]))
-            for key, one in first.items()
+            (contraction, self.matched([numbered[key].factors if key in numbered else {} for numbered in by_trace]))
+            for key, contraction in first.items()
         ]
 
     def norms(self) -> tuple[NormSite, ...]:
         """Return the norms whose statistics run over elements."""
-        books = [
+        by_trace = [
             dict(_numbered(((norm.at, norm.module, norm.dim, norm.kind), norm.labels) for norm in trace.norms))
             for trace in self.traces
         ]
-        sites = [NormSite(module, dim, own, kind) for ((_, module, dim, kind), _), own in self.matched(books).items()]
+        sites = [
+            NormSite(module, dim, elements, kind)
+            for ((_, module, dim, kind), _), elements in self.matched(by_trace).items()
+        ]
         return tuple(site for site in sites if bool((site.elements >= 0).any()))
 
-    def seen(self, books: Sequence[dict[str, list[Seen]]]) -> dict[str, list[tuple[int, Tensor]]]:
-        """Return, by module, the sizes that concern elements, with those."""
-        flat = [
-            dict(_numbered(((module, *one.at), one.labels) for module, seen in book.items() for one in seen))
-            for book in books
+    def seen(self, by_trace: Sequence[dict[str, list[Seen]]]) -> dict[str, list[tuple[int, Tensor]]]:
+        """Return, by module, the sizes that concern elements, with those.
+
+        Args:
+            by_trace: sizes that modules saw, of each trace.
+        """
+        labels = [
+            dict(_numbered(((module, *size.at), size.labels) for module, sizes in seen.items() for size in sizes))
+            for seen in by_trace
         ]
         result: dict[str, list[tuple[int, Tensor]]] = {}
-        for ((module, *_), _), own in self.matched(flat).items():
-            if bool((own >= 0).any()):
-                result.setdefault(module, []).append((own.size(1), own))
+        for ((module, *_), _), elements in self.matched(labels).items():
+            if bool((elements >= 0).any()):
+                result.setdefault(module, []).append((elements.size(1), elements))
         return result
 
-    def views(self) -> dict[str, list[View]]:
+    def shape_calls(self) -> dict[str, list[ShapeCall]]:
         """Return, by module, the calls that hold sizes."""
-        books = [
-            {(module, view.call): view for module, views in trace.views.items() for view in views}
+        by_trace = [
+            {(module, call.call): call for module, calls in trace.shape_calls.items() for call in calls}
             for trace in self.traces
         ]
-        result: dict[str, list[View]] = {}
-        for key in dict.fromkeys(key for book in books for key in book):
-            result.setdefault(key[0], []).append(self._view([book.get(key) for book in books]))
+        result: dict[str, list[ShapeCall]] = {}
+        for key in dict.fromkeys(key for calls in by_trace for key in calls):
+            result.setdefault(key[0], []).append(self._shape_call([calls.get(key) for calls in by_trace]))
         return result
 
-    def _view(self, views: Sequence[View | None]) -> View:
-        shown = next(view for view in views if view is not None)
-        # Of a call that took different forms, which no cut can mend, one is as good as the other.
-        same = [view if view is not None and view.kind == shown.kind else None for view in views]
+    def _shape_call(self, calls: Sequence[ShapeCall | None]) -> ShapeCall:
+        first = next(call for call in calls if call is not None)
+        # Of a call that took different forms, which no cut can patch, one is as good as the other.
+        alike = [call if call is not None and call.kind == first.kind else None for call in calls]
         sizes: list[Tensor | list[int] | None] = []
-        for place in range(len(shown.sizes)):
-            own = [None if view is None else view.sizes[place] for view in same]
-            labels = [size if isinstance(size, Tensor) else None for size in own]
-            sizes.append(shown.sizes[place] if labels.count(None) == len(labels) else self.pair(labels))
-        return View(shown.call, shown.kind, shown.rank, shown.dim, tuple(sizes))
+        for index in range(len(first.sizes)):
+            by_trace = [None if call is None else call.sizes[index] for call in alike]
+            labels = [size if isinstance(size, Tensor) else None for size in by_trace]
+            sizes.append(first.sizes[index] if labels.count(None) == len(labels) else self.pair(labels))
+        return ShapeCall(first.call, first.kind, first.rank, first.dim, tuple(sizes))
 
 
 def _numbered(items: Iterable[tuple[Key, Value]]) -> Iterator[tuple[tuple[Key, int], Value]]:

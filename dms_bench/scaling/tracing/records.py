@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
-from dms_bench.scaling.space.elements import View
+from dms_bench.scaling.space.elements import ShapeCall
 from dms_bench.scaling.tracing.labels import Labels
 
 #: The factor of a contraction that is summed over, or of the size of heads in attention.
@@ -100,7 +100,7 @@ class Trace:
     #: Labels along sizes of heads, where those and not heads are followed, and the number of heads: by first label.
     inside: dict[int, tuple[Tensor, int]] = field(default_factory=dict)
     #: Calls with sizes in a module's own code: module -> [call].
-    views: dict[str, list[View]] = field(default_factory=dict)
+    shape_calls: dict[str, list[ShapeCall]] = field(default_factory=dict)
     #: Convolutions that standardise their weight over its inputs.
     standardised: set[str] = field(default_factory=set)
     #: Tensors that reach another unchanged but for additions: id -> ids of ancestors.

@@ -46,11 +46,11 @@ def find_stages(model: nn.Module, trace: Trace) -> tuple[tuple[Stage, ...], dict
     for name in [name for name in blocks if name not in bound]:
         stages.setdefault(name.rpartition(".")[0], []).append(name)
     result = []
-    for container, own in stages.items():
+    for container, members in stages.items():
         siblings = sum(1 for child in modules[container].children() if any(True for _ in child.parameters()))
-        result.append(Stage(container or "network", tuple(own), minimum=int(siblings == len(own))))
+        result.append(Stage(container or "network", tuple(members), minimum=int(siblings == len(members))))
     outer = [
-        name for name in repeated if block_of(name, [*blocks, *(other for other in repeated if other != name)]) < 0
+        name for name in repeated if block_of(name, [*blocks, *(block for block in repeated if block != name)]) < 0
     ]
     return tuple(result), dict.fromkeys(outer, REPEATED) | {name: SHARES for name in blocks if name in bound}
 
@@ -59,9 +59,9 @@ def _blocks(removable: list[str], weights: dict[str, int]) -> list[str]:
     """Choose between nested residual modules, in the order of their calls."""
     gone: set[str] = set()
     for name in removable:  # outer modules are called before inner ones
-        inner = [other for other in removable if other.startswith(name + ".")]
-        top = [one for one in inner if not any(one.startswith(other + ".") for other in inner)]
-        if name in gone or sum(weights[one] for one in top) < RUN_SHARE * weights[name]:
+        inner = [block for block in removable if block.startswith(name + ".")]
+        top = [block for block in inner if not any(block.startswith(around + ".") for around in inner)]
+        if name in gone or sum(weights[block] for block in top) < RUN_SHARE * weights[name]:
             gone.update(inner)
         else:
             gone.add(name)

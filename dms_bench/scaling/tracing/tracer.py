@@ -13,8 +13,9 @@ from torch.utils._pytree import tree_flatten
 
 from dms_bench.scaling.cost.counter import countable
 from dms_bench.scaling.modules.attention import OpenAttention, in_the_open, openable
+from dms_bench.scaling.modules.hooked import hooked
 from dms_bench.scaling.modules.norm_kinds import recognise_norms
-from dms_bench.scaling.tracing.calls import RecordViews, head_counts
+from dms_bench.scaling.tracing.calls import ShapeCallRecorder, head_counts
 from dms_bench.scaling.tracing.labels import Axes, Labels, along, canonical, lay, varying_dims
 from dms_bench.scaling.tracing.operators import CONTRACTIONS, RESIDUAL_OPERATORS, is_pointwise
 from dms_bench.scaling.tracing.records import ModuleCall, NormCall, Seen, Trace
@@ -33,11 +34,11 @@ class Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
         model: the network.
         rules: by operator.
         whole_heads: of features that are split into heads, follow the heads; else what lies inside of one.
-        apart: let queries, keys and values that one layer makes have sizes of their own.
+        pack_qkv: let queries, keys and values that one layer makes have sizes of their own.
     """
 
     def __init__(
-        self, model: nn.Module, rules: dict[str, Rule], *, whole_heads: bool = True, apart: bool = False
+        self, model: nn.Module, rules: dict[str, Rule], *, whole_heads: bool = True, pack_qkv: bool = False
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.whole_heads = whole_heads
@@ -57,8 +58,9 @@ class Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
         #: Name of the operator that is running, without the underscore of in-place variants.
         self.operator = ""
         self._modules = dict(model.named_modules())
-        self._views = RecordViews({id(module): name for name, module in self._modules.items()}, self.along, apart)
-        self.trace.views = self._views.views
+        names = {id(module): name for name, module in self._modules.items()}
+        self._recorder = ShapeCallRecorder(names, self.along, pack_qkv)
+        self.trace.shape_calls = self._recorder.shape_calls
         for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
             if tensor.is_floating_point() and tensor.dim() > 0:
                 axes = tuple(
@@ -89,7 +91,7 @@ class Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
     @property
     def divides(self) -> bool:
         """Whether what runs is torch's attention, which divides by the square root of the head size that it sees."""
-        return self._views.divides
+        return self._recorder.divides
 
     def axes(self, value: Any) -> Axes:
         """Return the axes of an operand; none for numbers and unlabelled tensors."""
@@ -111,9 +113,9 @@ class Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def one_dim(self, axes: Axes) -> Axes:
         """Reduce every axis to one varying dimension by uniting over the others.
 
-        A dimension that was split, say into (3, heads, head size), can only shrink along one of its
-        parts, because the others' sizes stand in the model's code. Heads where the running module
-        names them (where the space is one of head sizes: the largest other part), the largest part otherwise.
+        A dimension that was split, say into (3, heads, head size), can only shrink along one of the new
+        dimensions, because the others' sizes stand in the model's code. Heads where the running module names
+        them (where the space is one of head sizes: the largest of the others), the largest dimension otherwise.
         """
         result = []
         for axis in axes:
@@ -146,8 +148,8 @@ class Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def rows_of(self, left: Tensor, right: Tensor) -> int | None:
         """Return the rows of the layer that makes `left`, if it is features of heads multiplied with an activation."""
         labels = self.along(left, -1)
-        found = self.trace.inside.get(int(labels[0])) if labels is not None and id(right) in self._fed else None
-        return None if found is None else found[1] * left.size(-1)
+        inside = self.trace.inside.get(int(labels[0])) if labels is not None and id(right) in self._fed else None
+        return None if inside is None else inside[1] * left.size(-1)
 
     def note_norm(self, labels: Tensor) -> bool:
         """Record that the running LayerNorm (or group norm of one group) takes its statistics over `labels`.
@@ -188,12 +190,8 @@ class Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
         for name, module in self._modules.items():
             handles.append(module.register_forward_pre_hook(self._enter(name), with_kwargs=True))
             handles.append(module.register_forward_hook(self._leave))
-        try:
-            with torch.no_grad(), in_the_open(self._model), countable(self._model), self, self._views:
-                output = self._model(*inputs)
-        finally:
-            for handle in handles:
-                handle.remove()
+        with hooked(handles), torch.no_grad(), in_the_open(self._model), countable(self._model), self, self._recorder:
+            output = self._model(*inputs)
         for tensor in tree_flatten(output)[0]:
             self.freeze(tensor, reason="output of the network")
         return self.trace
@@ -229,11 +227,12 @@ class Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
         except (RuntimeError, ValueError, IndexError, TypeError):
             self.freeze(*operands, reason=f"operator {name} in a form that its rule does not know")
             return out
-        seen = self.trace.contractions
-        for place in range(before, len(seen)):
-            seen[place] = replace(seen[place], at=self.at)
+        contractions = self.trace.contractions
+        for index in range(before, len(contractions)):
+            contraction = replace(contractions[index], at=self.at)
             if fed:
-                seen[place] = replace(seen[place], macs=seen[place].macs / self._batch, data=id(args[0]))
+                contraction = replace(contraction, macs=contraction.macs / self._batch, data=id(args[0]))
+            contractions[index] = contraction
         if self.operator == "cat" and getattr(self._modules.get(self.module), "drops_repeats", False):
             self.trace.joins[id(out)] = (out, list(args[0]))
         if isinstance(axes, list):
@@ -258,15 +257,15 @@ class Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
         taken = [varying_dims(axis) for axis in inside]
         kept = []
         for axis in axes:
-            if any(axis is one for one in inside) or varying_dims(axis) not in taken:
+            if any(axis is followed for followed in inside) or varying_dims(axis) not in taken:
                 kept.append(axis)
             else:
                 self.labels.freeze(axis, "heads, of which the size is followed")
         return tuple(kept)
 
-    def _note(self, book: dict[str, list[Seen]], axis: Tensor, dim: int, index: int) -> None:
+    def _note(self, by_module: dict[str, list[Seen]], axis: Tensor, dim: int, index: int) -> None:
         labels = along(axis, dim)
-        book.setdefault(self.module, []).append(Seen(len(labels), labels, (self.at, index, dim)))
+        by_module.setdefault(self.module, []).append(Seen(len(labels), labels, (self.at, index, dim)))
 
     def _head_dims(self, axis: Tensor, dims: list[int]) -> list[int]:
         """Return which of an axis' varying dimensions are heads, as the running module names their number or size."""
@@ -282,7 +281,7 @@ class Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def _enter(self, name: str) -> Callable[..., None]:
         def hook(module: nn.Module, args: Any, kwargs: Any) -> None:
             tensors = [value for value in tree_flatten((args, kwargs))[0] if isinstance(value, Tensor)]
-            self._views.begin(module)
+            self._recorder.begin(module)
             entry = args[0] if args and isinstance(args[0], Tensor) else None
             call = ModuleCall(name, tensors, order=len(self.trace.calls), entry=entry)
             self.trace.calls.append(call)
@@ -309,11 +308,11 @@ class Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
         dim %= tensor.dim()
         labels = self.along(tensor, dim)
         for parameter in self._modules[call.name].parameters():
-            own = self.along(parameter, 0)
-            if labels is not None and own is not None:
-                self.labels.unite(labels, own)
-            elif own is not None:
-                self.labels.freeze(own, "normalises features of fixed size")
+            features = self.along(parameter, 0)
+            if labels is not None and features is not None:
+                self.labels.unite(labels, features)
+            elif features is not None:
+                self.labels.freeze(features, "normalises features of fixed size")
         if labels is not None:
             self.trace.norms.append(NormCall(call.name, labels, dim, kind, self.at))
         for axis in self.axes(tensor):

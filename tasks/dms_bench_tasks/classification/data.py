@@ -60,9 +60,9 @@ def open_data(task: ClassificationTask) -> DataSource:
         from dms_bench_tasks.classification.timm_data import TimmSource
 
         return TimmSource(task.data, task.image_size, task.channels)
-    from dms_bench_tasks.classification.memory import MemorySource
+    from dms_bench_tasks.classification.embedded import EmbeddedSource
 
-    return MemorySource(task.data, task.image_size, task.channels)
+    return EmbeddedSource(task.data, task.image_size, task.channels)
 
 
 def micro_batch(recipe: ClassificationRecipe, shard: Shard) -> int:

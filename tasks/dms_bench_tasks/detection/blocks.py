@@ -1,4 +1,4 @@
-"""Cross-stage blocks (C2f, C3k2, C2PSA) in a form whose halves and slots can be cut.
+"""Cross-stage blocks (C2f, C3k2, C2PSA) in a form whose halves and inner blocks' outputs can be cut.
 
 Ultralytics' own code makes both halves by one convolution and splits its output in the middle, which
 halves of different widths do not survive. Here each half has a convolution of its own; the output is
@@ -25,8 +25,8 @@ class CrossStage(nn.Module):
 
     Attributes:
         collects: whether the outputs of all inner blocks are concatenated, as C2f does.
-        drops_repeats: tells the search space that an inner block that hands its input on takes its slot of
-            the concatenation with it.
+        drops_repeats: tells the search space that an inner block that hands its input on is left out of
+            the concatenation.
     """
 
     drops_repeats = True
@@ -43,7 +43,7 @@ class CrossStage(nn.Module):
             out = block(parts[-1])
             if not self.collects:
                 parts[-1] = out
-            elif out is not parts[-1]:  # a removed block hands its input on: there is no slot for it
+            elif out is not parts[-1]:  # a removed block hands its input on: there is no output of it
                 parts.append(out)
         return self.cv2(torch.cat(parts, 1))  # type: ignore[no-any-return]
 

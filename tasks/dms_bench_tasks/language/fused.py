@@ -1,7 +1,7 @@
 """Attention with fused projections: transformers' code finds queries, keys and values by the configuration's heads.
 
-In a cut network of ours that code runs with mended positions (`scaling.mends`), which nobody else has. Here each such
-attention gets a configuration of its own instead, which is all that transformers' own code needs.
+In a cut network of ours that code runs with patched positions (`scaling.cut.calls`), which nobody else has. Here each
+such attention gets a configuration of its own instead, which is all that transformers' own code needs.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from dms_bench.errors import UserError
-from dms_bench.scaling.cut.calls import MendedForward
+from dms_bench.scaling.cut.calls import PatchedForward
 from dms_bench.scaling.modules.modes import modes_kept
 
 #: What an attention's own configuration says about it alone.
@@ -27,7 +27,7 @@ _TOLERANCE = 1e-3
 
 
 def give_configurations(lm: Any) -> None:
-    """Replace mended code by the library's own with a configuration per attention, in place.
+    """Replace patched code by the library's own with a configuration per attention, in place.
 
     Args:
         lm: a model of transformers with its weights; it must answer as before.
@@ -35,14 +35,14 @@ def give_configurations(lm: Any) -> None:
     Raises:
         UserError: it does not.
     """
-    mended = [module for module in lm.modules() if isinstance(module.__dict__.get("forward"), MendedForward)]
-    if not mended:
+    patched = [module for module in lm.modules() if isinstance(module.__dict__.get("forward"), PatchedForward)]
+    if not patched:
         return
     with modes_kept(lm), torch.no_grad():
         lm.eval()
         before = _answer(lm)
         try:
-            for module in mended:
+            for module in patched:
                 config = copy.copy(lm.config)
                 for field, heads in zip(HEADS, _heads(module), strict=True):
                     setattr(config, field, heads)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from dms_bench_tasks.classification.data import steps_per_epoch
-from dms_bench_tasks.classification.memory import MemorySource
+from dms_bench_tasks.classification.embedded import EmbeddedSource
 from dms_bench_tasks.classification.spec import ClassificationRecipe, GlyphsData
 from dms_bench_tasks.common.sharding import WHOLE
 
@@ -26,7 +26,7 @@ def test_a_batch_that_the_set_cannot_fill_is_refused_all_the_same() -> None:
 
 
 def test_short_epochs_see_other_images_each_time() -> None:
-    source = MemorySource(GlyphsData(train=64, val=36, test=36), 16, 1)
+    source = EmbeddedSource(GlyphsData(train=64, val=36, test=36), 16, 1)
     recipe = ClassificationRecipe(epochs=2, lr=0.1, batch_size=8, epoch_steps=2)
     batches = source.train(torch.nn.Identity(), recipe, WHOLE, CPU, seed=0)
     first, second = (list(batches.epoch(number)) for number in (1, 2))

@@ -3,9 +3,9 @@
 import pytest
 from pydantic import TypeAdapter, ValidationError
 
-from dms_bench.config.budget import Budget, JointBudget, LatencyBudget, constraints_of
+from dms_bench.config.budget import BudgetSpec, JointBudget, LatencyBudget, constraints_of
 
-READ = TypeAdapter(Budget).validate_python
+READ = TypeAdapter(BudgetSpec).validate_python
 MACS, PARAMS = {"kind": "macs", "target": "30%"}, {"kind": "params", "target": "4M"}
 
 

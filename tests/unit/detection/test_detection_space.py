@@ -37,8 +37,8 @@ def test_nearly_all_macs_are_searched_and_proven(built, folded):
     assert 1 - smallest / whole > 0.95
     assert space.proof_error < 1e-12
     assert whole == count(network, EXAMPLE[:1]).macs
-    # What a cut mends in code could not leave dms_bench.
-    assert not space.mended
+    # What a cut patches in code could not leave dms_bench.
+    assert not space.patched
 
 
 def test_depth_is_that_of_residual_bottlenecks(built):
@@ -52,13 +52,13 @@ def test_depth_is_that_of_residual_bottlenecks(built):
 def test_outputs_bins_and_attention_stay(built):
     _, network, space = built
     head = f"model.{len(network.model) - 1}"
-    for (tensor, dim), elements in space.slices.items():
+    for (tensor, dim), elements in space.outer_elements.items():
         is_output = tensor.startswith((f"{head}.cv", f"{head}.one2one")) and tensor.split(".")[-2] == "2" and dim == 0
         assert not is_output or not (elements >= 0).any(), tensor
         assert ".dfl." not in tensor
         assert ".attn." not in tensor
-    assert any(tensor.startswith(f"{head}.cv2") for tensor, _ in space.slices)
-    assert any(tensor.startswith(f"{head}.cv3") for tensor, _ in space.slices)
+    assert any(tensor.startswith(f"{head}.cv2") for tensor, _ in space.outer_elements)
+    assert any(tensor.startswith(f"{head}.cv3") for tensor, _ in space.outer_elements)
 
 
 def test_cutting_and_folding_commute(built):
@@ -82,7 +82,7 @@ def test_cutting_and_folding_commute(built):
     assert count(small, EXAMPLE[:1].double()).macs < count(folded, EXAMPLE[:1].double()).macs
 
 
-def test_a_removed_bottleneck_takes_its_slot_along(built):
+def test_a_removed_bottleneck_takes_its_columns_along(built):
     name, network, space = built
     if name not in BLOCKS:
         return

@@ -11,7 +11,7 @@ from torch import nn
 from dms_bench.kernels import probe as probe_module
 from dms_bench.kernels.cases import Case, cut_layers
 from dms_bench.kernels.check import PARTS, errors, tolerance, wrong
-from dms_bench.kernels.probe import Group, probe
+from dms_bench.kernels.probe import ProbeGroup, probe
 
 LAYER = Case(2, (6, 6), 5, 7, (3, 3), (2, 2), (1, 1), (1, 1))
 LINEAR = Case(4, (), 5, 7)
@@ -75,9 +75,9 @@ def test_a_probe_tells_right_from_wrong_and_goes_on_after_a_death():
     dying = replace(LAYER, groups=2)  # 5 channels in 2 groups: PyTorch refuses, and the process ends
     fine, spoilt, broken = probe(
         [
-            Group((LAYER, LINEAR), 1, True),
-            Group((LAYER, LINEAR), 1, True, spoil="output"),
-            Group((LAYER, dying, LINEAR), 1, True),
+            ProbeGroup((LAYER, LINEAR), 1, True),
+            ProbeGroup((LAYER, LINEAR), 1, True, spoil="output"),
+            ProbeGroup((LAYER, dying, LINEAR), 1, True),
         ]
     )
     assert (fine.wrong, fine.deaths, fine.tried) == ([], [], 2)

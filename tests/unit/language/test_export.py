@@ -123,9 +123,9 @@ def test_a_space_of_equal_layers_gives_plain_models_at_the_same_budget(
     equal = [Coarse(groups=pattern, equal=True) for pattern in ("*.self_attn*", "*.mlp.*")]
     own = space(model, coarse=equal, exclude=exclude)
     generator = torch.Generator().manual_seed(1)
-    wishes = torch.rand(len(own.units.sizes), generator=generator) * torch.tensor(own.units.sizes)
+    proposed = torch.rand(len(own.units.sizes), generator=generator) * torch.tensor(own.units.sizes)
     budget = budget_of(own, params=0.5)
-    mask = fit_to_budget(own, wishes, torch.rand(own.units.total, generator=generator), budget)
+    mask = fit_to_budget(own, proposed, torch.rand(own.units.total, generator=generator), budget)
     small = cut(model, own, own.architecture(mask)).eval()
     params = sum(p.numel() for p in small.parameters())
     assert params == pytest.approx(0.5 * own.params, rel=0.01)
@@ -154,9 +154,9 @@ def unknown_layer(attention: Any) -> None:
 
 
 def other_answer(attention: Any) -> None:
-    mends = attention.forward.mends
-    _, keys, values = (call for call, mend in mends.items() if mend.kind == "slice")
-    mends[keys], mends[values] = mends[values], mends[keys]  # as no configuration would have it
+    patches = attention.forward.patches
+    _, keys, values = (call for call, patch in patches.items() if patch.kind == "slice")
+    patches[keys], patches[values] = patches[values], patches[keys]  # as no configuration would have it
 
 
 @pytest.mark.parametrize("change", [unknown_layer, other_answer])

@@ -257,8 +257,8 @@ def test_llm_pruners_own_recipe_is_reproduced_to_the_parameter() -> None:
     sizes = [len(kept.groups[group.name]) for group in found.groups]
     assert sizes == [32, 11008] * 4 + [24, 8256] * 26 + [32, 11008] * 2
     even = torch.tensor(found.units.sizes, dtype=torch.float32)
-    for wished in (counts, even):
-        kept = found.architecture(fit_to_budget(found, wished, scores, budget_of(found, params=5.47e9)))
+    for proposed in (counts, even):
+        kept = found.architecture(fit_to_budget(found, proposed, scores, budget_of(found, params=5.47e9)))
         assert abs(kept.params / 5.47e9 - 1) < 0.005
 
 

@@ -12,15 +12,14 @@ from torch.nn import functional
 
 from dms_bench.config.recipe import Recipe
 from dms_bench.methods.base import SearchContext
-from dms_bench.methods.controls.random import RandomSearch
-from dms_bench.methods.controls.spec import Random, Supernet, Uniform
+from dms_bench.methods.controls.random import RandomArchitecture
+from dms_bench.methods.controls.spec import Random, Uniform, WholeSupernet
 from dms_bench.methods.controls.uniform import UniformSearch
 from dms_bench.methods.controls.whole import KeepSupernet
 from dms_bench.methods.gradient.dms import DmsSearch, DmsStructure
 from dms_bench.methods.gradient.relaxed import GetSearch, MesSearch, SnsSearch
 from dms_bench.methods.gradient.spec import Dms, Get, Mes, Sns
-from dms_bench.scaling import Architecture, budget_of, find_space
-from dms_bench.scaling import Supernet as Wrapper
+from dms_bench.scaling import Architecture, Supernet, budget_of, find_space
 
 STEPS = 60
 
@@ -74,7 +73,7 @@ def kept(architecture: Architecture) -> list[int]:
         SnsSearch(Sns(variant="as_released")),
         SnsSearch(Sns()),
         UniformSearch(Uniform()),
-        RandomSearch(Random()),
+        RandomArchitecture(Random()),
     ],
     ids=[
         "dms",
@@ -99,7 +98,7 @@ def test_methods_meet_the_budget(method, share):
 
 def test_the_supernet_is_kept_whole():
     given = context()
-    architecture = KeepSupernet(Supernet()).search(given)
+    architecture = KeepSupernet(WholeSupernet()).search(given)
     assert architecture.macs == given.space.macs
     assert kept(architecture) == [96, 96]
 
@@ -115,7 +114,7 @@ def test_uniform_keeps_one_share_of_every_group_and_the_largest_weights():
 
 
 def test_random_depends_on_the_seed_alone():
-    one, again, other = (RandomSearch(Random()).search(context(seed)) for seed in (1, 1, 2))
+    one, again, other = (RandomArchitecture(Random()).search(context(seed)) for seed in (1, 1, 2))
     assert one == again
     assert one.groups != other.groups
 
@@ -158,13 +157,13 @@ def test_dms_minus_leaves_the_weights_as_they_are():
 def test_the_structures_state_resumes_to_the_bit():
     def run(interrupted: bool) -> torch.Tensor:
         given = context()
-        net = Wrapper(given.model, given.space)
+        net = Supernet(given.model, given.space)
         structure = DmsStructure(net, Dms(), given.budget, trains_weights=True)
         x = torch.randn(32, 16, generator=torch.Generator().manual_seed(3))
         for step in range(6):
             if interrupted and step == 3:
                 saved, state = net.state_dict(), structure.state_dict()
-                net = Wrapper(context().model, given.space)
+                net = Supernet(context().model, given.space)
                 net.load_state_dict(saved)
                 structure = DmsStructure(net, Dms(), given.budget, trains_weights=True)
                 structure.load_state_dict(state)
@@ -179,7 +178,7 @@ def test_the_structures_state_resumes_to_the_bit():
 
 def test_the_resource_loss_is_weighed_and_depth_freezes_when_the_target_has_arrived():
     given = context()
-    net = Wrapper(given.model, given.space)
+    net = Supernet(given.model, given.space)
     structure = DmsStructure(net, Dms(resource_weight=3, decay_share=0.5), given.budget, trains_weights=True)
     structure.begin_step(0.49)
     assert not net.depth_frozen

@@ -77,7 +77,7 @@ def layer_of(model: nn.Module, space: SearchSpace, group: int) -> tuple[str, nn.
     """The first layer that makes the elements of a group."""
     start = space.units.starts[group]
     for name, module in model.named_modules():
-        made = space.slices.get((f"{name}.weight", 0))
+        made = space.outer_elements.get((f"{name}.weight", 0))
         if isinstance(module, nn.Conv2d | nn.Linear) and made is not None and start in made:
             return name, module
     raise AssertionError
@@ -258,7 +258,7 @@ def test_the_lowest_threshold_that_fits_is_taken():
     rivals = torch.zeros(len(space.groups), dtype=torch.long)
     counts = threshold_counts(space, scores, rivals, budget)
     blocks = torch.ones(space.units.total - space.width_elements)
-    assert 0.95 < float(budget.load(counts, blocks)) <= 1
+    assert 0.95 < float(budget.usage(counts, blocks)) <= 1
 
 
 @pytest.mark.parametrize("name", ["vit_tiny_patch16_224", "test_convnext2", "swin_tiny_patch4_window7_224"])

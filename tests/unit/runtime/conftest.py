@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from dms_bench.config import Resources, Trial, plugins
-from dms_bench.trial.group import Group, alone
+from dms_bench.trial.group import WorkerGroup, alone
 from dms_bench.trial.storage import WorkFolder
 
 PLUGIN = Path(__file__).parents[2] / "integration" / "plugin"
@@ -50,5 +50,5 @@ def folder(tmp_path: Path) -> WorkFolder:
 
 
 @pytest.fixture
-def group() -> Group:
+def group() -> WorkerGroup:
     return alone(Resources())

@@ -11,7 +11,7 @@ from dms_bench.config import Trial
 from dms_bench.config.trial import Resources
 from dms_bench.errors import UserError
 from dms_bench.runtime import nodes as module
-from dms_bench.runtime.nodes import _problem_here, room, slots_for
+from dms_bench.runtime.nodes import _problem_here, room, trials_at_once
 from dms_bench.trial.storage import locked
 
 
@@ -75,7 +75,7 @@ def joining(monkeypatch):
 def test_a_cluster_gets_time_for_its_nodes_to_join(joining, monkeypatch):
     monkeypatch.setenv("RAY_ADDRESS", "head:6379")
     said = []
-    assert slots_for(Resources(workers=3), said.append) == 1
+    assert trials_at_once(Resources(workers=3), said.append) == 1
     assert len(joining) == 3
     assert said == ["a trial needs 3 CPUs, there are 1; waiting up to 5 minutes for nodes"]
 
@@ -83,10 +83,10 @@ def test_a_cluster_gets_time_for_its_nodes_to_join(joining, monkeypatch):
 def test_without_a_cluster_there_is_nothing_to_wait_for(joining, monkeypatch):
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     with pytest.raises(UserError, match="a trial needs 3 CPUs, there are 1; change its 'resources'"):
-        slots_for(Resources(workers=3))
+        trials_at_once(Resources(workers=3))
     joining.clear()
     with pytest.raises(UserError, match=r"2 workers need 0\.5 CPUs each, placed by 'strict_spread', which 1 nodes"):
-        slots_for(Resources(workers=2, cpus=0.5, placement="strict_spread"))
+        trials_at_once(Resources(workers=2, cpus=0.5, placement="strict_spread"))
 
 
 @pytest.fixture

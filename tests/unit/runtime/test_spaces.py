@@ -57,8 +57,8 @@ def test_a_space_comes_back_as_it_was(name, size, attention):
     assert (again.groups, again.stages, again.units, again.excluded) == (
         *(space.groups, space.stages, space.units, space.excluded),
     )
-    assert (again.seconds, again.proof_error, again.mended) == (space.seconds, space.proof_error, space.mended)
-    assert again.slices.keys() == space.slices.keys()
+    assert (again.seconds, again.proof_error, again.patched) == (space.seconds, space.proof_error, space.patched)
+    assert again.outer_elements.keys() == space.outer_elements.keys()
     mask = space.full()
     for start, size_ in zip(space.units.starts[: len(space.groups)], space.units.sizes, strict=False):
         mask[start : start + size_ // 2] = 0

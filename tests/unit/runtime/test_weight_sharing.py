@@ -7,8 +7,8 @@ from safetensors.torch import load_file
 
 from dms_bench.tracking.content import cost_metrics
 from dms_bench.trial import run as trial_module
-from dms_bench.trial.loop import StageLoop
 from dms_bench.trial.run import pretrain_supernet, run_trial
+from dms_bench.trial.stage_loop import StageLoop
 from dms_bench.trial.storage import WorkFolder
 from dms_bench.trial.weight_sharing import PathSampling
 from dms_bench.trial.work import supernet_hash

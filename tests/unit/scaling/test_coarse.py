@@ -44,9 +44,9 @@ def test_groups_have_runs_and_bounds_in_channels():
 
 def test_a_run_is_consecutive_channels_of_the_layer():
     space = case()[2]
-    rows = space.slices["blocks.0.mlp.fc1.weight", 0]
+    rows = space.outer_elements["blocks.0.mlp.fc1.weight", 0]
     assert torch.equal(rows - rows[0], torch.arange(192) // 24)
-    assert torch.equal(space.slices["blocks.0.mlp.fc2.weight", 1], rows)
+    assert torch.equal(space.outer_elements["blocks.0.mlp.fc2.weight", 1], rows)
 
 
 def test_cut_equals_mask_and_macs_equal_the_counters():
@@ -74,7 +74,7 @@ def test_cut_equals_mask_and_macs_equal_the_counters():
 def test_importance_is_shared_by_a_run():
     model, _, space = case()
     norms = weight_norms(model, space)
-    first = int(space.slices["blocks.0.mlp.fc1.weight", 0][0])
+    first = int(space.outer_elements["blocks.0.mlp.fc1.weight", 0][0])
     fc1, fc2 = model.blocks[0].mlp.fc1, model.blocks[0].mlp.fc2
     parts = (fc1.weight[:24], fc1.bias[:24], fc2.weight[:, :24])
     assert float(norms[first]) == pytest.approx(float(sum(part.detach().square().sum() for part in parts)) ** 0.5)
@@ -188,7 +188,7 @@ def test_tied_groups_keep_equally_many_of_their_own_best_at_any_budget(share, se
         assert len(set(stays.tolist())) == 1 or float(own[stays].min()) > float(own[~stays].max())
 
 
-def test_the_wish_for_tied_groups_is_their_mean():
+def test_the_proposal_for_tied_groups_is_their_mean():
     space = equal_case()[1]
     counts = torch.tensor([float(size) for size in space.units.sizes])
     hidden = [unit for unit, name in enumerate(space.names) if name.endswith(".fc1")]

@@ -220,8 +220,8 @@ def test_what_both_finds_beside_attention_is_what_heads_finds():
     assert [name for name in both.names if not name.endswith("_dims")] == list(heads.names)
     plain = timm.create_model("test_resnet", num_classes=5).eval()
     both, heads = (find_space(plain, torch.randn(1, 3, 32, 32), attention=kind) for kind in ("both", "heads"))
-    assert (both.names, both.units, both.slots) == (heads.names, heads.units, {})
-    assert all(torch.equal(own, heads.slices[key]) for key, own in both.slices.items())
+    assert (both.names, both.units, both.inner_elements) == (heads.names, heads.units, {})
+    assert all(torch.equal(own, heads.outer_elements[key]) for key, own in both.outer_elements.items())
 
 
 def test_leaving_out_one_kind_leaves_the_others():
@@ -344,8 +344,8 @@ def test_coarse_rules_and_rounding_apply_to_sizes_of_heads():
     assert (group.size, group.step, group.minimum, group.maximum, multiple) == (8, 4, 2, 6, 2)
     assert units["blocks.1.attn.qkv.v_dims"][1] == 8
     assert "blocks.0.attn.qkv.heads" in space.excluded
-    wished = torch.tensor(space.units.sizes) * 0.4
-    mask = fit_to_budget(space, wished, torch.rand(space.units.total), budget_of(space, macs=0.5))
+    proposed = torch.tensor(space.units.sizes) * 0.4
+    mask = fit_to_budget(space, proposed, torch.rand(space.units.total), budget_of(space, macs=0.5))
     architecture = space.architecture(mask)
     small = cut(model, space, architecture).eval()
     assert count(small, example).macs == architecture.macs
@@ -370,5 +370,5 @@ def test_weights_of_an_element_are_those_of_all_its_indices():
 
 def test_latency_of_an_attention_depends_on_all_three():
     model, example, space = toy()
-    found = {cell.name: cell.groups for cell in timing.cells_of(model, space, example)}
+    found = {segment.name: segment.groups for segment in timing.segments_of(model, space, example)}
     assert any(set(groups) == {0, 1, 2} for groups in found.values())

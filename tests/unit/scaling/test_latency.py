@@ -9,7 +9,7 @@ from torch import nn
 from dms_bench.scaling import LatencyModel, budget_of, find_space, measure_latency
 from dms_bench.scaling.latency import model as latency_model
 from dms_bench.scaling.latency import timing
-from dms_bench.scaling.latency.model import Cell, Fidelity, LatencyTerm, _fitted
+from dms_bench.scaling.latency.model import Fidelity, LatencyTerm, Segment, _fitted
 
 CPU = torch.device("cpu")
 
@@ -71,7 +71,7 @@ def test_the_fit_finds_a_known_law_and_uses_only_networks_that_keep_the_block():
     ms = [
         by_hand([10 * r0, 4 * r1], [1]) if stay else 1e-3 for (r0, r1), stay in zip(ratios.tolist(), stays, strict=True)
     ]
-    model = LatencyModel(_fitted(Cell("x", (0, 1), 0), ratios, stays, ms), torch.tensor([10.0, 4.0]))
+    model = LatencyModel(_fitted(Segment("x", (0, 1), 0), ratios, stays, ms), torch.tensor([10.0, 4.0]))
     assert model(torch.tensor([7.0, 2.0]), torch.ones(1)).item() == pytest.approx(by_hand([7, 2], [1]), rel=1e-6)
     assert model(torch.tensor([7.0, 2.0]), torch.zeros(1)).item() == 0
     assert all(term.ms > 0 for term in model.terms)
@@ -83,13 +83,13 @@ def test_fidelity_by_hand():
     assert found.r2 == pytest.approx(1 - 0.25 / (1.5**2 + 0 + 1.5**2))
 
 
-def test_blocks_are_cells_and_every_contraction_lies_in_one(network, space):
-    found = {cell.name: cell for cell in timing.cells_of(network, space, torch.randn(1, 8))}
-    blocks = [block for stage in space.stages for block in stage.blocks]
+def test_blocks_are_segments_and_every_contraction_lies_in_one(network, space):
+    found = {segment.name: segment for segment in timing.segments_of(network, space, torch.randn(1, 8))}
+    blocks = space.blocks
     assert [found[name].block for name in blocks] == list(range(len(blocks)))
     for name, module in network.named_modules():
         if isinstance(module, nn.Linear):
-            holders = [cell for cell in found if name == cell or name.startswith(cell + ".")]
+            holders = [segment for segment in found if name == segment or name.startswith(segment + ".")]
             assert len(holders) == 1, name
 
 

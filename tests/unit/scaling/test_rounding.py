@@ -94,12 +94,12 @@ def test_small_groups_and_the_whole_of_uneven_ones_are_allowed():
     space = space_of(layers(6, 20, 64), round_to=8)
     assert space.units.multiple == (1, 8, 8)
     assert space.units.minimum == (1, 8, 8)
-    for wish, expected in (
+    for proposed, expected in (
         ((2.6, 3.0, 27.0), [3, 8, 24]),
         ((6.0, 19.0, 60.1), [6, 20, 64]),
         ((0.0, 17, 1), [1, 16, 8]),
     ):
-        assert kept(space, nearest(space, torch.tensor(wish), torch.rand(90))) == expected
+        assert kept(space, nearest(space, torch.tensor(proposed), torch.rand(90))) == expected
     full = fit_to_budget(space, torch.tensor([6.0, 20, 64]), torch.rand(90), budget_of(space, macs=float(space.macs)))
     assert kept(space, full) == [6, 20, 64]
 

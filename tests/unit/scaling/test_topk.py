@@ -88,9 +88,9 @@ def test_a_cut_keeps_exactly_the_elements_whose_mask_is_at_least_one_half(size, 
     soft = masks(size, ratio, factor * size)
     hard = hard_mask(ranks(size), torch.tensor(ratio, dtype=torch.float64))
     assert torch.equal(hard, (soft >= 0.5).double())
-    wished = (1 - ratio) * size
-    if abs(wished - math.floor(wished) - 0.5) > 1e-9:
-        assert int(hard.sum()) == naive.kept(size, ratio) == int(rounded(torch.tensor(wished, dtype=torch.float64)))
+    exact = (1 - ratio) * size
+    if abs(exact - math.floor(exact) - 0.5) > 1e-9:
+        assert int(hard.sum()) == naive.kept(size, ratio) == int(rounded(torch.tensor(exact, dtype=torch.float64)))
     assert hard.tolist() == sorted(hard.tolist())  # the most important ones
 
 

@@ -56,10 +56,10 @@ def _addmm(tracer: Tracer, args: Any, kwargs: Any, out: Tensor) -> Axes:
     axes = _product(tracer, args[1], args[2], out)
     bias = args[0]
     for dim in range(out.dim()):
-        own = dim - (out.dim() - bias.dim())
-        if own >= 0 and bias.size(own) > 1:
+        bias_dim = dim - (out.dim() - bias.dim())
+        if bias_dim >= 0 and bias.size(bias_dim) > 1:
             labels = next((along(axis, dim) for axis in axes if varying_dims(axis) == [dim]), None)
-            unite_or_freeze(tracer, labels, axis_along(tracer, bias, own), "added to a tensor of fixed size")
+            unite_or_freeze(tracer, labels, axis_along(tracer, bias, bias_dim), "added to a tensor of fixed size")
     return axes
 
 
@@ -146,7 +146,7 @@ def _convolution(tracer: Tracer, args: Any, kwargs: Any, out: Tensor) -> Axes:
 
 
 def _present(factors: dict[int | str, Tensor | None]) -> dict[int | str, Tensor]:
-    return {place: labels for place, labels in factors.items() if labels is not None}
+    return {factor: labels for factor, labels in factors.items() if labels is not None}
 
 
 def _heads(tracer: Tracer, operand: Tensor, dim: int, number: int) -> Tensor | None:
@@ -181,9 +181,9 @@ def _attention(tracer: Tracer, args: Any, kwargs: Any, out: Any) -> Axes:
         for labels in heads[1:]:
             unite_or_freeze(tracer, heads[0], labels, "attention heads of fixed number")
         for bias in biases:
-            own = dim - (out.dim() - bias.dim())
-            if own >= 0 and bias.size(own) > 1:
-                unite_or_freeze(tracer, heads[0], axis_along(tracer, bias, own), "attention bias of fixed heads")
+            bias_dim = dim - (out.dim() - bias.dim())
+            if bias_dim >= 0 and bias.size(bias_dim) > 1:
+                unite_or_freeze(tracer, heads[0], axis_along(tracer, bias, bias_dim), "attention bias of fixed heads")
         if heads[0] is not None:
             result.append(lay(heads[0], dim, out.shape))
     factors: dict[int | str, Tensor] = {varying_dims(axis)[0]: along(axis, varying_dims(axis)[0]) for axis in result}
@@ -192,8 +192,8 @@ def _attention(tracer: Tracer, args: Any, kwargs: Any, out: Any) -> Axes:
     if inner is not None:
         rows = query.size(-1) * query.size(-3)
         tracer.trace.products.append(Product(inner, rows, scaled=kwargs.get("scale") is None, values=outer))
-    for other, sizes in ((query, inner), (value, outer)):  # scores = q k^T, then scores @ v
-        macs = query.numel() / query.size(-1) * key.size(-2) * other.size(-1)
-        own = factors if sizes is None else {**factors, INNER: sizes}
-        tracer.trace.contractions.append(Contraction(tracer.module, macs, own, None))
+    for operand, sizes in ((query, inner), (value, outer)):  # scores = q k^T, then scores @ v
+        macs = query.numel() / query.size(-1) * key.size(-2) * operand.size(-1)
+        with_size = factors if sizes is None else {**factors, INNER: sizes}
+        tracer.trace.contractions.append(Contraction(tracer.module, macs, with_size, None))
     return tuple(result) if outer is None else (*result, lay(outer, out.dim() - 1, out.shape))

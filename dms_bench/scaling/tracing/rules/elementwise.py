@@ -23,10 +23,10 @@ def _pointwise(tracer: Tracer, args: Any, kwargs: Any, out: Any) -> Axes:
         present: list[Tensor] = []
         fixed = False
         for operand in operands:
-            own = dim - (len(shape) - operand.dim())  # broadcasting aligns the last dimensions
-            if own < 0 or operand.size(own) == 1:
+            operand_dim = dim - (len(shape) - operand.dim())  # broadcasting aligns the last dimensions
+            if operand_dim < 0 or operand.size(operand_dim) == 1:
                 continue
-            labels = axis_along(tracer, operand, own)
+            labels = axis_along(tracer, operand, operand_dim)
             if labels is None:
                 fixed = True
             else:
@@ -64,8 +64,8 @@ def _reduce(tracer: Tracer, args: Any, kwargs: Any, out: Any) -> Axes:
         if dim in dims:
             tracer.labels.freeze(axis, f"operator {tracer.operator} runs over it")
         else:
-            place = dim if keeps else dim - sum(other < dim for other in dims)
-            result.append(lay(along(axis, dim), place, out.shape))
+            moved = dim if keeps else dim - sum(reduced < dim for reduced in dims)
+            result.append(lay(along(axis, dim), moved, out.shape))
     return tuple(result)
 
 

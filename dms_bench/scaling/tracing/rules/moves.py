@@ -44,7 +44,7 @@ def _restride(tracer: Tracer, args: Any, kwargs: Any, out: Tensor) -> Axes:
 @rule("split", "split_with_sizes", "chunk", "unbind", "tensor_split")
 def _split(tracer: Tracer, args: Any, kwargs: Any, out: list[Tensor]) -> list[Axes]:
     moved = [getattr(torch.ops.aten, tracer.operator)(axis, *args[1:], **kwargs) for axis in tracer.axes(args[0])]
-    return [tuple(parts[index] for parts in moved) for index in range(len(out))]
+    return [tuple(pieces[index] for pieces in moved) for index in range(len(out))]
 
 
 @rule("cat", "stack")
@@ -53,29 +53,28 @@ def _join(tracer: Tracer, args: Any, kwargs: Any, out: Tensor) -> Axes:
     dim = (args[1] if len(args) > 1 else kwargs.get("dim", 0)) % out.dim()
     join = getattr(torch.ops.aten, tracer.operator)
     # Along the joined dimension labels stand side by side; along the others they are united.
-    across: list[list[Tensor | None]] = [[] for _ in range(out.dim())]
     joined: list[Tensor] = []
     for tensor in tensors:
-        own = torch.full(tensor.shape, FIXED)
+        labelled = torch.full(tensor.shape, FIXED)
         for axis in tracer.axes(tensor):
             dims = varying_dims(axis)
             if tracer.operator == "cat" and dims == [dim]:
-                own = axis
-        joined.append(own)
+                labelled = axis
+        joined.append(labelled)
     result: list[Tensor] = []
-    if any(varying_dims(own) for own in joined):
+    if any(varying_dims(axis) for axis in joined):
         result.append(join(joined, dim))
-    for other in range(tensors[0].dim()):
-        if tracer.operator == "cat" and other == dim:
+    for across in range(tensors[0].dim()):
+        if tracer.operator == "cat" and across == dim:
             continue
-        across[other] = [axis_along(tracer, tensor, other) for tensor in tensors]
-        present = [labels for labels in across[other] if labels is not None]
+        operands = [axis_along(tracer, tensor, across) for tensor in tensors]
+        present = [labels for labels in operands if labels is not None]
         if not present:
             continue
-        for labels in across[other][1:]:
-            unite_or_freeze(tracer, across[other][0], labels, "joined with a tensor of fixed size")
-        place = other if tracer.operator == "cat" or other < dim else other + 1
-        result.append(lay(present[0], place, out.shape))
+        for labels in operands[1:]:
+            unite_or_freeze(tracer, operands[0], labels, "joined with a tensor of fixed size")
+        moved = across if tracer.operator == "cat" or across < dim else across + 1
+        result.append(lay(present[0], moved, out.shape))
     return tuple(result)
 
 
@@ -91,8 +90,8 @@ def _pad(tracer: Tracer, args: Any, kwargs: Any, out: Tensor) -> Axes:
     for axis in tracer.axes(args[0]):
         (dim,) = varying_dims(axis)
         pads = args[1]
-        place = axis.dim() - 1 - dim  # pads are listed from the last dimension, two each
-        before, after = pads[2 * place : 2 * place + 2] if 2 * place < len(pads) else (0, 0)
+        first = 2 * (axis.dim() - 1 - dim)  # pads are listed from the last dimension, two each
+        before, after = pads[first : first + 2] if first < len(pads) else (0, 0)
         labels = torch.nn.functional.pad(along(axis, dim), (before, after), value=FIXED)
         result.append(lay(labels, dim, out.shape))
     return tuple(result)

@@ -42,8 +42,8 @@ def _layer_norm(tracer: Tracer, args: Any, kwargs: Any, out: Any) -> Axes:
         labels = along(axis, dim)
         for operand in args[2:4]:
             if isinstance(operand, Tensor):
-                own = dim - (data.dim() - normalised)
-                unite_or_freeze(tracer, labels, axis_along(tracer, operand, own), "normalised with fixed weights")
+                features = axis_along(tracer, operand, dim - (data.dim() - normalised))
+                unite_or_freeze(tracer, labels, features, "normalised with fixed weights")
         if normalised > 1 or not tracer.note_norm(labels):
             tracer.labels.freeze(labels, "statistics of a norm that is not a LayerNorm module")
     return tracer.axes(data)

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from dms_bench.scaling.tracing.qkv import Parts, apart
+from dms_bench.scaling.tracing.qkv import PackedQKV, pack
 
 WHOLE = torch.randn(2, 5, 3, 4, 6)
 USES = {
@@ -24,13 +24,13 @@ USES = {
 }
 
 
-def parts() -> Parts:
-    return apart(WHOLE.reshape(2, 5, 72), 2, [24] * 3, [[2, 5, 4, 6]] * 3)
+def packed() -> PackedQKV:
+    return pack(WHOLE.reshape(2, 5, 72), 2, [24] * 3, [[2, 5, 4, 6]] * 3)
 
 
 @pytest.mark.parametrize("use", USES)
 def test_equal_sizes(use):
-    found, expected = USES[use](parts()), USES[use](WHOLE)
+    found, expected = USES[use](packed()), USES[use](WHOLE)
     assert len(found) == len(expected)
     for one, other in zip(found, expected, strict=True):
         assert one.equal(other) if isinstance(one, torch.Tensor) else one == other
@@ -38,7 +38,7 @@ def test_equal_sizes(use):
 
 def test_sizes_of_their_own():
     operand = torch.randn(2, 5, 4 * (2 + 2 + 6))
-    q, k, v = apart(operand, 2, [8, 8, 24], [[2, 5, 4, 2], [2, 5, 4, 2], [2, 5, 4, 6]]).permute(2, 0, 3, 1, 4).unbind(0)
+    q, k, v = pack(operand, 2, [8, 8, 24], [[2, 5, 4, 2], [2, 5, 4, 2], [2, 5, 4, 6]]).permute(2, 0, 3, 1, 4).unbind(0)
     assert [one.shape for one in (q, k, v)] == [(2, 4, 5, 2), (2, 4, 5, 2), (2, 4, 5, 6)]
     assert v.transpose(1, 2).reshape(2, 5, 24).equal(operand[..., 16:])
     assert k.transpose(1, 2).reshape(2, 5, 8).equal(operand[..., 8:16])

@@ -1,4 +1,4 @@
-"""Norms that carry the masks of the layers behind them: found only where that is exact."""
+"""Masks that are folded into the norm before their layers: found only where that is exact."""
 
 from __future__ import annotations
 
@@ -44,22 +44,22 @@ CASES = {
 
 
 @pytest.mark.parametrize("use", CASES)
-def test_a_norm_carries_masks_only_where_masked_layers_alone_read_it(use):
+def test_masks_are_folded_only_where_masked_layers_alone_read_a_norm(use):
     torch.manual_seed(0)
     model, shape = Branched(use), (2, 3, 4) if use == "a view" else (2, 4)
     space = find_space(model, torch.randn(shape))
-    assert space.carriers == ({"norm": CASES[use]} if CASES[use] else {})
+    assert space.folded_masks == ({"norm": CASES[use]} if CASES[use] else {})
     assert space.proof_error < 1e-12
 
 
-def test_a_carried_mask_equals_masks_on_the_layers_inputs():
+def test_a_folded_mask_equals_masks_on_the_layers_inputs():
     torch.manual_seed(0)
     model = Branched("two layers").double()
     x = torch.randn(5, 4).double()
     net = Supernet(model, find_space(model, x)).double()
     mask = torch.rand(net.space.units.total).double()
     ((own, _),) = (norm.elements for norm in net.space.norms)
-    stream, hidden = mask[own], mask[net.space.slices["head.weight", 1]]
+    stream, hidden = mask[own], mask[net.space.outer_elements["head.weight", 1]]
     kept = stream / stream.sum()
     h = model.stem(x)
     mean = (h * kept).sum(1, keepdim=True)

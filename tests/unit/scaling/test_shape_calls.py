@@ -1,4 +1,4 @@
-"""Sizes in models' code: they are recorded while tracing and mended in cut networks, at any batch size."""
+"""Sizes in models' code: they are recorded while tracing and patched in cut networks, at any batch size."""
 
 import copy
 import pickle
@@ -10,7 +10,7 @@ from torch import nn
 from torch.nn import functional
 
 from dms_bench.scaling import Surgery, apply_structure, cut, find_space, plan_surgery
-from dms_bench.scaling.tracing.calls import segments
+from dms_bench.scaling.tracing.calls import matching_dims
 
 
 class Attention(nn.Module):
@@ -109,7 +109,7 @@ def test_stream_and_heads_are_searched_though_the_code_computes_sizes(kind):
     assert {group.size for group in space.groups if group.heads} == {3}
     assert ("stream", 24) in [(group.name, group.size) for group in space.groups]
     assert space.proof_error < 1e-10
-    assert "inner" in space.mended
+    assert "inner" in space.patched
 
 
 def test_halves_of_a_split_shrink_together_and_slices_follow_their_elements():
@@ -143,7 +143,7 @@ def test_mended_sizes_survive_json():
     model, space, architecture = built(Attention())
     surgery = plan_surgery(model, space, architecture)
     adapter = TypeAdapter(Surgery)
-    assert surgery.mends
+    assert surgery.patches
     assert adapter.validate_json(adapter.dump_json(surgery)) == surgery
 
 
@@ -177,5 +177,5 @@ def test_a_failing_forward_pass_leaves_no_mode_behind():
         ((4,), (4, 1, 1), [([0], [0, 1, 2])]),
     ],
 )
-def test_segments_of_a_reshape(before, after, expected):
-    assert segments(before, after) == expected
+def test_matching_dims_of_a_reshape(before, after, expected):
+    assert matching_dims(before, after) == expected

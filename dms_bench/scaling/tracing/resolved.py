@@ -20,15 +20,15 @@ class Members:
 
     group: Group
     roots: tuple[int, ...]
-    #: Places in the book of births where they occur; groups are numbered in this order.
+    #: Indices of the origins where they occur; groups are numbered in this order.
     signature: tuple[int, ...]
 
 
-class Reading:
-    """Reads a trace.
+class ResolvedTrace:
+    """What a trace says, once the classes of its labels are final.
 
     Attributes:
-        births: where labels were born: (first label, tensor, dimension).
+        origins: where labels come from: (first label, tensor, dimension); labels are numbered in this order.
         sites: weights that contractions sum over.
         rows: rows of layers that make queries, with labels for elements.
     """
@@ -36,13 +36,13 @@ class Reading:
     def __init__(self, model: nn.Module, trace: Trace) -> None:
         self.model, self.trace = model, trace
         self.parameters = dict(model.named_parameters())
-        self.births: list[tuple[int, str, int]] = []
+        self.origins: list[tuple[int, str, int]] = []
         for name, axes in trace.state.items():
             for axis in axes:
                 (dim,) = varying_dims(axis)
-                self.births.append((int(along(axis, dim)[0]), name, dim))
-        self._first_labels = [first for first, _, _ in self.births]
-        self._starts = {(name, dim): first for first, name, dim in self.births}
+                self.origins.append((int(along(axis, dim)[0]), name, dim))
+        self._first_labels = [first for first, _, _ in self.origins]
+        self._starts = {(name, dim): first for first, name, dim in self.origins}
         self.sites, self.rows = self._sites(), self._rows()
 
     def resolve(self) -> None:
@@ -64,11 +64,11 @@ class Reading:
         """Return the weight, and the dimension of it, that a contraction sums over."""
         if contraction.contracted is None:
             return None
-        _, name, dim = self._birth(int(contraction.contracted[0]))
+        _, name, dim = self._origin(int(contraction.contracted[0]))
         return name, dim
 
-    def _birth(self, label: int) -> tuple[int, str, int]:
-        return self.births[bisect_right(self._first_labels, label) - 1]
+    def _origin(self, label: int) -> tuple[int, str, int]:
+        return self.origins[bisect_right(self._first_labels, label) - 1]
 
     def _sites(self) -> list[Site]:
         """Weights that contractions sum over; what is summed over without a weight is frozen."""
@@ -77,7 +77,7 @@ class Reading:
             labels = contraction.contracted
             if labels is None:
                 continue
-            first, name, dim = self._birth(int(labels[0]))
+            first, name, dim = self._origin(int(labels[0]))
             size = self.size(name, dim) if name else 0
             whole = name in self.parameters and len(labels) == size and int(labels[-1]) == first + size - 1
             if whole:
@@ -93,7 +93,7 @@ class Reading:
         """Rows of layers that make queries; queries of another make are frozen."""
         rows: dict[tuple[str, str], RowSite] = {}
         for product in self.trace.products:
-            first, name, dim = self._birth(int(product.labels[0]))
+            first, name, dim = self._origin(int(product.labels[0]))
             leaf = name.rpartition(".")[2]
             start = int(product.labels[0]) - first
             if dim != 0 or leaf != "weight" or start + product.rows > self.size(name, 0):
@@ -121,23 +121,23 @@ class Reading:
 
         Args:
             names: of groups that there are already; those of new ones are added.
-            known: classes that another reading has as well; groups with such are left out.
+            known: classes that another trace has as well; groups with such are left out.
         """
         masked = {(site.parameter, site.dim) for site in self.sites}
         queries = {(row.parameter, 0) for row in self.rows}
         occurrences: dict[int, list[int]] = {}
-        for place, (first, name, dim) in enumerate(self.births):
+        for index, (first, name, dim) in enumerate(self.origins):
             for root in self.roots[first : first + self.size(name, dim)].tolist():
                 if root != FIXED:
-                    occurrences.setdefault(root, []).append(place)
+                    occurrences.setdefault(root, []).append(index)
         by_signature: dict[tuple[int, ...], list[int]] = {}
-        for root, found in occurrences.items():
-            signature = tuple(sorted(set(found)))
-            places = [self.births[place][1:] for place in signature]
-            if not any(place in masked or place in queries for place in places):
+        for root, indices in occurrences.items():
+            signature = tuple(sorted(set(indices)))
+            dims = [self.origins[index][1:] for index in signature]  # (tensor, dimension)
+            if not any(dim in masked or dim in queries for dim in dims):
                 self.reasons.setdefault(root, "no weight sums over it")
                 continue
-            if not any(place not in masked and place[0] in self.parameters for place in places):
+            if not any(dim not in masked and dim[0] in self.parameters for dim in dims):
                 self.reasons.setdefault(root, "features of a constant")
                 continue
             by_signature.setdefault(signature, []).append(root)
@@ -157,15 +157,18 @@ class Reading:
             result.append(Members(group, tuple(roots), signature))
         return result
 
-    def _classes(self, found: Sequence[Tensor]) -> set[int]:
-        return {root for labels in found for root in self.roots[labels].tolist()}
+    def _classes(self, vectors: Sequence[Tensor]) -> set[int]:
+        return {root for labels in vectors for root in self.roots[labels].tolist()}
+
+    def _head_labels(self) -> list[Tensor]:
+        return [seen.labels for sizes in self.trace.heads.values() for seen in sizes]
 
     def _suffixes(self) -> dict[int, str]:
         """Return, by class, what of attention it is."""
         products = self.trace.products
         queries = self._classes([product.labels for product in products])
         values = self._classes([product.values for product in products if product.values is not None])
-        heads = self._classes([seen.labels for book in self.trace.heads.values() for seen in book])
+        heads = self._classes(self._head_labels())
         return {
             **dict.fromkeys(self._classes([labels for labels, _ in self.trace.inside.values()]) | values, "v_dims"),
             **{root: "dims" if root in values else "qk_dims" for root in queries},
@@ -175,29 +178,29 @@ class Reading:
     def _name(self, signature: tuple[int, ...], masked: set[tuple[str, int]], suffix: str) -> str:
         """Name a group after the layer that makes it, or after what its layers have in common."""
         makers = []
-        for place in signature:
-            _, name, dim = self.births[place]
+        for index in signature:
+            _, name, dim = self.origins[index]
             is_weight = name in self.parameters and self.parameters[name].dim() > 1
             if is_weight and (name, dim) not in masked:
                 makers.append(name.rpartition(".")[0] or name)
-        makers = list(dict.fromkeys(makers)) or [self.births[signature[0]][1]]
+        makers = list(dict.fromkeys(makers)) or [self.origins[signature[0]][1]]
         name = makers[0]
         if len(makers) > 1:
             prefix = _common_path(makers)
             name = ".".join(prefix if suffix else [*prefix, "stream"])
         return f"{name}.{suffix}" if suffix else name
 
-    def frozen(self, slices: dict[tuple[str, int], Tensor]) -> dict[str, str]:
-        """Name the output dimensions of weights that are not among `slices`, with the reason."""
+    def frozen(self, searched: dict[tuple[str, int], Tensor]) -> dict[str, str]:
+        """Name the output dimensions of weights that are not among those searched, with the reason."""
         excluded = {}
-        for first, name, dim in self.births:
-            if self.makes(name, dim) and (name, 0) not in slices:
+        for first, name, dim in self.origins:
+            if self.makes(name, dim) and (name, 0) not in searched:
                 excluded[name.rpartition(".")[0] or name] = self.reason(range(first, first + self.size(name, dim)))
         return excluded
 
     def of_heads(self, labels: Tensor) -> Tensor:
         """Whether each of some labels is that of a head, [size]."""
-        heads = self._classes([seen.labels for book in self.trace.heads.values() for seen in book])
+        heads = self._classes(self._head_labels())
         return torch.isin(self.roots[labels], torch.tensor(sorted(heads - {FIXED}), dtype=torch.long))
 
     def makes(self, name: str, dim: int) -> bool:
@@ -206,15 +209,15 @@ class Reading:
 
     def reason(self, labels: Sequence[int]) -> str:
         """Why some labels are not searched."""
-        found = next((self.reasons[label] for label in labels if label in self.reasons), None)
-        return found or "coupled with something that is not searched"
+        reason = next((self.reasons[label] for label in labels if label in self.reasons), None)
+        return reason or "coupled with something that is not searched"
 
 
 def _common_path(names: Sequence[str]) -> list[str]:
     """Return the leading parts that dotted names share."""
     shared = []
-    for parts in zip(*(name.split(".") for name in names), strict=False):
-        if len(set(parts)) > 1:
+    for components in zip(*(name.split(".") for name in names), strict=False):
+        if len(set(components)) > 1:
             break
-        shared.append(parts[0])
+        shared.append(components[0])
     return shared

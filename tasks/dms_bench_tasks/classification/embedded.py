@@ -25,7 +25,7 @@ Arrays = tuple[NDArray[np.uint8], NDArray[np.int64]]
 _PIPELINE_OPTIONS = ("aa", "color_jitter", "hflip", "scale", "ratio", "train_interpolation")
 
 
-class MemorySource:
+class EmbeddedSource:
     """`glyphs` and `digits`, normalised by the training split's mean and deviation."""
 
     def __init__(self, data: GlyphsData | DigitsData, size: int, channels: int) -> None:
@@ -108,7 +108,7 @@ class MemoryBatches:
     """Shuffled batches. All workers draw the same global batches and keep their part of each."""
 
     def __init__(
-        self, source: MemorySource, recipe: ClassificationRecipe, shard: Shard, device: torch.device, seed: int
+        self, source: EmbeddedSource, recipe: ClassificationRecipe, shard: Shard, device: torch.device, seed: int
     ) -> None:
         self.source, self.recipe, self.shard, self.device, self.seed = source, recipe, shard, device, seed
         self._size = micro_batch(recipe, shard)

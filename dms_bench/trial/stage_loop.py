@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from dms_bench.trial.checkpoint import Checkpoints
-from dms_bench.trial.group import Group
+from dms_bench.trial.group import WorkerGroup
 from dms_bench.trial.meter import Meter
 from dms_bench.trial.storage import StageFolder
 
@@ -22,7 +22,7 @@ class StageLoop:
     """A `dms_bench.tasks.Loop` that keeps its checkpoints in a stage's folder."""
 
     def __init__(
-        self, stage: StageFolder, group: Group, meter: Meter, log: Log | None = None, report: Report | None = None
+        self, stage: StageFolder, group: WorkerGroup, meter: Meter, log: Log | None = None, report: Report | None = None
     ) -> None:
         self.rank = group.rank
         self.world_size = group.world_size

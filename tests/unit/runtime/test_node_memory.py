@@ -11,7 +11,7 @@ from rich.console import Console
 from dms_bench.errors import TrialFailure
 from dms_bench.runtime import nodes, schedule, session
 from dms_bench.runtime.driver import Driver
-from dms_bench.runtime.memory import Crowd, NodeOutOfMemoryError
+from dms_bench.runtime.node_memory import Crowd, NodeOutOfMemoryError
 from dms_bench.trial.storage import SuiteFolder
 
 

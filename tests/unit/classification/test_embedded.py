@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from dms_bench_tasks.classification import digits, memory
-from dms_bench_tasks.classification.memory import MemorySource, cached_arrays, translate
+from dms_bench_tasks.classification import digits, embedded
+from dms_bench_tasks.classification.embedded import EmbeddedSource, cached_arrays, translate
 from dms_bench_tasks.classification.spec import DigitsData, GlyphsData
 from dms_bench_tasks.common.sharding import WHOLE, Shard
 
@@ -15,11 +15,11 @@ from dms_bench.errors import UserError
 from tests.unit.classification.classification_helpers import CPU, GLYPHS, recipe
 
 
-def source(**options: Any) -> MemorySource:
-    return MemorySource(GlyphsData.model_validate(GLYPHS | options), 32, 1)
+def source(**options: Any) -> EmbeddedSource:
+    return EmbeddedSource(GlyphsData.model_validate(GLYPHS | options), 32, 1)
 
 
-def epoch(origin: MemorySource, shard: Shard = WHOLE, number: int = 0, seed: int = 0, **options: Any) -> list[Any]:
+def epoch(origin: EmbeddedSource, shard: Shard = WHOLE, number: int = 0, seed: int = 0, **options: Any) -> list[Any]:
     return list(origin.train(torch.nn.Identity(), recipe(**options), shard, CPU, seed).epoch(number))
 
 
@@ -103,10 +103,10 @@ def test_the_cache_is_used_and_a_damaged_file_is_replaced(tmp_path: Path) -> Non
 def test_the_cache_distinguishes_what_changes_the_images() -> None:
     for options in ({}, {"seed": 1}, {"difficulty": 0.3}, {"train": 97}, {"classes": 5}):
         source(**options).tensors("train")
-    MemorySource(GlyphsData.model_validate(GLYPHS), 16, 1).tensors("train")
-    assert len(list(memory.cache_folder().iterdir())) == 6
+    EmbeddedSource(GlyphsData.model_validate(GLYPHS), 16, 1).tensors("train")
+    assert len(list(embedded.cache_folder().iterdir())) == 6
     source(test=7).tensors("train")  # another split's size changes nothing
-    assert len(list(memory.cache_folder().iterdir())) == 6
+    assert len(list(embedded.cache_folder().iterdir())) == 6
 
 
 def test_an_unwritable_cache_does_not_matter(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -173,7 +173,7 @@ def test_batches_that_cannot_be_split_are_refused(options: dict[str, Any], shard
 @pytest.mark.parametrize("channels", [1, 3])
 def test_images_are_channels_last_on_processors(channels: int, shift: int) -> None:
     """On purpose, and alike with and without shifts; one channel leaves strides a choice that networks look at."""
-    origin = MemorySource(GlyphsData.model_validate(GLYPHS), 32, channels)
+    origin = EmbeddedSource(GlyphsData.model_validate(GLYPHS), 32, channels)
     strides = (channels * 32 * 32, 1, channels * 32, channels)
     for images, _ in [*epoch(origin, shift=shift), *origin.evaluation(torch.nn.Identity(), "val", CPU)]:
         assert images.stride() == strides

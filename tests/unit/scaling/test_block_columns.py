@@ -1,4 +1,4 @@
-"""Slots of a concatenation go with the block that filled them; checked on networks small enough to read."""
+"""Columns that read a block's output of a concatenation go with that block; on networks small enough to read."""
 
 import pytest
 import torch
@@ -79,7 +79,7 @@ def kept(space, blocks=(1, 1, 1), seed=0):
 
 
 @pytest.mark.parametrize("blocks", [(1, 1, 1), (0, 1, 1), (1, 0, 1), (1, 1, 0), (0, 0, 1), (0, 0, 0)])
-def test_a_slot_goes_with_its_block_and_nothing_else_does(network, blocks):
+def test_columns_go_with_their_block_and_nothing_else_does(network, blocks):
     space = find_space(network, EXAMPLE.double())
     assert [stage.name for stage in space.stages] == ["body.blocks"]
     mask = kept(space, blocks)
@@ -87,9 +87,9 @@ def test_a_slot_goes_with_its_block_and_nothing_else_does(network, blocks):
     width = small.body.stem.out_channels
     assert small.body.join.in_channels == width * (1 + sum(blocks))
     # Which columns stayed is read off the weights themselves.
-    stream = space.mask(space.architecture(mask))[space.slices["body.stem.weight", 0]].bool()
+    stream = space.mask(space.architecture(mask))[space.outer_elements["body.stem.weight", 0]].bool()
     columns = torch.cat([stream, *(stream & bool(block) for block in blocks)])
-    rows = space.slices["body.join.weight", 0]
+    rows = space.outer_elements["body.join.weight", 0]
     expected = network.body.join.weight[mask[rows].bool()][:, columns]
     assert torch.equal(small.body.join.weight, expected)
 
@@ -108,16 +108,16 @@ def test_the_masked_network_is_the_cut_one_and_costs_what_was_predicted(network,
     assert (space.hard_cost("macs", mask), space.hard_cost("params", mask)) == (counted.macs, counted.params)
 
 
-def test_all_blocks_may_go_where_their_slots_go_with_them(network):
+def test_all_blocks_may_go_where_their_columns_go_with_them(network):
     assert find_space(network, EXAMPLE.double()).stages[0].minimum == 0
 
 
-def test_a_soft_mask_reaches_the_columns_of_its_slot(network):
+def test_a_soft_mask_reaches_the_columns_of_its_block(network):
     space = find_space(network, EXAMPLE.double())
     mask = space.full().double()
     mask[space.width_elements + 1] = 0.5
     half = torch.ones(network.body.join.in_channels, dtype=torch.double)
-    half[16:24] = 0.5  # the second block's slot: columns 16 to 23
+    half[16:24] = 0.5  # the second block's columns: 16 to 23
     with torch.no_grad(), MaskedForward(network, space).using(mask):
         found = network(EXAMPLE.double())
         body = network.body
@@ -133,16 +133,16 @@ def test_a_soft_mask_reaches_the_columns_of_its_slot(network):
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-12)
 
 
-def test_slots_stay_where_their_blocks_are_no_longer_searched(network):
+def test_columns_stay_where_their_blocks_are_no_longer_searched(network):
     space = find_space(network, EXAMPLE.double())
     without = space.without(["body.blocks"], "for the test")
-    assert not without.slots
+    assert not without.inner_elements
     mask = kept(without, ())
     small = cut(network, without, without.architecture(mask))
     assert small.body.join.in_channels == 4 * small.body.stem.out_channels
 
 
-def test_slots_are_cut_where_widths_are_not_searched(network):
+def test_columns_are_cut_where_widths_are_not_searched(network):
     space = find_space(network, EXAMPLE.double(), width=False)
     assert not space.groups
     small = cut(network, space, space.architecture(torch.tensor([1.0, 0.0, 1.0])))
@@ -150,10 +150,10 @@ def test_slots_are_cut_where_widths_are_not_searched(network):
     assert space.proof_error < 1e-12
 
 
-def test_a_module_that_says_nothing_keeps_its_slots():
+def test_a_module_that_says_nothing_keeps_its_columns():
     network = Network(Silent()).double().eval()
     space = find_space(network, EXAMPLE.double())
-    assert not space.slots
+    assert not space.inner_elements
     small = cut(network, space, space.architecture(kept(space, (1, 0, 1))))
     assert small.body.join.in_channels == 4 * small.body.stem.out_channels
 
@@ -176,11 +176,11 @@ class Apart(Collecting):
         return self.join(torch.cat([first, torch.relu(first), second, *last], 1))
 
 
-def test_only_what_follows_its_input_is_a_slot():
+def test_only_what_follows_its_input_has_columns_of_its_own():
     collecting = Apart(2)
     collecting.join = nn.Conv2d(32, 10, 1)
     space = find_space(Network(collecting).double().eval(), EXAMPLE.double())
-    owners = space.slots["body.join.weight", 1] - space.width_elements
+    owners = space.inner_elements["body.join.weight", 1] - space.width_elements
     assert all(int(elements.max()) < space.width_elements for _, elements in space.occurrences())
     assert owners[24:].eq(1).all()
     assert owners[:24].lt(0).all()
