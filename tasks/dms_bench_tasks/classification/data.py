@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from dms_bench.errors import UserError
-from dms_bench_tasks.classification.spec import ClassificationRecipe, ClassificationTask, TimmData
+from dms_bench_tasks.classification.spec import ClassificationRecipe
 from dms_bench_tasks.common.sharding import WHOLE, Shard
 
 #: Images [batch, channels, size, size], normalised, and labels [batch], on the device asked for.
@@ -52,17 +52,6 @@ class DataSource(Protocol):
         self, model: nn.Module, split: Split, device: torch.device, shard: Shard = WHOLE, limit: int | None = None
     ) -> Iterator[Batch]:
         """Return each image of the split once, without augmentation, or `limit` drawn at random."""
-
-
-def open_data(task: ClassificationTask) -> DataSource:
-    """Return the task's data; nothing is read before it is used."""
-    if isinstance(task.data, TimmData):
-        from dms_bench_tasks.classification.timm_data import TimmSource
-
-        return TimmSource(task.data, task.image_size, task.channels)
-    from dms_bench_tasks.classification.embedded import EmbeddedSource
-
-    return EmbeddedSource(task.data, task.image_size, task.channels)
 
 
 def micro_batch(recipe: ClassificationRecipe, shard: Shard) -> int:

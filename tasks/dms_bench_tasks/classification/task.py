@@ -14,9 +14,9 @@ from dms_bench.config.supernet import SupernetSpec
 from dms_bench.errors import UserError
 from dms_bench.tasks import Loop, Split, StructureHook
 from dms_bench_tasks.classification import distil, measure, model, train
-from dms_bench_tasks.classification.data import open_data
+from dms_bench_tasks.classification.data import DataSource
 from dms_bench_tasks.classification.optim import check_optimizer
-from dms_bench_tasks.classification.spec import ClassificationRecipe, ClassificationTask
+from dms_bench_tasks.classification.spec import ClassificationRecipe, ClassificationTask, TimmData
 
 #: Training images that batch norm's statistics are estimated from.
 RECALIBRATION_IMAGES = 4096
@@ -34,7 +34,7 @@ class Classification:
 
     def __init__(self, spec: ClassificationTask, seed: int) -> None:
         self.spec, self.seed = spec, seed
-        self._data = open_data(spec)
+        self._data = _open_data(spec)
 
     def build(self, supernet: SupernetSpec) -> nn.Module:
         """Build the supernet on the CPU. Raises UserError for what timm cannot build."""
@@ -105,3 +105,14 @@ def _classification(recipe: Recipe) -> ClassificationRecipe:
     if not isinstance(recipe, ClassificationRecipe):
         raise UserError(f"classification trains by a ClassificationRecipe, not by a {type(recipe).__name__}")
     return recipe
+
+
+def _open_data(task: ClassificationTask) -> DataSource:
+    """Return the task's data; nothing is read before it is used."""
+    if isinstance(task.data, TimmData):
+        from dms_bench_tasks.classification.timm_data import TimmSource
+
+        return TimmSource(task.data, task.image_size, task.channels)
+    from dms_bench_tasks.classification.embedded import EmbeddedSource
+
+    return EmbeddedSource(task.data, task.image_size, task.channels)
