@@ -36,7 +36,7 @@ def stage_loop(folder: Path, log: Log | None, rank: int, workers: int, task: Tas
     """Return the runtime's own side of a stage, in a folder that may hold an earlier attempt."""
     group = Group(CPU, Resources(workers=workers), rank)
     work = WorkFolder(folder)
-    return StageLoop(work.stage("stage"), group, Meter(work, group.hardware(), writes=False), log, measures=task)
+    return StageLoop(work.stage("training"), group, Meter(work, group.hardware(), writes=False), log, measures=task)
 
 
 def state_of(model: nn.Module) -> dict[str, Tensor]:

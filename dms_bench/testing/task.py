@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -15,7 +16,7 @@ from torch import Tensor, nn
 from dms_bench.config.recipe import Recipe
 from dms_bench.config.supernet import SupernetSpec
 from dms_bench.config.task import TaskSpec
-from dms_bench.scaling import Supernet
+from dms_bench.scaling import SearchSpace, Supernet
 from dms_bench.scaling.structure.subnets import RandomPaths
 from dms_bench.tasks import Task, make_task
 from dms_bench.testing.state import CPU, ELSEWHERE, HERE, as_broken, difference, stage_loop, state_of, unsettle
@@ -85,6 +86,11 @@ class _Case:
     seed: int
     folder: Path
 
+    @cached_property
+    def space(self) -> SearchSpace:
+        task = self.make()
+        return find_specified(task.build(self.supernet), task.example_input(), self.supernet.space)
+
     def make(self) -> Task:
         return make_task(self.task, self.seed)
 
@@ -116,14 +122,13 @@ class _Case:
         loop = stage_loop(self.folder / name, _ended(stop), rank, workers, self.task)
         hook = None
         if searched:
-            space = find_specified(model, task.example_input(), self.supernet.space)
-            wrapped = Supernet(model, space, RandomPaths(space, seed=self.seed))
+            wrapped = Supernet(model, self.space, RandomPaths(self.space, seed=self.seed))
             hook = _Hook(wrapped)
             model = wrapped
         if inputs is not None:
             watch(model, inputs, training=True)
         try:
-            model = task.fit(model, self.recipe, loop, *([hook] if hook else []))
+            model = task.fit(model, self.recipe, loop, hook)
         except InterruptedStageError:
             return _Trained(model, {}, loop.history)
         assert not stop, f"epochs are told by loop.epoch_done, once each: the training went on after epoch {stop}"

@@ -26,4 +26,4 @@ class WavesTask(TaskSpec):
     #: Waves to train on.
     samples: Annotated[int, Field(ge=1)] = 2000
     #: Standard deviation of the noise; the waves have an amplitude of 1.
-    noise: Annotated[float, Field(ge=0)] = 0.5
+    noise: Annotated[float, Field(ge=0)] = 1.5
