@@ -42,7 +42,7 @@ class BrokenWaves(Waves):
 
     def evaluate(self, model: Any, split: Any, device: torch.device) -> dict[str, float]:
         found = super().evaluate(model, split, device)
-        return {"top1": found["accuracy"]} if self.breaks == "measure" and not torch.is_grad_enabled() else found
+        return {"top1": found["accuracy"]} if self.breaks == "measure" else found
 
     def recalibrate(self, model: Any, device: torch.device, samples: int | None = None) -> None:
         if self.breaks == "early":
@@ -61,13 +61,16 @@ class BrokenTraining(Training):
         if self.task.breaks == "both":  # every worker sees all of the data
             self.shard = type(self.shard)(0, 1)
         batches = super().batches()
-        # Worker 0 alone learns from the other half.
-        return itertools.islice(batches, 1) if self.task.breaks == "half" and self.shard.rank else batches
+        return itertools.islice(batches, 2) if self.task.breaks == "lost" and self.shard.count > 1 else batches
+
+    def distribute(self, **options: Any) -> None:
+        if self.task.breaks != "apart":
+            super().distribute(**options)
 
     def validate(self) -> dict[str, float]:
         split = "test" if self.task.breaks == "split" else "val"
         name = "val_top1" if self.task.breaks == "metric" else "val_accuracy"
-        return {name: self.task.evaluate(self.model, split, self.loop.device)["accuracy"]}
+        return {name: Waves.evaluate(self.task, self.model, split, self.loop.device)["accuracy"]}
 
 
 class BrokenMethod(MethodSpec):
