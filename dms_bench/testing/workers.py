@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 import shutil
 import time
 from collections.abc import Callable
@@ -28,8 +29,11 @@ def in_two_processes(work: Callable[[Any, int], Answer], given: Any, folder: Pat
     meeting = folder / "meeting"
     shutil.rmtree(meeting, ignore_errors=True)
     meeting.mkdir()
-    context = multiprocessing.get_context("spawn")
-    workers = [context.Process(target=_worker, args=(work, given, meeting, rank)) for rank in range(WORKERS)]
+    # A server imports torch once, and later calls fork from it. It keeps the environment that it began with.
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["dms_bench.testing"])
+    variables = dict(os.environ)
+    workers = [context.Process(target=_worker, args=(work, given, meeting, rank, variables)) for rank in range(WORKERS)]
     for worker in workers:
         worker.start()
     deadline = time.monotonic() + _PATIENCE
@@ -55,8 +59,10 @@ def in_two_processes(work: Callable[[Any, int], Answer], given: Any, folder: Pat
     return one, other
 
 
-def _worker(work: Callable[[Any, int], Any], given: Any, meeting: Path, rank: int) -> None:
+def _worker(work: Callable[[Any, int], Any], given: Any, meeting: Path, rank: int, variables: dict[str, str]) -> None:
     """Be one of two processes."""
+    os.environ.clear()
+    os.environ.update(variables)
     torch.set_num_threads(1)
     distributed.init_process_group("gloo", init_method=f"file://{meeting}/store", rank=rank, world_size=WORKERS)
     try:
