@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import pickle
 import shutil
 import time
 from collections.abc import Callable
@@ -32,8 +33,10 @@ def in_two_processes(work: Callable[[Any, int], Answer], given: Any, folder: Pat
     # A server imports torch once, and later calls fork from it. It keeps the environment that it began with.
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["dms_bench.testing"])
-    variables = dict(os.environ)
-    workers = [context.Process(target=_worker, args=(work, given, meeting, rank, variables)) for rank in range(WORKERS)]
+    packed = pickle.dumps((work, given))  # by itself: multiprocessing would share each tensor through a file descriptor
+    workers = [
+        context.Process(target=_worker, args=(packed, meeting, rank, dict(os.environ))) for rank in range(WORKERS)
+    ]
     for worker in workers:
         worker.start()
     deadline = time.monotonic() + _PATIENCE
@@ -59,13 +62,14 @@ def in_two_processes(work: Callable[[Any, int], Answer], given: Any, folder: Pat
     return one, other
 
 
-def _worker(work: Callable[[Any, int], Any], given: Any, meeting: Path, rank: int, variables: dict[str, str]) -> None:
+def _worker(packed: bytes, meeting: Path, rank: int, variables: dict[str, str]) -> None:
     """Be one of two processes."""
     os.environ.clear()
     os.environ.update(variables)
     torch.set_num_threads(1)
     distributed.init_process_group("gloo", init_method=f"file://{meeting}/store", rank=rank, world_size=WORKERS)
     try:
+        work, given = pickle.loads(packed)
         torch.save(work(given, rank), meeting / f"{rank}.pt")
     except Exception as error:
         (meeting / f"{rank}.error").write_text(f"{type(error).__name__}: {' '.join(str(error).split())[:500]}")
