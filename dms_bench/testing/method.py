@@ -54,7 +54,7 @@ def check_method(
 
     Args:
         method: what to check.
-        task: what is searched for; by default a few hundred rendered characters.
+        task: what is searched for; by default rendered characters of four classes.
         supernet: the network; by default a small ResNet, of which widths and blocks are searched.
         recipe: of its training; by default one epoch.
         budget: in MACs or parameters, as a suite writes it; half of the MACs by default.
@@ -117,11 +117,10 @@ class _Asked:
     def of(cls, trial: Trial, folder: Path) -> _Asked:
         task = make_task(trial.task, trial.seed)
         task.prepare()
-        one, other = (
-            find_specified(task.build(spec), task.example_input(), spec.space)
-            for spec in (trial.supernet, trial.network)
-        )
-        return cls(trial, one, other, folder)
+        whole, own = trial.supernet, trial.network
+        budgeted = find_specified(task.build(whole), task.example_input(), whole.space)
+        space = budgeted if own == whole else find_specified(task.build(own), task.example_input(), own.space)
+        return cls(trial, budgeted, space, folder)
 
     def search(
         self, name: str, state: int, rank: int = 0, workers: int = 1
@@ -168,7 +167,7 @@ def _facts(model: nn.Module) -> dict[str, Any]:
 def _other(one: Architecture, other: Architecture) -> str:
     """Return the first thing that one architecture keeps and another does not."""
     for kind, first, second in (("group", one.groups, other.groups), ("stage", one.stages, other.stages)):
-        for name in first.keys() | second.keys():
+        for name in sorted(first.keys() | second.keys()):
             if first.get(name) != second.get(name):
                 numbers = " and ".join(str(len(kept.get(name, ()))) for kept in (first, second))
                 return f"other elements of {kind} {name!r} ({numbers})"

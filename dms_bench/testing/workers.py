@@ -40,6 +40,7 @@ def in_two_processes(work: Callable[[Any, int], Answer], given: Any, folder: Pat
     for worker in workers:
         worker.start()
     deadline = time.monotonic() + _PATIENCE
+    codes: list[int | None] = []
     try:
         while any(worker.is_alive() for worker in workers) and time.monotonic() < deadline:
             if any(worker.exitcode for worker in workers):  # the other waits for it in vain
@@ -54,7 +55,7 @@ def in_two_processes(work: Callable[[Any, int], Answer], given: Any, folder: Pat
         error = meeting / f"{rank}.error"
         if code:
             raise AssertionError(
-                f"one of two workers failed: {error.read_text() if error.exists() else f'code {code}'}"
+                f"worker {rank} of two failed: {error.read_text() if error.exists() else f'exit code {code}'}"
             )
     if None in codes:
         raise AssertionError(f"two workers have not ended after {_PATIENCE:.0f} s: one may wait for the other")
