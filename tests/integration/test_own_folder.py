@@ -9,9 +9,10 @@ TOY = Path(__file__).parent / "plugin"
 
 
 def _python(folder, *arguments):
+    path = os.pathsep.join(filter(None, [str(TOY), os.environ.get("PYTHONPATH")]))
     done = subprocess.run(
         [sys.executable, *arguments],
-        cwd=folder, env=os.environ | {"PYTHONPATH": str(TOY)}, capture_output=True, text=True, timeout=120,
+        cwd=folder, env=os.environ | {"PYTHONPATH": path}, capture_output=True, text=True, timeout=120,
     )  # fmt: skip
     return done.returncode, done.stdout, done.stderr
 

@@ -33,7 +33,7 @@ def folder(tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize(("command", "said"), [("validate", "valid, 1 trials"), ("plan", "1 trials, about")])
 def test_modules_of_the_user_are_left_alone(folder: Path, command: str, said: str) -> None:
-    path = os.pathsep.join([str(ROOT), str(ROOT / "tasks")])
+    path = os.pathsep.join(filter(None, [os.environ.get("PYTHONPATH"), str(ROOT), str(ROOT / "tasks")]))
     done = subprocess.run(
         [sys.executable, "-m", "dms_bench", command, "own.yaml"],
         cwd=folder, env=os.environ | {"PYTHONPATH": path}, capture_output=True, text=True, timeout=120,
