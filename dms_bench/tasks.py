@@ -16,6 +16,8 @@ from torch import Tensor, nn
 
 from dms_bench.config.recipe import Recipe
 from dms_bench.config.supernet import SupernetSpec
+from dms_bench.config.task import TaskSpec
+from dms_bench.errors import UserError
 
 Split = Literal["val", "test"]
 
@@ -66,6 +68,12 @@ class Loop(Protocol):
 
         Every rank calls it equally often. Epochs count from 1. May not return: a scheduler stops
         trials here.
+
+        What a task's `fit` gives as `metrics` must contain `val_<metric>`: the task's metric on the validation split.
+        Schedulers and samplers compare trials by it.
+
+        Raises:
+            TrialFailure: it does not.
         """
 
     def tick(self) -> None:
@@ -73,7 +81,7 @@ class Loop(Protocol):
 
 
 class Task(Protocol):
-    """A task, made from its specification (`TaskSpec.load_implementation()(spec, seed)`)."""
+    """A task. `make_task(spec, seed)` makes it from its specification: the class is called with these two."""
 
     def build(self, supernet: SupernetSpec) -> nn.Module:
         """Build the supernet on the CPU, from the seed; load its weights where asked.
@@ -99,6 +107,13 @@ class Task(Protocol):
             UserError: it cannot, and why.
         """
 
+    def train_samples(self) -> int:
+        """Return the number of training samples, by which `dms-bench plan` estimates the cost; cheap.
+
+        Raises:
+            UserError: the data is not there, and the specification does not say.
+        """
+
     def initialise(self, model: nn.Module) -> None:
         """Draw fresh weights for a network that was cut, from the seed, as if built at its present size."""
 
@@ -111,6 +126,8 @@ class Task(Protocol):
         teacher: nn.Module | None = None,
     ) -> nn.Module:
         """Train `model` and return it (with its averaged weights, where the recipe averages).
+
+        After every epoch it calls `loop.epoch_done`, whose metrics must contain `val_<metric>`.
 
         Args:
             model: the network, in a search within a wrapper that masks it.
@@ -145,3 +162,31 @@ class Task(Protocol):
         Returns:
             The files or folders written; none where dms_bench's own two files are all there is.
         """
+
+
+#: What a task must have.
+_FUNCTIONS = tuple(name for name, value in vars(Task).items() if callable(value) and not name.startswith("_"))
+
+
+def make_task(spec: TaskSpec, seed: int) -> Task:
+    """Make the task that a specification describes.
+
+    Args:
+        spec: the task.
+        seed: the trial's seed.
+
+    Raises:
+        UserError: its class lacks functions of the protocol, or has only inherited their declarations.
+    """
+    task: Task = spec.load_implementation()(spec, seed)
+    declared = {name: vars(Task)[name] for name in _FUNCTIONS}
+    missing = [
+        f"{name}()"
+        for name, declaration in declared.items()
+        if not callable(getattr(task, name, None)) or getattr(type(task), name, None) is declaration
+    ]
+    if missing:
+        made = type(task)
+        lacks = f"{', '.join(missing[:-1])} and {missing[-1]}" if len(missing) > 1 else missing[0]
+        raise UserError(f"task {spec.kind!r}: its class {made.__module__}.{made.__qualname__} lacks {lacks}")
+    return task

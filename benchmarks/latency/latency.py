@@ -23,9 +23,8 @@ import timm
 import torch
 from torch import Tensor, nn
 
-from dms_bench.scaling import SearchSpace, budget_of, count, cut, find_space, measure_latency
+from dms_bench.scaling import SearchSpace, budget_of, count, cut, find_space, measure_latency, weight_norms
 from dms_bench.scaling.fit import fit_to_budget
-from dms_bench.scaling.structure.magnitude import weight_norms
 
 MODELS = (
     *("resnet50", "regnety_004", "mobilenetv2_100", "mobilenetv3_large_100", "efficientnet_b0"),

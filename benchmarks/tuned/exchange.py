@@ -23,8 +23,7 @@ from torch import Tensor, nn
 
 from dms_bench.config import Trial, load_suite, resolve
 from dms_bench.methods.rankings.scores import shared_scores, taylor
-from dms_bench.scaling import Architecture, SearchSpace, cut
-from dms_bench.scaling.structure.magnitude import weight_norms
+from dms_bench.scaling import Architecture, SearchSpace, cut, weight_norms
 from dms_bench.scaling.structure.topk import ascending_positions
 from dms_bench.tasks import Task
 from dms_bench.trial.record import ARCHITECTURE, WEIGHTS, load_weights

@@ -56,6 +56,8 @@ def check(trials: Iterable[Trial]) -> None:
     Raises:
         UserError: they are not.
     """
+    from dms_bench.tasks import make_task
+
     seen: set[object] = set()
     for trial in trials:
         task_key = trial.task.content_hash()
@@ -65,7 +67,7 @@ def check(trials: Iterable[Trial]) -> None:
         recipes = {(task_key, recipe.content_hash()): recipe for recipe in stages}
         if {budget_key, *recipes} <= seen:
             continue
-        task = trial.task.load_implementation()(trial.task, trial.seed)
+        task = make_task(trial.task, trial.seed)
         if task_key not in seen:
             task.prepare()
         for key, recipe in recipes.items():

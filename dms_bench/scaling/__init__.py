@@ -9,10 +9,12 @@ from dms_bench.scaling.cost.counter import Count, count
 from dms_bench.scaling.cut.initialise import reinitialise
 from dms_bench.scaling.cut.surgery import Surgery, apply_structure, cut, plan_surgery
 from dms_bench.scaling.find import find_space
+from dms_bench.scaling.fit import fit_to_budget
 from dms_bench.scaling.latency.model import LatencyModel, measure_latency
 from dms_bench.scaling.schedule import Schedule, falling_target
 from dms_bench.scaling.space.coarse import Coarse, CoarseError
 from dms_bench.scaling.space.space import SearchSpace
+from dms_bench.scaling.structure.importance import weight_norms
 from dms_bench.scaling.supernet import Supernet
 
 __all__ = [
@@ -33,7 +35,9 @@ __all__ = [
     "cut",
     "falling_target",
     "find_space",
+    "fit_to_budget",
     "measure_latency",
     "plan_surgery",
     "reinitialise",
+    "weight_norms",
 ]

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 
 from pydantic import ValidationError
 
+from dms_bench.config.task import TaskSpec
 from dms_bench.errors import TrialFailure
 from dms_bench.tracking import TrialResult
 from dms_bench.trial.storage import WorkFolder
@@ -21,6 +22,21 @@ def require_numbers(measured: Mapping[str, float | None], where: str) -> None:
     wrong = [f"{name} is {value}" for name, value in measured.items() if value is not None and not math.isfinite(value)]
     if wrong:
         raise TrialFailure(f"evaluation: {', '.join(wrong)} {where}")
+
+
+def require_measure(task: TaskSpec, metrics: Mapping[str, float], where: str) -> None:
+    """Make sure that an epoch's metrics hold what trials are compared by.
+
+    Raises:
+        TrialFailure: they do not.
+    """
+    name = f"val_{task.metric}"
+    if name not in metrics:
+        given = ", ".join(repr(other) for other in sorted(metrics)) or "no metric"
+        raise TrialFailure(
+            f"{where}: task {task.kind!r} must give {name!r} to loop.epoch_done, as its metric is {task.metric!r}; "
+            f"it gave {given}"
+        )
 
 
 def result_of(folder: WorkFolder) -> TrialResult | None:

@@ -204,11 +204,12 @@ class _Estimator:
     def _count(self, trial: Trial, spec: TaskSpec, network: SupernetSpec) -> tuple[Count, int]:
         """Return a network's cost and the number of training samples."""
         from dms_bench.scaling import count
+        from dms_bench.tasks import make_task
         from dms_bench.trial.spaces import untrained
 
         network = untrained(network)
         key = (spec.model_dump_json(), network.model_dump_json())  # four times as fast as hashes
         if key not in self._known:
-            task = spec.load_implementation()(spec, trial.seed)
+            task = make_task(spec, trial.seed)
             self._known[key] = (count(task.build(network), task.example_input()), task.train_samples())
         return self._known[key]

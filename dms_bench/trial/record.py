@@ -23,7 +23,7 @@ from dms_bench.config.task import TaskSpec
 from dms_bench.config.trial import Trial
 from dms_bench.errors import TrialFailure, UserError
 from dms_bench.scaling import Architecture, SearchSpace, Surgery, apply_structure
-from dms_bench.tasks import Task
+from dms_bench.tasks import Task, make_task
 from dms_bench.trial.spaces import untrained
 from dms_bench.trial.storage import write_atomic
 
@@ -118,8 +118,7 @@ def load(folder: Path | str) -> nn.Module:
 def task_of(folder: Path) -> Task:
     """Return the task of the network that `load` has built from `folder`."""
     spec = cast(TaskSpec, parse_plugin(TASKS, json.loads((folder / ARCHITECTURE).read_text())["task"]))
-    task: Task = spec.load_implementation()(spec, 0)
-    return task
+    return make_task(spec, 0)
 
 
 def build(description: dict[str, Any]) -> nn.Module:
@@ -127,7 +126,7 @@ def build(description: dict[str, Any]) -> nn.Module:
     spec = cast(TaskSpec, parse_plugin(TASKS, description["task"]))
     supernet = untrained(SupernetSpec.model_validate(description["supernet"]))
     surgery = _read(description["surgery"])
-    model: nn.Module = spec.load_implementation()(spec, 0).build(supernet)
+    model = make_task(spec, 0).build(supernet)
     apply_structure(model, surgery)
     return model
 

@@ -25,7 +25,7 @@ from dms_bench.config.trial import Trial
 from dms_bench.methods.base import SearchContext
 from dms_bench.scaling import Architecture, Budget, Count, count, cut, plan_surgery
 from dms_bench.scaling.latency.model import LatencyModel
-from dms_bench.tasks import Task
+from dms_bench.tasks import Task, make_task
 from dms_bench.tracking import TrialResult
 from dms_bench.trial.budget import missed, needs_latency, resolve_budget
 from dms_bench.trial.checked import require_right
@@ -89,8 +89,8 @@ def pretrain_supernet(trial: Trial, folder: WorkFolder, group: WorkerGroup) -> N
     if _finished(stage, group):
         return
     with Meter(folder, group.hardware(), writes=group.leads) as meter, meter.stage("pretrain"):
-        task: Task = trial.task.load_implementation()(trial.task, trial.seed)
-        loop = StageLoop(stage, group, meter)
+        task = make_task(trial.task, trial.seed)
+        loop = StageLoop(stage, group, meter, measures=trial.task)
         model = task.build(trial.network)
         if trial.network.weight_sharing:
             space = space_of(trial.task, trial.network)
@@ -253,8 +253,7 @@ class _Run:
         )
 
     def _task(self) -> Task:
-        task: Task = self.trial.task.load_implementation()(self.trial.task, self.trial.seed)
-        return task
+        return make_task(self.trial.task, self.trial.seed)
 
     def _supernet(self, task: Task) -> nn.Module:
         """Build the network that is searched, with the weights that the pipeline starts from."""
@@ -268,8 +267,10 @@ class _Run:
         return model
 
     def _loop(self, name: str) -> StageLoop:
-        report = self.report if name != "search" else None
-        return StageLoop(self.folder.stage(name), self.group, self.meter, self.log, report)
+        stage = self.folder.stage(name)
+        if name == "search":  # a method may record epochs of its own, of a predictor for example; nobody compares them
+            return StageLoop(stage, self.group, self.meter, self.log)
+        return StageLoop(stage, self.group, self.meter, self.log, self.report, measures=self.trial.task)
 
     def _replay(self, name: str) -> None:
         if self.log is not None:

@@ -26,6 +26,7 @@ from dms_bench.config.supernet import SpaceSpec, SupernetSpec
 from dms_bench.config.task import TaskSpec
 from dms_bench.errors import UserError
 from dms_bench.scaling import Coarse, CoarseError, SearchSpace, find_space
+from dms_bench.tasks import make_task
 from dms_bench.trial.space_file import DamagedError, from_bytes, to_bytes
 from dms_bench.trial.storage import write_atomic
 
@@ -53,7 +54,7 @@ def _find(task_json: str, supernet_json: str) -> SearchSpace:
     supernet = SupernetSpec.model_validate_json(supernet_json)
 
     def find() -> SearchSpace:
-        task = spec.load_implementation()(spec, 0)
+        task = make_task(spec, 0)
         return find_specified(task.build(supernet), task.example_input(), supernet.space)
 
     if ":" in supernet.model:  # a name on a server or in a folder, behind which the network may change

@@ -7,9 +7,11 @@ from typing import Any
 
 import torch
 
+from dms_bench.config.task import TaskSpec
 from dms_bench.trial.checkpoint import Checkpoints
 from dms_bench.trial.group import WorkerGroup
 from dms_bench.trial.meter import Meter
+from dms_bench.trial.outcome import require_measure
 from dms_bench.trial.storage import StageFolder
 
 #: Publishes an epoch's metrics: (stage, epoch, metrics). Told an epoch again, it must ignore it.
@@ -22,8 +24,25 @@ class StageLoop:
     """A `dms_bench.tasks.Loop` that keeps its checkpoints in a stage's folder."""
 
     def __init__(
-        self, stage: StageFolder, group: WorkerGroup, meter: Meter, log: Log | None = None, report: Report | None = None
+        self,
+        stage: StageFolder,
+        group: WorkerGroup,
+        meter: Meter,
+        log: Log | None = None,
+        report: Report | None = None,
+        *,
+        measures: TaskSpec | None = None,
     ) -> None:
+        """Begin or go on with a stage.
+
+        Args:
+            stage: its folder.
+            group: this process's place among the workers.
+            meter: what the stage's cost is charged to.
+            log: publishes epochs.
+            report: tells a scheduler about them.
+            measures: the task that trains, whose metric every epoch must have; None where a method may record its own.
+        """
         self.rank = group.rank
         self.world_size = group.world_size
         self.device: torch.device = group.device
@@ -31,6 +50,7 @@ class StageLoop:
         #: Metrics of all epochs so far, those of earlier attempts included.
         self.history: list[dict[str, Any]] = []
         self._stage, self._group, self._meter, self._log, self._report = stage, group, meter, log, report
+        self._measures = measures
         self._checkpoints = Checkpoints(stage.path)
 
     def resume(self) -> dict[str, Any] | None:
@@ -53,7 +73,16 @@ class StageLoop:
         return state
 
     def epoch_done(self, epoch: int, metrics: dict[str, float], state: dict[str, Any]) -> None:
-        """Record the epoch's metrics and save `state`; every worker calls it, the leader writes."""
+        """Record the epoch's metrics and save `state`; every worker calls it, the leader writes.
+
+        Raises:
+            TrialFailure: the task's metric on the validation split is not among the metrics.
+        """
+        # Always, though only schedulers and samplers compare epochs: a task that has run in plain suites for months
+        # would otherwise fail, or be sampled blindly, in the first sweep that compares. Pretraining is checked for the
+        # same reason: its first epoch comes long before the first of the retraining.
+        if self._measures is not None:
+            require_measure(self._measures, metrics, f"{self._stage.name}, epoch {epoch}")
         values = {name: float(value) for name, value in metrics.items()}
         self.history.append({"epoch": epoch, **values})
         if self._group.leads:

@@ -15,6 +15,8 @@ import yaml
 from dms_bench.tracking import TrialResult
 from dms_bench.trial.storage import SuiteFolder, WorkFolder
 
+#: A package of its own, with a test of its own: test_plugin.py installs it and runs that.
+collect_ignore = ["plugin_task"]
 PLUGIN = Path(__file__).parent / "plugin"
 LIMIT = 240.0
 

@@ -1,101 +1,129 @@
-"""The method of CONTRIBUTING.md, as its reader would write it: a package of its own, found by its entry point."""
+"""CONTRIBUTING.md's method and task, as its reader would make them: in a fresh environment, from the text alone."""
 
+import json
 import os
 import re
 import subprocess
 import sys
-import tomllib
+import sysconfig
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).parents[2]
-TOY = Path(__file__).parent / "plugin"
-FILES = ("pyproject.toml", "dms_bench_taper/spec.py", "dms_bench_taper/search.py")
-LONGEST = 60
+TEXT = (ROOT / "CONTRIBUTING.md").read_text()
+FILES = (
+    "dms-bench-taper/pyproject.toml",
+    "dms-bench-taper/dms_bench_taper/spec.py",
+    "dms-bench-taper/dms_bench_taper/search.py",
+    "dms-bench-taper/test_taper.py",
+    "dms-bench-taper/taper.yaml",
+)
+#: No network: what is needed to build is there already.
+PIP = 'pip() { python -m pip "$1" --quiet --no-index --no-deps --no-build-isolation "${@:2}"; }'
 
 
-def _documented():
+def _files():
     """Return the files that CONTRIBUTING.md shows: a block belongs to the name that a line before it begins with."""
-    text = (ROOT / "CONTRIBUTING.md").read_text()
     names = "|".join(map(re.escape, FILES))
-    sections = re.split(f"^`({names})`", text, flags=re.MULTILINE)
+    sections = re.split(f"^`({names})`", TEXT, flags=re.MULTILINE)
     blocks = [re.search(r"^```\w+\n(.*?)^```", section, re.MULTILINE | re.DOTALL) for section in sections[2::2]]
     return {name: block.group(1) for name, block in zip(sections[1::2], blocks, strict=True) if block}
 
 
+def _commands(heading):
+    """Return the commands of a section, line after line."""
+    section = TEXT.partition(f"\n## {heading}\n")[2].partition("\n## ")[0]
+    blocks = re.findall(r"^```sh\n(.*?)^```", section, re.MULTILINE | re.DOTALL)
+    return [line for block in blocks for line in block.splitlines()]
+
+
 @pytest.fixture(scope="module")
-def package(tmp_path_factory):
-    """Install the package as pip would: its modules, and its entry points in a `dist-info`."""
-    folder = tmp_path_factory.mktemp("site")
-    files = _documented()
-    assert tuple(files) == FILES
-    for name, content in files.items():
-        (folder / name).parent.mkdir(exist_ok=True)
+def shell(tmp_path_factory):
+    """Return a function that types a command where the reader would, and returns exit code and output."""
+    folder = tmp_path_factory.mktemp("reader")
+    environment = folder / "environment"
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", environment], check=True)
+    [libraries] = environment.glob("lib/python*/site-packages")
+    # What this repository needs is read from the environment of the tests; the packages themselves are installed.
+    known = sysconfig.get_paths()["purelib"]
+    (libraries / "zz_known.pth").write_text(f"import site; site.addsitedir({known!r})\n")
+    (folder / "dms_bench").symlink_to(ROOT)
+    for name, content in _files().items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_text(content)
-    project = tomllib.loads(files["pyproject.toml"])["project"]
-    info = folder / f"{project['name'].replace('-', '_')}-{project['version']}.dist-info"
-    info.mkdir()
-    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {project['name']}\nVersion: {project['version']}\n")
-    points = [
-        line
-        for group, entries in project["entry-points"].items()
-        for line in (f"[{group}]", *(f"{name} = {target}" for name, target in entries.items()))
-    ]
-    (info / "entry_points.txt").write_text("\n".join(points) + "\n")
-    return folder
+    variables = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    variables |= {"PATH": f"{environment / 'bin'}{os.pathsep}{os.environ['PATH']}", "OMP_NUM_THREADS": "1"}
 
+    def typed(command):
+        done = subprocess.run(
+            ["bash", "-c", f"{PIP}; {command}"],
+            cwd=folder, env=variables, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=300,
+        )  # fmt: skip
+        return done.returncode, done.stdout
 
-def _dms_bench(folder, package, *arguments):
-    done = subprocess.run(
-        [sys.executable, "-m", "dms_bench", *arguments],
-        cwd=folder, env=os.environ | {"PYTHONPATH": f"{package}{os.pathsep}{TOY}"},
-        capture_output=True, text=True, timeout=120,
-    )  # fmt: skip
-    return done.returncode, done.stdout, done.stderr
-
-
-def test_it_is_short():
-    assert sum(len(content.splitlines()) for content in _documented().values()) < LONGEST
-
-
-def test_it_is_listed_and_its_options_are_checked(command, package):
-    assert re.search(r"taper +Widths that fall linearly", _dms_bench(command.folder, package, "ls", "methods")[1])
-    assert '"taper"' in _dms_bench(command.folder, package, "schema")[1]
-    command.write("good", {"method": {"kind": "taper", "last": 0.3}})
-    assert _dms_bench(command.folder, package, "validate", "good.yaml")[0] == 0
-    command.write("bad", {"method": {"kind": "taper", "lost": 0.3}})
-    code, out, err = _dms_bench(command.folder, package, "validate", "bad.yaml")
-    assert (code, out) == (2, "")
-    assert err == "error: bad.yaml: experiments[0].method.lost: unknown field; did you mean 'last'?\n"
-    assert "unknown method 'taper'" in _dms_bench(command.folder, TOY, "validate", "good.yaml")[2]
-
-
-def test_a_suite_runs_it_beside_the_others(command, package):
-    methods = [{"kind": "taper", "last": 0.3}, "taper", "random"]
-    command.write("taper", {"task": {"kind": "toy", "width": 64}, "sweep": {"grid": {"method": methods}}})
-    code, output = command.run("taper", PYTHONPATH=f"{package}{os.pathsep}{TOY}")
+    typed.folder = folder
+    code, output = typed("pip install --editable ./dms_bench")
     assert code == 0, output
-    assert len(command.results("taper")) == 3
-    assert not any(result.budget_missed for result in command.results("taper").values())
-    _, board, _ = _dms_bench(command.folder, package, "leaderboard", "--suite", "taper")
+    return typed
+
+
+def _kept(trials):
+    """Return of each trial the shares that its groups keep and those that its stages keep, in their order."""
+    found = []
+    for path in trials.glob("*/architecture.json"):
+        description = json.loads(path.read_text())
+        shares = {name: kept / size for name, (kept, size) in description["sizes"].items()}
+        parts = (description["architecture"][kind] for kind in ("groups", "stages"))
+        found.append([[share for name, share in shares.items() if name in part] for part in parts])
+    return found
+
+
+def _type_all(shell, heading):
+    """Type the commands of a section; returns what each printed."""
+    printed = {}
+    for command in _commands(heading):
+        code, printed[command] = shell(command)
+        assert code == 0, f"{command}\n{printed[command]}"
+    return printed
+
+
+def test_the_text_shows_all_files():
+    assert tuple(_files()) == FILES
+
+
+def test_the_method(shell):
+    printed = _type_all(shell, "A method of your own")
+    assert re.search(r"taper +Widths that fall linearly", printed["dms-bench ls methods"])
+    assert "1 passed" in printed["python -m pytest dms-bench-taper"]
+    board = printed["dms-bench leaderboard --suite taper"]
     for label in ("taper to 30%", "taper to 50%", "random"):
         assert label in board
+    assert '"taper"' in shell("dms-bench schema")[1]
 
-    # Its network leaves the store and is built again elsewhere.
-    key, result = next(iter(command.results("taper").items()))
-    assert _dms_bench(command.folder, package, "show", key, "--suite", "taper")[0] == 0
-    assert "no trial" in _dms_bench(command.folder, package, "show", "nothing", "--suite", "taper")[2]
-    code, out, _ = _dms_bench(command.folder, package, "export", key, "--output", "exported")
-    assert code == 0
-    assert {Path(line.removeprefix("wrote ")).name for line in out.splitlines()} == {
-        "architecture.json",
-        "weights.safetensors",
-        "toy.txt",
-    }
-    script = "import dms_bench; print(sum(tensor.numel() for tensor in dms_bench.load('exported').parameters()))"
-    done = subprocess.run(
-        [sys.executable, "-c", script],
-        cwd=command.folder, env=os.environ | {"PYTHONPATH": str(TOY)}, capture_output=True, text=True, timeout=120,
-    )  # fmt: skip
-    assert done.stdout == f"{result.params}\n", done.stderr
+    # As the text says: the whole depth, and widths that fall.
+    shares = _kept(shell.folder / "runs/taper/trials")
+    whole = [groups for groups, stages in shares if set(stages) == {1}]
+    assert len(shares) == 3
+    assert len(whole) == 2  # of random blocks some go
+    for groups in whole:
+        assert groups[-1] < 0.6 * groups[0]
+
+    # A wrong option is refused in a line.
+    suite = (shell.folder / "dms-bench-taper/taper.yaml").read_text()
+    (shell.folder / "bad.yaml").write_text(suite.replace("last: 0.3", "lost: 0.3"))
+    code, output = shell("dms-bench validate bad.yaml")
+    assert code == 2
+    assert output == (
+        "error: bad.yaml: experiments[0].sweep.grid.method[1].lost: unknown field; did you mean 'last'?\n"
+    )
+
+
+def test_the_task(shell):
+    printed = _type_all(shell, "A task of your own")
+    assert "1 passed" in printed["python -m pytest dms-bench-waves"]
+    assert re.search(r"^3 trials, about", printed["dms-bench plan dms-bench-waves/waves.yaml"], re.MULTILINE)
+    board = printed["dms-bench leaderboard --suite waves"]
+    assert "accuracy" in board
+    for label in ("dms", "uniform", "random"):
+        assert label in board

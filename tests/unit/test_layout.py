@@ -16,7 +16,7 @@ ALLOWED = {
     "kernels": ("", "torch"),
     "scaling": ("kernels", "torch scipy"),
     "config": ("errors", "pydantic pydantic_core yaml"),
-    "tasks.py": ("config", "torch"),
+    "tasks.py": ("errors config", "torch"),
     "dms_bench_tasks": (
         "errors scaling config tasks.py",
         "torch numpy timm sklearn PIL matplotlib pydantic yaml safetensors ultralytics",
@@ -28,6 +28,7 @@ ALLOWED = {
         "errors kernels scaling config tasks.py methods tracking report",
         "torch pydantic safetensors onnxruntime",
     ),
+    "testing": ("errors scaling config tasks.py methods trial", "torch numpy"),
     "runtime": (
         "errors kernels scaling config tasks.py methods tracking report trial",
         "torch ray optuna pydantic rich",

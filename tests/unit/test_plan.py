@@ -50,6 +50,11 @@ class Linear:
     def train_samples(self):
         return SAMPLES
 
+    def unused(self, *_):
+        raise NotImplementedError
+
+    prepare = check_recipe = initialise = fit = losses = recalibrate = evaluate = export = unused
+
 
 @pytest.fixture
 def planned(monkeypatch):
@@ -71,6 +76,14 @@ def planned(monkeypatch):
         return plan(parse_suite({"name": "suite", "experiments": [experiment | fields]}))
 
     return planned
+
+
+def test_a_task_that_lacks_functions_is_refused_in_a_line(planned, monkeypatch):
+    for name in ("train_samples", "export"):
+        monkeypatch.delattr(Linear, name)
+    with pytest.raises(UserError) as refused:
+        planned()
+    assert str(refused.value) == f"task 'linear': its class {__name__}.Linear lacks train_samples() and export()"
 
 
 def stages(trial):

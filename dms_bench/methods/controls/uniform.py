@@ -6,9 +6,8 @@ import torch
 
 from dms_bench.methods.base import SearchContext
 from dms_bench.methods.controls.spec import Uniform
-from dms_bench.scaling import Architecture
+from dms_bench.scaling import Architecture, weight_norms
 from dms_bench.scaling.fit import fit_to_budget
-from dms_bench.scaling.structure.magnitude import weight_norms
 
 
 class UniformSearch:

@@ -16,10 +16,9 @@ from dms_bench.errors import UserError
 from dms_bench.methods.base import SearchContext
 from dms_bench.methods.calibration import look, watched
 from dms_bench.methods.language.spec import CalibratedSpec
-from dms_bench.scaling import Architecture
+from dms_bench.scaling import Architecture, weight_norms
 from dms_bench.scaling.fit import fit_to_budget
 from dms_bench.scaling.masks.hooks import MaskedForward, strip_hooks
-from dms_bench.scaling.structure.magnitude import weight_norms
 
 
 class ShortGptSearch:

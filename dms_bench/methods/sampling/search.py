@@ -8,9 +8,8 @@ from torch import Tensor
 from dms_bench.methods.base import SearchContext
 from dms_bench.methods.sampling.fitness import SCORES
 from dms_bench.methods.sampling.spec import Evolution, SamplerSpec
-from dms_bench.scaling import Architecture
+from dms_bench.scaling import Architecture, weight_norms
 from dms_bench.scaling.fit import fit_to_budget
-from dms_bench.scaling.structure.magnitude import weight_norms
 
 
 class SamplingSearch:

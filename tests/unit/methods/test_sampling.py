@@ -18,8 +18,7 @@ from dms_bench.methods.sampling import fitness, predictor, proxies
 from dms_bench.methods.sampling import search as sampling
 from dms_bench.methods.sampling.search import SamplingSearch, fitted, importance
 from dms_bench.methods.sampling.spec import Evolution, RandomSearch, Score
-from dms_bench.scaling import Architecture, budget_of, cut, find_space, reinitialise
-from dms_bench.scaling.structure.magnitude import weight_norms
+from dms_bench.scaling import Architecture, budget_of, cut, find_space, reinitialise, weight_norms
 from dms_bench.scaling.structure.subnets import leading
 
 WIDTH = 48

@@ -5,10 +5,12 @@ import math
 
 import pytest
 
-from dms_bench.errors import TrialFailure
+from dms_bench.errors import TrialFailure, UserError
+from dms_bench.runtime.run import check
 from dms_bench.trial import run as trial_module
 from dms_bench.trial.outcome import require_numbers, result_of
-from dms_bench.trial.run import run_trial
+from dms_bench.trial.run import pretrain_supernet, run_trial
+from dms_bench.trial.storage import WorkFolder
 
 
 def test_numbers_pass_and_what_was_not_measured_is_left_out():
@@ -48,3 +50,25 @@ def test_a_result_of_nothing_is_none_and_is_written_anew(toy_trial, folder, grou
     assert result_of(folder) is not None
     folder.result.unlink()
     assert result_of(folder) is None
+
+
+@pytest.mark.parametrize("stage", ["pretrain", "retrain"])
+def test_an_epoch_without_what_trials_are_compared_by_is_a_failure(
+    toy_trial, folder, group, tmp_path, monkeypatch, stage
+):
+    trial = toy_trial(pipeline="DMSp" if stage == "pretrain" else "DMSnp")
+    monkeypatch.setattr(type(trial.task), "metric", "recall")
+    message = (
+        f"^{stage}, epoch 1: task 'toy' must give 'val_recall' to loop.epoch_done, as its metric is 'recall'; "
+        "it gave 'train_loss', 'val_accuracy'$"
+    )
+    with pytest.raises(TrialFailure, match=message):  # noqa: PT012 - the supernet comes first, where there is one
+        if stage == "pretrain":
+            pretrain_supernet(trial, WorkFolder(tmp_path / "supernet"), group)
+        run_trial(trial, folder, group)
+
+
+def test_a_task_that_lacks_a_function_is_refused_before_anything_runs(toy_trial, monkeypatch):
+    monkeypatch.delattr(toy_trial().task.load_implementation(), "recalibrate")
+    with pytest.raises(UserError, match=r"^task 'toy': its class toy_task\.Toy lacks recalibrate\(\)$"):
+        check([toy_trial()])

@@ -11,9 +11,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from dms_bench.scaling import Coarse, CoarseError, SearchSpace, Supernet, budget_of, count, cut, find_space
+from dms_bench.scaling import (
+    Coarse,
+    CoarseError,
+    SearchSpace,
+    Supernet,
+    budget_of,
+    count,
+    cut,
+    find_space,
+    weight_norms,
+)
 from dms_bench.scaling.fit import fit_to_budget, nearest
-from dms_bench.scaling.structure.magnitude import weight_norms
 
 RULES = [
     Coarse(groups="*.fc1", step=24, min=100, max=150),

@@ -20,10 +20,10 @@ from dms_bench.scaling import (
     cut,
     find_space,
     plan_surgery,
+    weight_norms,
 )
 from dms_bench.scaling.fit import fit_to_budget
 from dms_bench.scaling.latency import timing
-from dms_bench.scaling.structure.magnitude import weight_norms
 
 HEADS, SIZE, WIDTH = 3, 8, 12
 
