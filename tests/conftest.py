@@ -1,6 +1,11 @@
 """What all tests share: caches of their own, so that nothing is read that an earlier run has left."""
 
+import hypothesis
 import pytest
+
+# A busy machine is no failure: what hangs is ended by pytest's own limit.
+hypothesis.settings.register_profile("patient", deadline=None)
+hypothesis.settings.load_profile("patient")
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -23,6 +23,7 @@ from dms_bench.scaling import (
     weight_norms,
 )
 from dms_bench.scaling.fit import fit_to_budget, nearest
+from dms_bench.scaling.structure.topk import slopes
 
 RULES = [
     Coarse(groups="*.fc1", step=24, min=100, max=150),
@@ -133,7 +134,7 @@ def test_ratios_start_and_stay_within_the_bounds():
 
 def test_few_runs_have_the_steep_mask_of_small_units():
     space = case()[2]
-    slope = space.units.slope(1.0)
+    slope = slopes(space.units, 1.0)
     assert float(slope[space.names.index("blocks.0.mlp.fc1")]) == 4 * 8
 
 

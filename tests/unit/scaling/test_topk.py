@@ -155,6 +155,6 @@ def test_the_masks_gradient_vanishes_far_from_the_threshold():
     gradients = torch.autograd.functional.jacobian(
         lambda a: soft_mask(ranks(100), a.expand(100), torch.full((100,), 100.0, dtype=torch.float64)), ratio
     )
-    assert gradients.tolist() == pytest.approx(naive.mask_gradient([float(i) for i in range(100)], 0.5, 100), rel=1e-6)
+    assert gradients.tolist() == pytest.approx(naive.mask_gradient([float(i) for i in range(100)], 0.5, 100), abs=1e-5)
     assert int((gradients.abs() > 1).sum()) < 12
     assert math.isclose(-float(gradients.sum()), 100, rel_tol=1e-3)
