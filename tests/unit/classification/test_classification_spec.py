@@ -14,7 +14,7 @@ def task(**fields: Any) -> ClassificationTask:
 
 
 def test_reading_a_specification_imports_no_torch() -> None:
-    code = "import sys, tasks.classification.spec; print(*{'torch', 'timm', 'sklearn'} & set(sys.modules))"
+    code = "import sys, dms_bench_tasks.classification.spec; print(*{'torch', 'timm', 'sklearn'} & set(sys.modules))"
     output = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert output.strip() == ""
 

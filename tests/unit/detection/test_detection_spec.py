@@ -60,7 +60,7 @@ def test_defaults_are_ultralytics_own():
 
 
 def test_reading_a_suite_imports_neither_torch_nor_ultralytics():
-    code = "import sys, tasks.detection.spec; print(sorted({'torch', 'ultralytics', 'numpy'} & set(sys.modules)))"
+    code = "import sys, dms_bench_tasks.detection.spec; print(sorted({'torch', 'ultralytics', 'numpy'} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
 
