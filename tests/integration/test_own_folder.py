@@ -5,6 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 TOY = Path(__file__).parent / "plugin"
 
 
@@ -17,6 +19,7 @@ def _python(folder, *arguments):
     return done.returncode, done.stdout, done.stderr
 
 
+@pytest.mark.slow
 def test_a_folder_with_a_module_called_tasks(command):
     (command.folder / "tasks.py").write_text("raise RuntimeError('this module is the user\\'s')\n")
     command.write("own", {"method": "random"}, smoke={"retrain": {"epochs": 1}})
