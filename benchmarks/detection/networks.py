@@ -18,14 +18,14 @@ import time
 from collections.abc import Callable
 
 import torch
-from dms_bench_tasks.detection.offline import set_up
-from dms_bench_tasks.detection.spec import DetectionTask
 from torch import nn
 
 from dms_bench.config.supernet import SupernetSpec
 from dms_bench.methods.gradient.dms import DmsStructure
 from dms_bench.methods.gradient.spec import Dms
 from dms_bench.scaling import SearchSpace, Supernet, budget_of, count, find_space
+from dms_bench_tasks.detection.offline import set_up
+from dms_bench_tasks.detection.spec import DetectionTask
 
 MODELS = ("yolov8n.yaml", "yolov8s.yaml", "yolo11n.yaml", "yolo26n.yaml")
 CLASSES = 80
@@ -56,10 +56,11 @@ def stepper(model: nn.Module, weights: nn.Module, batch: dict[str, torch.Tensor]
 
 def steps(name: str, space: SearchSpace, batch: dict[str, torch.Tensor], device: torch.device):
     """Return the plain step and the search step of a network."""
-    from dms_bench_tasks.detection import model as models
-    from dms_bench_tasks.detection.searched import Searched, Term
     from ultralytics.cfg import get_cfg
     from ultralytics.nn.tasks import DetectionModel
+
+    from dms_bench_tasks.detection import model as models
+    from dms_bench_tasks.detection.searched import Searched, Term
 
     own = DetectionModel(name, ch=3, nc=CLASSES, verbose=False)
     own.args = get_cfg()

@@ -16,13 +16,13 @@ import matplotlib
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
-from dms_bench_tasks.detection.offline import quiet, set_up
-from dms_bench_tasks.detection.spec import DetectionTask
 from matplotlib.axes import Axes
 from matplotlib.patches import Rectangle
 from PIL import Image
 
 from dms_bench.trial.record import ARCHITECTURE
+from dms_bench_tasks.detection.offline import quiet, set_up
+from dms_bench_tasks.detection.spec import DetectionTask
 
 #: Scenes beside the depths, and in the row below.
 BESIDE, BELOW = 6, 8
@@ -67,8 +67,9 @@ def main() -> None:
     asked = parser.parse_args()
     description = json.loads((asked.folder / ARCHITECTURE).read_text())
     set_up()
-    from dms_bench_tasks.detection.data import Source
     from ultralytics import YOLO
+
+    from dms_bench_tasks.detection.data import Source
 
     task = DetectionTask.model_validate(description["task"])
     test = Path(Source(task).description["test"])

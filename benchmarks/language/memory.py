@@ -16,9 +16,6 @@ import weakref
 from typing import Any
 
 import torch
-from dms_bench_tasks.language.objective import cross_entropy
-from dms_bench_tasks.language.spec import LanguageTask
-from dms_bench_tasks.language.task import Language
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
@@ -31,6 +28,9 @@ from dms_bench.methods.language.spec import LlmPruner
 from dms_bench.scaling import SearchSpace, Supernet, budget_of, find_space
 from dms_bench.scaling.fit import fit_to_budget
 from dms_bench.scaling.masks.hooks import strip_hooks
+from dms_bench_tasks.language.objective import cross_entropy
+from dms_bench_tasks.language.spec import LanguageTask
+from dms_bench_tasks.language.task import Language
 
 #: Sequences of a micro-batch and their tokens, as LLM-Pruner finetunes.
 BATCH, CONTEXT = 4, 256

@@ -17,8 +17,6 @@ from types import SimpleNamespace
 from typing import Any
 
 import torch
-from dms_bench_tasks.classification.spec import ClassificationTask
-from dms_bench_tasks.classification.task import Classification
 from scipy import stats
 
 from dms_bench.config.supernet import SupernetSpec
@@ -28,6 +26,8 @@ from dms_bench.methods.sampling.search import fitted
 from dms_bench.methods.sampling.spec import RandomSearch
 from dms_bench.scaling import Architecture, budget_of, find_space
 from dms_bench.scaling.structure.subnets import leading
+from dms_bench_tasks.classification.spec import ClassificationTask
+from dms_bench_tasks.classification.task import Classification
 
 HERE = Path(__file__).parent
 NETWORKS = {"resnet18": {"channels": [16, 32, 64, 128]}, "test_efficientnet": {}}

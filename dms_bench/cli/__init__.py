@@ -43,7 +43,7 @@ for command in (
 
 
 def main() -> None:
-    """Run the command line, and turn what the user can mend into a line without a traceback."""
+    """Run the command line, and turn what the user can put right into a line without a traceback."""
     gc.set_threshold(_GARBAGE)
     code = _main()
     if "ray" in sys.modules:  # has processes of its own to end

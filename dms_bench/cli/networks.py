@@ -45,11 +45,10 @@ def space(
     """Find and prove the search space of a network: what is searched, what not and why."""
     supernet = _supernet(model, arg or [], exclude or [], set or [])
 
-    from dms_bench_tasks.classification.model import build, example_input, own_size
-    from dms_bench_tasks.classification.spec import ClassificationTask
-
     from dms_bench.report.space import describe_space, render_space
     from dms_bench.trial.spaces import cached, find_specified
+    from dms_bench_tasks.classification.model import build, example_input, own_size
+    from dms_bench_tasks.classification.spec import ClassificationTask
 
     size = image_size or own_size(model)
 

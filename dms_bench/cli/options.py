@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -109,6 +110,7 @@ def _row(name: str, value: dict[str, Any], needed: bool, defs: dict[str, Any]) -
         text = ""  # the options of the mapping have their own
     elif isinstance(default, str):
         text = default if default or "default" not in value else "''"
+        text = text if text.isprintable() else json.dumps(text)
     else:
         text = _inline(default)
     return name, _words(value, defs), text, value.get("description", "")

@@ -32,7 +32,11 @@ def validate(suites: Annotated[list[Path], typer.Argument(metavar="SUITE...", he
             wrong.append(str(error))
         else:
             others = "".join(f"; profile {name}: {count}" for name, count in profiles.items())
-            typer.echo(f"{path}: valid, {trial_count(suite)} trials in {len(suite.experiments)} experiments{others}")
+            trials, experiments = trial_count(suite), len(suite.experiments)
+            typer.echo(
+                f"{path}: valid, {trials} trial{'s' * (trials != 1)} in {experiments} "
+                f"experiment{'s' * (experiments != 1)}{others}"
+            )
     if wrong:
         raise UserError("\n".join(wrong))
 

@@ -32,9 +32,16 @@ class PluginSpec(Spec):
     """Which task or method it is: the name that it is registered under."""
 
     def load_implementation(self) -> Any:
-        """Import the class that does the work."""
+        """Import the class that does the work.
+
+        Raises:
+            UserError: it is not there, or something that it needs.
+        """
         module, _, attribute = self.implementation.partition(":")
-        return getattr(importlib.import_module(module), attribute)
+        try:
+            return getattr(importlib.import_module(module), attribute)
+        except (ImportError, AttributeError) as error:
+            raise UserError(f"the implementation of {self.kind!r}, {self.implementation}: {error}") from error
 
 
 @cache

@@ -70,7 +70,24 @@ def suite_schema() -> dict[str, Any]:
         "additionalProperties": {"$ref": "#/$defs/Profile"},
         "description": "Laid over the suite by --profile; lists are replaced.",
     }
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **suite, "$defs": definitions}
+    found = {"$schema": "https://json-schema.org/draft/2020-12/schema", **suite, "$defs": definitions}
+    _loosen(found)
+    return found
+
+
+def _loosen(schema: Any) -> None:
+    """Let a mapping be part of any that it may be, as in `{target: 1G}`, and data be its name alone."""
+    if isinstance(schema, list):
+        for each in schema:
+            _loosen(each)
+    if isinstance(schema, dict):
+        kinds = schema.pop("discriminator", None)
+        if kinds is not None:
+            schema["anyOf"] = schema.pop("oneOf")
+            if kinds["propertyName"] == "name":
+                schema["anyOf"].append({"title": "name alone", "enum": list(kinds["mapping"])})
+        for each in list(schema.values()):
+            _loosen(each)
 
 
 def _either(kinds: dict[str, Any], reference: dict[Any, Any]) -> dict[str, Any]:

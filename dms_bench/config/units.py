@@ -18,6 +18,11 @@ _PERCENT = _NUMBER + r"\s*(%)"
 _DURATION = _NUMBER + r"\s*(us|ms|s|min|h)"
 
 
+def also_boolean(schema: dict[str, Any]) -> None:
+    """Tell readers of the JSON Schema that `true` takes a mapping's defaults; for `json_schema_extra`."""
+    schema["anyOf"] = [*schema["anyOf"], {"type": "boolean"}]
+
+
 def parse_count(value: Any) -> float:
     """Turn `450M`, `5.47B`, `1e6` or a number into a positive, finite number of things."""
     return _parse(value, _COUNT, _SCALE, "a count; write for example 450M, 1.2G or 300000")

@@ -72,8 +72,8 @@ def _rich_table(block: Block) -> Table:
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
     for index, column in enumerate(block.columns):
         words = index < _RIGHT_FROM
-        table.add_column(
-            column, justify="left" if words else "right", no_wrap=index != 1, overflow="fold", header_style="bold"
+        table.add_column(  # text, as rich would take the unit in `error [mm]` for markup
+            Text(column), justify="left" if words else "right", no_wrap=index != 1, overflow="fold", header_style="bold"
         )
     for index, line in enumerate(block.lines):
         if line.opens and index:

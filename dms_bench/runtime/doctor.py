@@ -51,7 +51,7 @@ def _looked(subject: str, look: Callable[[], list[Finding]]) -> list[Finding]:
         return look()
     except Exception as error:  # whatever it is, it is what the doctor is asked for
         text = " ".join(str(error).split())[:300]
-        return [Finding("error", subject, f"could not be checked: {type(error).__name__}: {text}", "mend that first")]
+        return [Finding("error", subject, f"could not be checked: {type(error).__name__}: {text}", "see to that first")]
 
 
 def _versions() -> list[Finding]:

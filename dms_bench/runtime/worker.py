@@ -160,7 +160,7 @@ def _group_function(config: dict[str, str]) -> None:
     end_with_parent()
     work = Work.model_validate_json(config["work"])
     if work.folder.failure() is not None:
-        return  # the group was started again after an error that no repetition mends
+        return  # the group was started again after an error that no repetition cures
     resources = work.trial.resources
     set_up_process(resources)
     group = WorkerGroup(get_device(), resources, ray.train.get_context().get_world_rank())
@@ -170,6 +170,6 @@ def _group_function(config: dict[str, str]) -> None:
     except TrackingLost as error:
         _log.warning("%s", error)  # the driver publishes from the folder
     except (TrialFailure, UserError) as error:
-        # Any other error may only say that another worker has died, which starting again mends.
+        # Any other error may only say that another worker has died, which starting again cures.
         work.folder.fail(message_of(error), traceback.format_exc())
         raise  # so that Ray ends the workers that wait for this one

@@ -133,7 +133,9 @@ class _Asked:
         before = _facts(model)
         loop = stage_loop(self.folder / name, None, rank, workers)
         context = SearchContext(trial, task, model, self.space, resolve_budget(trial, self.budgeted), loop)
-        return trial.method.load_implementation()(trial.method).search(context), context, before
+        found = trial.method.load_implementation()(trial.method).search(context)
+        assert isinstance(found, Architecture), f"search returns an Architecture: it returned {type(found).__name__}"
+        return found, context, before
 
 
 def _check_budget(asked: _Asked, found: Architecture, context: SearchContext) -> None:

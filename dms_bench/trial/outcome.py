@@ -7,8 +7,10 @@ from collections.abc import Mapping
 
 from pydantic import ValidationError
 
+from dms_bench.config.method import MethodSpec
 from dms_bench.config.task import TaskSpec
 from dms_bench.errors import TrialFailure
+from dms_bench.scaling import Architecture
 from dms_bench.tracking import TrialResult
 from dms_bench.trial.storage import WorkFolder
 
@@ -37,6 +39,35 @@ def require_measure(task: TaskSpec, metrics: Mapping[str, float], where: str) ->
             f"{where}: task {task.kind!r} must give {name!r} to loop.epoch_done, as its metric is {task.metric!r}; "
             f"it gave {given}"
         )
+
+
+def measured_by(task: TaskSpec, metrics: Mapping[str, float], split: str) -> float:
+    """Return the value that trials are compared by, from what a task measured on a split.
+
+    Raises:
+        TrialFailure: it is not there.
+    """
+    if task.metric not in metrics:
+        given = ", ".join(repr(other) for other in sorted(metrics)) or "nothing"
+        raise TrialFailure(
+            f"evaluation: task {task.kind!r} must return its metric {task.metric!r} from "
+            f"evaluate(..., {split!r}, ...); it returned {given}"
+        )
+    return metrics[task.metric]
+
+
+def found_by(method: MethodSpec, found: object) -> Architecture:
+    """Return what a method's search came to.
+
+    Raises:
+        TrialFailure: it is no architecture.
+    """
+    if not isinstance(found, Architecture):
+        raise TrialFailure(
+            f"search: method {method.kind!r} must return an Architecture from search(...); it returned "
+            f"{type(found).__name__}"
+        )
+    return found
 
 
 def result_of(folder: WorkFolder) -> TrialResult | None:

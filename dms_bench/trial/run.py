@@ -34,7 +34,7 @@ from dms_bench.trial.latency import latencies
 from dms_bench.trial.latency_model import shared_latency_model
 from dms_bench.trial.meter import Meter, costs
 from dms_bench.trial.origin import weights_hash
-from dms_bench.trial.outcome import require_numbers
+from dms_bench.trial.outcome import found_by, measured_by, require_numbers
 from dms_bench.trial.record import ARCHITECTURE, WEIGHTS, describe, load_weights, save_weights, write_description
 from dms_bench.trial.spaces import space_of, untrained
 from dms_bench.trial.stage_loop import Log, Report, StageLoop, replay
@@ -150,7 +150,7 @@ class _Run:
                 loop = self._loop("search")
                 method = self.trial.method.load_implementation()(self.trial.method)
                 context = SearchContext(self.trial, task, model, space, budget, loop, self.meter.stage)
-                architecture = method.search(context)
+                architecture = found_by(self.trial.method, method.search(context))
                 self.group.agree(architecture.to_json(), "the architecture found")
                 network = cut(model.cpu(), space, architecture)
                 if self.group.leads:
@@ -201,9 +201,10 @@ class _Run:
             surgery = plan_surgery(task.build(untrained(self.trial.network)), space, architecture)
             description = describe(self.trial, space, architecture, surgery, counted.counter)
             write_description(self.folder.path / ARCHITECTURE, description)
-            validation = task.evaluate(network, "val", device)[self.trial.task.metric]
+            validation = measured_by(self.trial.task, task.evaluate(network, "val", device), "val")
             require_numbers({self.trial.task.metric: validation}, "on the validation split")
             metrics = task.evaluate(network, "test", device)
+            measured_by(self.trial.task, metrics, "test")
             require_numbers(metrics, "on the test split")
             supernet = task.build(untrained(self.trial.supernet))
             times = latencies([network, supernet], task.example_input(1), device)

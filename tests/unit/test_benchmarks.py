@@ -2,9 +2,10 @@
 
 from pathlib import Path
 
+import jsonschema
 import pytest
 
-from dms_bench.config import load_suite, profile_names, resolve
+from dms_bench.config import load_suite, profile_names, resolve, suite_schema
 from dms_bench.config.document import read_document
 
 ROOT = Path(__file__).parents[2]
@@ -31,6 +32,16 @@ def test_a_suite_has_a_smoke_variant_that_is_less_work(path):
         whole, smoke = load_suite(path, profile=profile), load_suite(path, profile=profile, smoke=True)
         assert smoke.name == f"{whole.name}-smoke"
         assert sum(map(_epochs, resolve(smoke))) < sum(map(_epochs, resolve(whole)))
+
+
+@pytest.fixture(scope="module")
+def validator():
+    return jsonschema.Draft202012Validator(suite_schema())
+
+
+@pytest.mark.parametrize("path", SUITES, ids=NAMES)
+def test_the_json_schema_takes_a_suite_as_it_stands(path, validator):
+    validator.validate(read_document(path))
 
 
 def test_suites_do_not_share_a_name():

@@ -8,7 +8,6 @@ from typing import Annotated, Any
 
 import pytest
 import yaml
-from dms_bench_tasks.classification.spec import ClassificationTask
 from pydantic import Field
 
 import dms_bench.config.published  # noqa: F401 - has specifications, too
@@ -22,6 +21,8 @@ from dms_bench.config.schema import suite_schema
 from dms_bench.config.task import TaskSpec
 from dms_bench.methods.gradient.spec import Dms
 from dms_bench.methods.rankings.spec import ScopedRanking, Taylor
+from dms_bench_tasks.classification.spec import ClassificationTask
+from dms_bench_tasks.language.spec import LanguageTask
 
 PLUGINS = [
     (noun, spec) for noun, group in (("task", TASKS), ("method", METHODS)) for spec in registered(group).values()
@@ -165,3 +166,8 @@ def test_a_plug_in_without_an_example_that_needs_one_is_still_listed() -> None:
         size: int
 
     assert example(Needy, "method") == ""
+
+
+def test_a_default_of_line_breaks_is_shown_in_quotes():
+    (row,) = (row for section in sections(LanguageTask, "task") for row in section.rows if row[0] == "joiner")
+    assert row[2] == '"\\n\\n"'

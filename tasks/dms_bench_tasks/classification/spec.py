@@ -15,7 +15,7 @@ from dms_bench.config.base import Spec
 from dms_bench.config.recipe import Recipe
 from dms_bench.config.supernet import SupernetSpec
 from dms_bench.config.task import PERCENT, TaskSpec, Unit
-from dms_bench.config.units import WholeCount
+from dms_bench.config.units import WholeCount, also_boolean
 from dms_bench_tasks.common.recipe import SteppedRecipe
 
 Share = Annotated[float, Field(ge=0, lt=1)]
@@ -259,7 +259,9 @@ class ClassificationRecipe(SteppedRecipe):
     """How the random crop is resized; random: by either, drawn for each image. For timm's data sets only."""
 
     # In no hash of a trial without it.
-    distil: Annotated[Distillation | None, Field(exclude_if=lambda distil: distil is None)] = None
+    distil: Annotated[
+        Distillation | None, Field(exclude_if=lambda distil: distil is None, json_schema_extra=also_boolean)
+    ] = None
     """Learn from a teacher's predictions, too; `true` takes the defaults: the pretrained supernet teaches. null: no
     teacher."""
 

@@ -16,7 +16,7 @@ from dms_bench.config.base import Spec
 from dms_bench.config.recipe import Recipe
 from dms_bench.config.supernet import SupernetSpec
 from dms_bench.config.task import PERCENT, TaskSpec, Unit
-from dms_bench.config.units import WholeCount
+from dms_bench.config.units import WholeCount, also_boolean
 from dms_bench.errors import nearest
 from dms_bench_tasks.common.recipe import SteppedRecipe
 
@@ -181,9 +181,9 @@ class LanguageRecipe(SteppedRecipe):
     """Keep the inputs of blocks only and compute the rest again in the backward pass: less memory, more time."""
     steps: Annotated[int, Field(ge=1)] | None = None
     """End an epoch after so many optimiser steps. null: when all of the text was seen."""
-    distil: Distillation | None = None
+    distil: Annotated[Distillation | None, Field(json_schema_extra=also_boolean)] = None
     """Learn from the supernet's predictions, too; `true` takes the defaults. null: no teacher."""
-    lora: Lora | None = None
+    lora: Annotated[Lora | None, Field(json_schema_extra=also_boolean)] = None
     """Train adapters instead of the weights; `true` takes the defaults. Not in a search. null: train the weights."""
 
     @field_validator("distil", "lora", mode="before")

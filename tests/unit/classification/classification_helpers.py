@@ -7,11 +7,11 @@ import io
 from typing import Any
 
 import torch
-from dms_bench_tasks.classification.spec import ClassificationRecipe, ClassificationTask
-from dms_bench_tasks.classification.task import Classification
 from torch import Tensor, nn
 
 from dms_bench.config.supernet import SupernetSpec
+from dms_bench_tasks.classification.spec import ClassificationRecipe, ClassificationTask
+from dms_bench_tasks.classification.task import Classification
 
 CPU = torch.device("cpu")
 TINY = SupernetSpec(model="resnet18", args={"channels": [8, 8, 8, 8]})

@@ -5,8 +5,9 @@ import sys
 from typing import Any
 
 import pytest
-from dms_bench_tasks.classification.spec import ClassificationRecipe, ClassificationTask
 from pydantic import ValidationError
+
+from dms_bench_tasks.classification.spec import ClassificationRecipe, ClassificationTask
 
 
 def task(**fields: Any) -> ClassificationTask:

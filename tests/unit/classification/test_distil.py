@@ -9,10 +9,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from dms_bench_tasks.classification import distil
-from dms_bench_tasks.classification.distil import Teaching, decorrelation, divergence
-from dms_bench_tasks.classification.spec import ClassificationRecipe, ClassificationTask, Distillation
-from dms_bench_tasks.classification.timm_data import TimmSource
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
@@ -20,6 +16,10 @@ from dms_bench.config.supernet import SupernetSpec
 from dms_bench.errors import UserError
 from dms_bench.scaling import Supernet, find_space
 from dms_bench.scaling.masks.hooks import MaskHook
+from dms_bench_tasks.classification import distil
+from dms_bench_tasks.classification.distil import Teaching, decorrelation, divergence
+from dms_bench_tasks.classification.spec import ClassificationRecipe, ClassificationTask, Distillation
+from dms_bench_tasks.classification.timm_data import TimmSource
 from tests.unit.classification.classification_helpers import (
     CPU,
     TINY,

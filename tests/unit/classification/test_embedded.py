@@ -6,12 +6,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+
+from dms_bench.errors import UserError
 from dms_bench_tasks.classification import digits, embedded
 from dms_bench_tasks.classification.embedded import EmbeddedSource, cached_arrays, translate
 from dms_bench_tasks.classification.spec import DigitsData, GlyphsData
 from dms_bench_tasks.common.sharding import WHOLE, Shard
-
-from dms_bench.errors import UserError
 from tests.unit.classification.classification_helpers import CPU, GLYPHS, recipe
 
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pytest
 import torch
+
+from dms_bench.errors import UserError
 from dms_bench_tasks.classification.data import steps_per_epoch
 from dms_bench_tasks.classification.embedded import EmbeddedSource
 from dms_bench_tasks.classification.spec import ClassificationRecipe, GlyphsData
 from dms_bench_tasks.common.sharding import WHOLE
-
-from dms_bench.errors import UserError
 
 CPU = torch.device("cpu")
 

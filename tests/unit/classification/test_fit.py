@@ -5,15 +5,15 @@ from typing import Any
 
 import pytest
 import torch
-from dms_bench_tasks.classification import train
-from dms_bench_tasks.classification.measure import recalibrate
-from dms_bench_tasks.classification.objective import Objective
-from dms_bench_tasks.classification.optim import make_optimizer, make_scheduler, weights_of
 from torch import nn
 
 from dms_bench.config.recipe import Recipe
 from dms_bench.config.supernet import SupernetSpec
 from dms_bench.errors import TrialFailure, UserError
+from dms_bench_tasks.classification import train
+from dms_bench_tasks.classification.measure import recalibrate
+from dms_bench_tasks.classification.objective import Objective
+from dms_bench_tasks.classification.optim import make_optimizer, make_scheduler, weights_of
 from tests.unit.classification.classification_helpers import (
     CPU,
     NORMLESS,

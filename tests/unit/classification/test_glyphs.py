@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+
 from dms_bench_tasks.classification import glyphs
 from dms_bench_tasks.classification.spec import GlyphsData
 

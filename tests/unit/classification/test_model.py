@@ -6,13 +6,13 @@ from pathlib import Path
 import pytest
 import timm
 import torch
-from dms_bench_tasks.classification import model as models
 from safetensors.torch import save_file
 from timm.layers import DropPath
 from torch import nn
 
 from dms_bench.config.supernet import SupernetSpec
 from dms_bench.errors import UserError
+from dms_bench_tasks.classification import model as models
 from tests.unit.classification.classification_helpers import TINY, same
 
 

@@ -6,13 +6,13 @@ import math
 
 import pytest
 import torch
-from dms_bench_tasks.classification.model import build
 from pydantic import ValidationError
 
 from dms_bench.config.problems import InvalidSpecError
 from dms_bench.config.supernet import SupernetSpec, parse_supernet
 from dms_bench.errors import UserError
 from dms_bench.scaling import count, find_space
+from dms_bench_tasks.classification.model import build
 
 #: MobileNetV2 (table 2 of its paper): expansion, channels, blocks, stride of every stage.
 STAGES = [(1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1), (6, 160, 3, 2), (6, 320, 1, 1)]

@@ -6,8 +6,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from dms_bench_tasks.classification import model as classification_model
-from dms_bench_tasks.classification.model import build, example_input
 from timm.models._efficientnet_blocks import DepthwiseSeparableConv, InvertedResidual
 from torch import nn
 
@@ -17,6 +15,8 @@ from dms_bench.errors import UserError
 from dms_bench.scaling import SearchSpace, count, cut
 from dms_bench.scaling.structure.subnets import leading
 from dms_bench.trial.spaces import space_of
+from dms_bench_tasks.classification import model as classification_model
+from dms_bench_tasks.classification.model import build, example_input
 
 SUITE = Path(__file__).parents[3] / "benchmarks" / "elastic.yaml"
 TRIALS = {trial.experiment: trial for trial in resolve(load_suite(SUITE))}

@@ -6,14 +6,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from dms_bench_tasks.classification.spec import ClassificationTask
-from dms_bench_tasks.classification.task import Classification
-from dms_bench_tasks.classification.timm_data import TimmSource
-from dms_bench_tasks.common.sharding import Shard
 from PIL import Image
 
 from dms_bench.config.supernet import SupernetSpec
 from dms_bench.errors import UserError
+from dms_bench_tasks.classification.spec import ClassificationTask
+from dms_bench_tasks.classification.task import Classification
+from dms_bench_tasks.classification.timm_data import TimmSource
+from dms_bench_tasks.common.sharding import Shard
 from tests.unit.classification.classification_helpers import CPU, MemoryLoop, recipe, same
 
 NET = SupernetSpec(model="test_efficientnet")

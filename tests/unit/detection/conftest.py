@@ -4,6 +4,7 @@ import os
 from importlib.util import find_spec
 
 import pytest
+
 from dms_bench_tasks.detection.offline import cache_folder, set_up
 
 #: The specification, the scenes and what happens without Ultralytics are tested everywhere.

@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from dms_bench_tasks.detection.spec import DetectionRecipe, DetectionTask
-from dms_bench_tasks.detection.task import Detection
 from torch import nn
 
 from dms_bench.config.supernet import SupernetSpec
 from dms_bench.scaling import SearchSpace, cut, find_space
+from dms_bench_tasks.detection.spec import DetectionRecipe, DetectionTask
+from dms_bench_tasks.detection.task import Detection
 from tests.unit.classification import classification_helpers
 
 CPU = torch.device("cpu")

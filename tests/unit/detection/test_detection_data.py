@@ -5,10 +5,10 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from dms_bench_tasks.detection.data import Source
-from dms_bench_tasks.detection.spec import DetectionTask
 
 from dms_bench.errors import UserError
+from dms_bench_tasks.detection.data import Source
+from dms_bench_tasks.detection.spec import DetectionTask
 from tests.unit.detection.detection_helpers import CPU, task
 
 

@@ -4,8 +4,6 @@ import copy
 
 import pytest
 import torch
-from dms_bench_tasks.detection import model as models
-from dms_bench_tasks.detection.blocks import CrossStage
 from torch import nn
 from ultralytics.nn.modules.block import DFL
 from ultralytics.nn.tasks import DetectionModel
@@ -13,6 +11,8 @@ from ultralytics.nn.tasks import DetectionModel
 from dms_bench.config.supernet import SupernetSpec
 from dms_bench.errors import UserError
 from dms_bench.scaling import count
+from dms_bench_tasks.detection import model as models
+from dms_bench_tasks.detection.blocks import CrossStage
 from tests.unit.detection.detection_helpers import TINY, cut_at_random, lively
 
 #: One of every family; what a version of Ultralytics lacks is reported, not silently left out.

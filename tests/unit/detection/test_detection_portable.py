@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from dms_bench_tasks.detection import model as models
-from dms_bench_tasks.detection.measure import evaluate
-from dms_bench_tasks.detection.portable import portable
 from ultralytics.nn.tasks import DetectionModel
 
 from dms_bench.config.supernet import SupernetSpec
 from dms_bench.scaling import count, cut, find_space
+from dms_bench_tasks.detection import model as models
+from dms_bench_tasks.detection.measure import evaluate
+from dms_bench_tasks.detection.portable import portable
 from tests.unit.detection.detection_helpers import (
     CPU,
     TINY,

@@ -2,9 +2,10 @@
 
 import numpy as np
 import pytest
+from PIL import Image
+
 from dms_bench_tasks.detection import scenes
 from dms_bench_tasks.detection.spec import GlyphScenes
-from PIL import Image
 
 SMALL = GlyphScenes(train=6, val=3, test=4, classes=5)
 

@@ -4,12 +4,12 @@ import copy
 
 import pytest
 import torch
-from dms_bench_tasks.detection import model as models
 from torch import nn
 
 from dms_bench.config.supernet import SupernetSpec
 from dms_bench.scaling import count, cut, find_space
 from dms_bench.scaling.masks.hooks import MaskedForward
+from dms_bench_tasks.detection import model as models
 from tests.unit.detection.detection_helpers import lively, random_mask
 
 NAMES = ("yolov8n.yaml", "yolov8s.yaml", "yolo11n.yaml", "yolo26n.yaml")

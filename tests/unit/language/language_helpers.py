@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from dms_bench_tasks.language.model import LogitsOnly
-from dms_bench_tasks.language.spec import LanguageRecipe, LanguageTask
-from dms_bench_tasks.language.task import Language
 from torch import nn
 
 from dms_bench.config.supernet import SupernetSpec
 from dms_bench.scaling import SearchSpace, find_space
+from dms_bench_tasks.language.model import LogitsOnly
+from dms_bench_tasks.language.spec import LanguageRecipe, LanguageTask
+from dms_bench_tasks.language.task import Language
 
 CPU = torch.device("cpu")
 SIZES = {

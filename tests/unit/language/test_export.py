@@ -11,12 +11,12 @@ from typing import Any
 
 import pytest
 import torch
-from dms_bench_tasks.language.plain import plain
 
 from dms_bench.errors import UserError
 from dms_bench.scaling import Coarse, cut
 from dms_bench.scaling.budget import budget_of
 from dms_bench.scaling.fit import fit_to_budget
+from dms_bench_tasks.language.plain import plain
 from tests.unit.language.language_helpers import TINY, lively, network, random_mask, space, task
 
 STRANGER = """

@@ -9,8 +9,6 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from dms_bench_tasks.language.objective import combined, distillation
-from dms_bench_tasks.language.spec import Distillation
 from torch import nn
 
 from dms_bench.errors import TrialFailure, UserError
@@ -18,6 +16,8 @@ from dms_bench.methods.base import SearchContext
 from dms_bench.methods.gradient.dms import DmsSearch, DmsStructure
 from dms_bench.methods.gradient.spec import Dms
 from dms_bench.scaling import Supernet, budget_of
+from dms_bench_tasks.language.objective import combined, distillation
+from dms_bench_tasks.language.spec import Distillation
 from tests.unit.classification.classification_helpers import MemoryLoop, same, snapshot
 from tests.unit.language.language_helpers import TINY, lively, network, recipe, space, task
 

@@ -7,14 +7,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import Tensor, nn
+
+from dms_bench.errors import UserError
 from dms_bench_tasks.language import generation, zero_shot
 from dms_bench_tasks.language.items import next_line_items
 from dms_bench_tasks.language.perplexity import perplexities, validation_loss
 from dms_bench_tasks.language.text import documents
 from dms_bench_tasks.language.tokenizer import tokenizer_of
-from torch import Tensor, nn
-
-from dms_bench.errors import UserError
 from tests.unit.language.language_helpers import CPU, TINY, lively, network, task
 
 

@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 import torch
-from dms_bench_tasks.language import library
 from safetensors.torch import save_file
 
 from dms_bench.config.supernet import SupernetSpec
 from dms_bench.errors import UserError
+from dms_bench_tasks.language import library
 from tests.unit.classification.classification_helpers import same
 from tests.unit.language.language_helpers import SIZES, TINY, lively, task
 

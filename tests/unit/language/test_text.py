@@ -8,14 +8,14 @@ from typing import Any
 
 import pytest
 import torch
+from pydantic import ValidationError
+
+from dms_bench.errors import UserError
 from dms_bench_tasks.common.sharding import Shard
 from dms_bench_tasks.language.data import IGNORED, Text
 from dms_bench_tasks.language.spec import AlpacaData, Corpus, HubData, LanguageTask, PystdlibData, TextData
 from dms_bench_tasks.language.text import corpus_text, documents, instructions
 from dms_bench_tasks.language.tokenizer import tokenizer_of
-from pydantic import ValidationError
-
-from dms_bench.errors import UserError
 from tests.unit.language.language_helpers import recipe, task
 
 WHOLE = PystdlibData(train=10**9, val=10**9, test=10**9)

@@ -313,6 +313,9 @@ def test_a_measure_of_a_plug_in_has_its_own_unit_digits_and_direction(
     assert block.columns[2] == "error [mm]"
     assert [(line.cells[2], line.best) for line in block.lines] == [("2.72", True), ("3.14", False), ("4.00", False)]
     assert block.lines[0].cells[block.columns.index("Δ random")] == "-1.28"
+    terminal = Console(file=io.StringIO(), width=160)
+    terminal.print(render(rows))
+    assert "error [mm]" in terminal.file.getvalue()  # type: ignore[attr-defined]
     csv = render(rows, "csv")
     assert isinstance(csv, str)
     assert ",unit,decimals," in csv.splitlines()[0]

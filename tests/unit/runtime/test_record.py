@@ -9,8 +9,6 @@ from importlib.metadata import version
 
 import pytest
 import torch
-from dms_bench_tasks.detection.spec import DetectionTask
-from dms_bench_tasks.language.spec import LanguageTask
 from torch import nn
 
 import dms_bench
@@ -18,6 +16,8 @@ from dms_bench.config import Trial
 from dms_bench.errors import UserError
 from dms_bench.scaling import cut, find_space, plan_surgery
 from dms_bench.trial import record
+from dms_bench_tasks.detection.spec import DetectionTask
+from dms_bench_tasks.language.spec import LanguageTask
 
 #: Networks with pruned heads, grouped convolutions, squeeze-excite and removed blocks.
 MODELS = {"resnet18": {"channels": [8, 8, 16, 16]}, "test_efficientnet": {}, "test_vit": {}}

@@ -2,7 +2,6 @@
 
 import pytest
 import torch
-from dms_bench_tasks.classification.task import Classification
 from pydantic import ValidationError
 from safetensors.torch import load_file
 
@@ -11,6 +10,7 @@ from dms_bench.trial.origin import weights_hash
 from dms_bench.trial.run import pretrain_supernet, run_trial
 from dms_bench.trial.storage import WorkFolder
 from dms_bench.trial.work import supernet_hash
+from dms_bench_tasks.classification.task import Classification
 
 RECIPE = {"epochs": 1, "batch_size": 256, "lr": 0.1}
 

@@ -103,6 +103,6 @@ class BrokenSearch:
         elif self.breaks == "hooks":
             context.model[0].register_forward_hook(print)
         importance = torch.rand(space.units.total, generator=generator)
-        wished = torch.tensor(space.units.sizes, dtype=torch.float32)
-        mask = fit_to_budget(space, wished, importance, context.budget)
+        proposed = torch.tensor(space.units.sizes, dtype=torch.float32)
+        mask = fit_to_budget(space, proposed, importance, context.budget)
         return space.architecture(torch.ones_like(mask) if self.breaks == "budget" else mask)

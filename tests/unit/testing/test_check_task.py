@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import pytest
-from dms_bench_tasks.classification.spec import ClassificationTask
 from dms_bench_waves.spec import WavesTask
 
 from dms_bench.testing import check_task
+from dms_bench_tasks.classification.spec import ClassificationTask
 from tests.unit.classification.classification_helpers import GLYPHS, TINY
 from tests.unit.runtime.conftest import PLUGIN
 from tests.unit.testing.broken import BrokenTask

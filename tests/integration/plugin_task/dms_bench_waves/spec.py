@@ -2,17 +2,18 @@
 
 from typing import Annotated, ClassVar, Literal
 
-from dms_bench_tasks.common.recipe import SteppedRecipe
 from pydantic import Field
 
 from dms_bench.config.recipe import Recipe
 from dms_bench.config.task import TaskSpec
+from dms_bench_tasks.common.recipe import SteppedRecipe
 
 
 class WavesRecipe(SteppedRecipe):
     """How a network is trained: SGD at a constant rate."""
 
     lr: Annotated[float, Field(gt=0)] = 0.05
+    """Learning rate of SGD."""
 
 
 class WavesTask(TaskSpec):
@@ -23,7 +24,7 @@ class WavesTask(TaskSpec):
     metric: ClassVar[str] = "accuracy"
 
     kind: Literal["waves"] = "waves"
-    #: Waves to train on.
     samples: Annotated[int, Field(ge=1)] = 2000
-    #: Standard deviation of the noise; the waves have an amplitude of 1.
+    """Waves to train on."""
     noise: Annotated[float, Field(ge=0)] = 1.5
+    """Standard deviation of the noise; the waves have an amplitude of 1."""

@@ -4,8 +4,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import torch
-from dms_bench_tasks.common.loop import TrainingLoop
-from dms_bench_tasks.common.sharding import derive_seed
 from dms_bench_waves.spec import WavesRecipe, WavesTask
 from torch import Tensor, nn
 from torch.nn import functional
@@ -14,6 +12,8 @@ from dms_bench.config.supernet import SupernetSpec
 from dms_bench.errors import UserError
 from dms_bench.scaling import reinitialise
 from dms_bench.tasks import Loop, Split, StructureHook
+from dms_bench_tasks.common.loop import TrainingLoop
+from dms_bench_tasks.common.sharding import derive_seed
 
 POINTS, CLASSES, HELD_OUT, PROBE_BATCH = 32, 4, 500, 64
 Batch = tuple[Tensor, Tensor]
