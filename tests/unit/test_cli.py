@@ -55,7 +55,7 @@ def test_without_a_command_it_says_what_there_is(dms_bench):
 
 
 def test_validate(dms_bench, suite):
-    assert dms_bench("validate", suite) == (0, f"{suite}: valid, 2 trials in 1 experiments\n", "")
+    assert dms_bench("validate", suite) == (0, f"{suite}: valid, 2 trials in 1 experiment\n", "")
 
 
 def test_validate_goes_on_after_a_suite_that_is_not_valid(dms_bench, suite):

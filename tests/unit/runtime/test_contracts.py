@@ -7,26 +7,26 @@ from typing import Any
 import pytest
 
 from dms_bench.errors import TrialFailure, UserError
+from dms_bench.trial.outcome import measured_by
 from dms_bench.trial.run import run_trial
 
 
-@pytest.mark.parametrize("split", ["val", "test"])
-def test_an_evaluation_without_the_metric(
-    split: str, toy_trial: Any, folder: Any, group: Any, monkeypatch: Any
-) -> None:
+def test_an_evaluation_without_the_metric(toy_trial: Any, folder: Any, group: Any, monkeypatch: Any) -> None:
     trial = toy_trial()
     task = trial.task.load_implementation()
     evaluate = task.evaluate
 
-    def other(self: Any, model: Any, asked: str, *rest: Any) -> dict[str, float]:
-        return {"width": 1.0} if asked == split else evaluate(self, model, asked, *rest)
+    def other(self: Any, model: Any, split: str, *rest: Any) -> dict[str, float]:
+        return {"width": 1.0} if split == "test" else evaluate(self, model, split, *rest)
 
     monkeypatch.setattr(task, "evaluate", other)
     metric = trial.task.metric
     with pytest.raises(
-        TrialFailure, match=rf"'toy' must return its metric '{metric}' .*'{split}', ...\); it returned 'width'"
+        TrialFailure, match=rf"'toy' must return its metric '{metric}' .*'test', ...\); it returned 'width'"
     ):
         run_trial(trial, folder, group)
+    with pytest.raises(TrialFailure, match=r"'val', ...\); it returned nothing"):
+        measured_by(trial.task, {}, "val")
 
 
 def test_a_search_that_returns_nothing(toy_trial: Any, folder: Any, group: Any, monkeypatch: Any) -> None:
