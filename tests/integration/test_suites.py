@@ -22,7 +22,7 @@ BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
         ("detection", None),
         ("detection", "pretrained"),
         ("language", None),
-        ("language", "frozen"),
+        pytest.param("language", "frozen", marks=pytest.mark.slow),  # the same methods, without finetuning
     ],
 )
 def test_every_method_runs_and_is_compared(name, profile, tmp_path):
