@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
 from torch import nn
 from torch.utils.hooks import RemovableHandle
+
+from dms_bench.scaling.modules.hooked import hooked
 
 #: How often each input was seen, by a digest of its numbers.
 Inputs = Counter[str]
@@ -31,11 +32,6 @@ def watch(model: nn.Module, inputs: Inputs, *, training: bool) -> RemovableHandl
     return model.register_forward_pre_hook(hook, with_kwargs=True)
 
 
-@contextmanager
-def watched(model: nn.Module, inputs: Inputs) -> Iterator[None]:
+def watched(model: nn.Module, inputs: Inputs) -> AbstractContextManager[None]:
     """Count all that a network is called with, for a while."""
-    handle = watch(model, inputs, training=False)
-    try:
-        yield
-    finally:
-        handle.remove()
+    return hooked([watch(model, inputs, training=False)])
