@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,7 +9,7 @@ from typing import TYPE_CHECKING
 from dms_bench.cli.options import Section, example, sections
 from dms_bench.config import load_suite, trial_count
 from dms_bench.config.described import summary
-from dms_bench.config.plugins import METHODS, TASKS, PluginSpec, registered
+from dms_bench.config.plugins import METHODS, TASKS, PluginSpec, discovered
 from dms_bench.config.task import TaskSpec
 from dms_bench.errors import UserError, nearest
 
@@ -53,9 +52,10 @@ def suites() -> tuple[Headings, Rows]:
 
 
 def _plugins(group: str) -> Rows:
+    """Return kind, meaning and package of what is installed, or why it cannot be had."""
     return [
-        (kind, (inspect.getdoc(spec) or "").partition("\n")[0], spec.__module__)
-        for kind, spec in registered(group).items()
+        (kind, str(spec), "") if isinstance(spec, UserError) else (kind, summary(spec), spec.__module__.split(".")[0])
+        for kind, spec in discovered(group).items()
     ]
 
 
@@ -73,10 +73,12 @@ def options(listing: str, name: str) -> Group:
 
     if listing not in _GROUPS:
         raise UserError(f"{listing} have no options to show; `dms-bench plan FILE` shows the trials of a suite")
-    noun, specs = listing.removesuffix("s"), registered(_GROUPS[listing])
+    noun, specs = listing.removesuffix("s"), discovered(_GROUPS[listing])
     if name not in specs:
         raise UserError(f"there is no {noun} {name!r}; {nearest(name, specs)}")
     spec = specs[name]
+    if isinstance(spec, UserError):
+        raise spec
     parts: list[Text | Table] = [Text(f"{noun} {name}: {summary(spec)}")]
     found = [section for section in _sections(spec, noun) if section.rows]
     parts += [_table(section) for section in found] or [Text("It has no options.\n")]
@@ -98,11 +100,11 @@ def _table(section: Section) -> Table:
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(box=box.SIMPLE_HEAD, title=Text(section.title), title_justify="left", expand=True)
+    table = Table(box=box.SIMPLE_HEAD, title=Text(section.title), title_justify="left")
     table.add_column("option", no_wrap=True)
-    table.add_column("type", ratio=3, overflow="fold")
-    table.add_column("default", ratio=2, overflow="fold")
-    table.add_column("meaning", ratio=8)
+    table.add_column("type", max_width=24, overflow="fold")
+    table.add_column("default", max_width=16, overflow="fold")
+    table.add_column("meaning")
     for row in section.rows:
         table.add_row(*map(Text, row))
     return table

@@ -125,7 +125,7 @@ def ls(
     from rich import box
     from rich.table import Table
 
-    from dms_bench.cli.catalogue import LISTINGS, options
+    from dms_bench.cli.catalogue import LISTINGS, SUITES, options
 
     if what is not None and what not in LISTINGS and f"{what}s" not in LISTINGS:
         raise UserError(f"there is nothing called {what!r} to list; {nearest(what, LISTINGS)}")
@@ -136,8 +136,12 @@ def ls(
     for listing in [listed] if listed else LISTINGS:
         table = Table(box=box.SIMPLE_HEAD, title=listing, title_justify="left")
         headings, rows = LISTINGS[listing]()
+        if not rows:
+            where = f" in {SUITES}/ of this folder" if listing == "suites" else " installed"
+            typer.echo(f"There are no {listing}{where}.")
+            continue
         for heading in headings:
-            table.add_column(heading)
+            table.add_column(heading, overflow="fold")
         for row in rows:
             table.add_row(*row)
         console().print(table)

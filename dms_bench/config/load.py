@@ -9,9 +9,9 @@ from pydantic import ValidationError
 
 from dms_bench.config.document import read_document
 from dms_bench.config.layers import as_written, combined, in_profile, profiled, profiles_of
-from dms_bench.config.problems import InvalidSpecError, Problem, problems_of
+from dms_bench.config.problems import UNKNOWN, InvalidSpecError, Problem, problems_of
 from dms_bench.config.resolve import resolve
-from dms_bench.config.suite import Suite
+from dms_bench.config.suite import Experiment, Suite
 from dms_bench.errors import UserError
 
 
@@ -66,6 +66,7 @@ def parse_suite(document: Any, *, profile: str | None = None, smoke: bool = Fals
         resolve(suite)
     except ValidationError as error:
         problems = problems_of(error, content)
+        problems += _hidden_behind(problems, content)
     except InvalidSpecError as error:
         problems = error.problems
     else:
@@ -74,3 +75,39 @@ def parse_suite(document: Any, *, profile: str | None = None, smoke: bool = Fals
     layered = (Problem(as_written(path, laid, smoke), text) for path, text in problems)
     written = (Problem(in_profile(path, document, profile), text) for path, text in layered)
     raise InvalidSpecError(list(dict.fromkeys(written))) from None
+
+
+def _hidden_behind(problems: list[Problem], content: dict[str, Any]) -> list[Problem]:
+    """Return what is wrong with the trials of a suite that cannot be read because of `problems`.
+
+    Whoever corrects one mistake should not meet the next one only then. Fields that do not exist are left out, and
+    experiments with other problems of their own.
+    """
+    experiments = content.get("experiments")
+    if not isinstance(experiments, list):
+        return []
+    wrong: dict[int, list[Problem]] = {}
+    for problem in problems:
+        match problem.path:
+            case ("experiments", int(position), *_):
+                wrong.setdefault(position, []).append(problem)
+    readable = {
+        position: {field: value for field, value in experiment.items() if field in Experiment.model_fields}
+        for position, experiment in enumerate(experiments)
+        if isinstance(experiment, dict) and all(_of_unknown_field(problem) for problem in wrong.get(position, ()))
+    }
+    resources = {} if any(path[:1] == ("resources",) for path, _ in problems) else content.get("resources", {})
+    try:
+        resolve(Suite.model_validate({"name": "rest", "resources": resources, "experiments": list(readable.values())}))
+    except ValidationError:  # two of one name, which was said
+        return []
+    except InvalidSpecError as error:
+        positions = list(readable)
+        found = [Problem((path[0], positions[int(path[1])], *path[2:]), text) for path, text in error.problems]
+        # A misspelt field is probably the one that is missing: say it once.
+        return [one for one in found if not (one.path[1] in wrong and len(one.path) == 3 and one.text == "missing")]
+    return []
+
+
+def _of_unknown_field(problem: Problem) -> bool:
+    return len(problem.path) == 3 and problem.text.startswith(UNKNOWN)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import importlib
 from functools import cache
-from importlib.metadata import entry_points
+from importlib.metadata import EntryPoint, entry_points
 from typing import Any, ClassVar
 
 from dms_bench.config.base import Spec
@@ -45,22 +45,30 @@ class PluginSpec(Spec):
 
 
 @cache
-def registered(group: str) -> dict[str, type[PluginSpec]]:
-    """Return the specification classes of an entry-point group by kind.
+def discovered(group: str) -> dict[str, type[PluginSpec] | UserError]:
+    """Return what is installed under an entry-point group, by kind: its specification, or why that cannot be had."""
+    return {point.name: _load(point) for point in sorted(entry_points(group=group), key=lambda point: point.name)}
 
-    Raises:
-        UserError: an installed plug-in cannot be imported.
-    """
-    found: dict[str, type[PluginSpec]] = {}
-    for point in sorted(entry_points(group=group), key=lambda point: point.name):
-        try:
-            spec = point.load()
-        except Exception as error:
-            raise UserError(f"plug-in {point.name!r} ({point.value}) of {group}: {error}") from error
-        if not (isinstance(spec, type) and issubclass(spec, PluginSpec)):
-            raise UserError(f"plug-in {point.name!r} ({point.value}) of {group}: {spec!r} is no PluginSpec")
-        found[point.name] = spec
-    return found
+
+def registered(group: str) -> dict[str, type[PluginSpec]]:
+    """Return the specification classes of an entry-point group by kind, of those that can be imported."""
+    return {kind: spec for kind, spec in discovered(group).items() if not isinstance(spec, UserError)}
+
+
+def _load(point: EntryPoint) -> type[PluginSpec] | UserError:
+    """Import a specification. A package that is broken must not stop suites that do without it."""
+    noun = _noun(point.group)
+    try:
+        spec = point.load()
+    except Exception as error:
+        return UserError(f"{noun} {point.name!r} ({point.value}) cannot be imported: {' '.join(str(error).split())}")
+    if not (isinstance(spec, type) and issubclass(spec, PluginSpec)):
+        return UserError(f"{noun} {point.name!r} ({point.value}): {spec!r} is no PluginSpec")
+    return spec
+
+
+def _noun(group: str) -> str:
+    return group.rpartition(".")[2].rstrip("s")
 
 
 def parse_plugin(group: str, value: Any) -> PluginSpec:
@@ -74,6 +82,10 @@ def parse_plugin(group: str, value: Any) -> PluginSpec:
     classes = registered(group)
     kind = value["kind"]
     if not isinstance(kind, str) or kind not in classes:
-        noun = group.rpartition(".")[2].rstrip("s")
-        raise ValueError(f"unknown {noun} {show(kind)}; {nearest(str(kind), classes)}")
+        problem = discovered(group).get(kind) if isinstance(kind, str) else None
+        raise ValueError(
+            str(problem)
+            if isinstance(problem, UserError)
+            else f"unknown {_noun(group)} {show(kind)}; {nearest(str(kind), classes)}"
+        )
     return classes[kind].model_validate(value)

@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from dms_bench.errors import UserError
+
 _log = logging.getLogger(__name__)
 
 #: What keeps Ray quiet, fast to notice a dead worker, and in the folder it was started in.
@@ -68,9 +70,21 @@ def _quieten_raylet() -> None:
         worker.print_to_stdstream = to_log
 
 
+def _not_started(error: Exception) -> str:
+    """Say on one line why Ray is not there; what it says itself goes on about its own processes."""
+    reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    if on_a_cluster():
+        return f"cannot join the Ray cluster {os.environ['RAY_ADDRESS']}: {reason}"
+    return f"Ray does not start on this machine: {reason}"
+
+
 @contextmanager
 def ray_session() -> Iterator[None]:
-    """Start Ray on this machine, or join the cluster of `RAY_ADDRESS` (set inside a Ray job)."""
+    """Start Ray on this machine, or join the cluster of `RAY_ADDRESS` (set inside a Ray job).
+
+    Raises:
+        UserError: Ray does not start, or there is no such cluster.
+    """
     for name, value in _ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     # Where it is set, every process that Ray starts compiles its imports anew, for many seconds.
@@ -83,20 +97,26 @@ def ray_session() -> Iterator[None]:
         logging.getLogger(name).setLevel(logging.ERROR)
     for name in ("ray.tune.execution.tune_controller", "ray.tune.execution.experiment_state", "ray.tune.tune"):
         logging.getLogger(name).addFilter(_one_line)
-    if on_a_cluster():
-        ray.init(
-            log_to_driver=False,
-            logging_level=logging.ERROR,
-            runtime_env={"env_vars": {name: os.environ[name] for name in _ENVIRONMENT}},
-        )
-    else:
-        ray.init(
-            address="local",
-            include_dashboard=False,
-            log_to_driver=False,
-            logging_level=logging.ERROR,
-            object_store_memory=_OBJECT_STORE_BYTES,
-        )
+    try:
+        if on_a_cluster():
+            ray.init(
+                log_to_driver=False,
+                logging_level=logging.ERROR,
+                runtime_env={"env_vars": {name: os.environ[name] for name in _ENVIRONMENT}},
+            )
+        else:
+            ray.init(
+                address="local",
+                include_dashboard=False,
+                log_to_driver=False,
+                logging_level=logging.ERROR,
+                object_store_memory=_OBJECT_STORE_BYTES,
+            )
+    except (
+        Exception
+    ) as error:  # Ray has no class for it: OSError, ValueError, ConnectionError and plain Exception occur
+        ray.shutdown()
+        raise UserError(_not_started(error)) from error
     try:
         with _terminated_like_interrupted():
             yield

@@ -143,6 +143,26 @@ def test_every_problem_has_a_line(document, experiment):
     ]
 
 
+def test_a_mistake_in_the_suite_hides_none_in_its_experiments(document, experiment):
+    document["experiments"] = [
+        {"name": "bad name", "seed": "x"},
+        experiment | {"name": "misspelt", "budgte": 1, "seed": "y"},
+        experiment | {"name": "other", "seed": "z"},
+        {"name": "bare"},
+    ]
+    del document["experiments"][1]["budget"]
+    document |= {"resources": {"cpus": 0}, "stroage": "runs"}
+    assert sorted(problems(document)) == [
+        "experiments[0].name: 'bad name' does not match ^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$",
+        "experiments[1].budgte: unknown field; did you mean 'budget'?",
+        "experiments[1].seed: 'y' is not a whole number",
+        "experiments[2].seed: 'z' is not a whole number",
+        *(f"experiments[3].{field}: missing" for field in ("budget", "method", "supernet", "task")),
+        "resources.cpus: 0 must be above 0",
+        "stroage: unknown field; did you mean 'storage' or 'tracking'?",
+    ]
+
+
 def test_recipes_are_not_blamed_for_an_unknown_task(document, experiment):
     experiment["retrain"]["lr"] = 0.1
     experiment["task"] = "tyo"

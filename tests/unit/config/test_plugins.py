@@ -1,7 +1,9 @@
+import re
 from importlib.metadata import EntryPoint
 
 import pytest
 
+from dms_bench.cli import catalogue
 from dms_bench.config import plugins
 from dms_bench.errors import UserError
 from dms_bench.methods.gradient.spec import Dms
@@ -12,29 +14,42 @@ def installed(monkeypatch):
     """Install entry points: name -> `module:attribute`."""
 
     def installed(**points):
-        group = "dms_bench.methods"
-        found = [EntryPoint(name, value, group) for name, value in points.items()]
+        found = [EntryPoint(name, value, plugins.METHODS) for name, value in points.items()]
         monkeypatch.setattr(plugins, "entry_points", lambda group: found)
-        return REGISTERED(group)
+        uncached = plugins.discovered.__wrapped__
+        for module in (plugins, catalogue):
+            monkeypatch.setattr(module, "discovered", uncached)
+        monkeypatch.setattr(plugins, "registered", REGISTERED)
 
     return installed
 
 
-REGISTERED = plugins.registered.__wrapped__
+REGISTERED = plugins.registered  # the package's fixture puts another in its place
 
 
 def test_plug_ins_are_found_by_kind(installed):
-    assert installed(dms="dms_bench.methods.gradient.spec:Dms") == {"dms": Dms}
+    installed(dms="dms_bench.methods.gradient.spec:Dms")
+    assert plugins.registered(plugins.METHODS) == {"dms": Dms}
 
 
-def test_a_plug_in_that_cannot_be_imported_is_named(installed):
-    with pytest.raises(UserError, match=r"plug-in 'mine' \(no_such_module:Thing\) of dms_bench.methods: No module"):
-        installed(mine="no_such_module:Thing")
-
-
-def test_a_plug_in_that_is_no_specification_is_refused(installed):
-    with pytest.raises(UserError, match=r"plug-in 'mine' \(collections:OrderedDict\).*is no PluginSpec"):
-        installed(mine="collections:OrderedDict")
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        ("no_such_module:Thing", "method 'mine' (no_such_module:Thing) cannot be imported: No module named 'no_such_"),
+        ("collections:OrderedDict", "method 'mine' (collections:OrderedDict): <class 'collections.OrderedDict'> is no"),
+    ],
+)
+def test_a_broken_plug_in_is_named_by_those_who_ask_for_it_alone(installed, value, text):
+    installed(mine=value, dms="dms_bench.methods.gradient.spec:Dms")
+    assert plugins.parse_plugin(plugins.METHODS, "dms") == Dms()
+    assert plugins.registered(plugins.METHODS) == {"dms": Dms}
+    with pytest.raises(ValueError, match=f"^{re.escape(text)}"):
+        plugins.parse_plugin(plugins.METHODS, "mine")
+    with pytest.raises(UserError, match=f"^{re.escape(text)}"):
+        catalogue.options("methods", "mine")
+    rows = dict(row[:2] for row in catalogue.methods()[1])
+    assert rows["mine"].startswith(text)
+    assert rows["dms"] == "Differentiable model scaling (ICML 2024)."
 
 
 def test_the_kind_alone_is_enough():

@@ -13,13 +13,13 @@ from dms_bench.trial.storage import WorkFolder
 PLUGIN = Path(__file__).parents[2] / "integration" / "plugin"
 
 
-@pytest.fixture(autouse=True, scope="session")
+@pytest.fixture(autouse=True, scope="module")
 def toy_plugin():
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(PLUGIN)
-        plugins.registered.cache_clear()
+        plugins.discovered.cache_clear()
         yield
-    plugins.registered.cache_clear()
+    plugins.discovered.cache_clear()
 
 
 @pytest.fixture

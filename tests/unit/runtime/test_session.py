@@ -3,9 +3,11 @@
 import os
 from unittest.mock import MagicMock
 
+import pytest
 import ray
 from ray.tune.execution import experiment_state
 
+from dms_bench.errors import UserError
 from dms_bench.runtime.session import _ENVIRONMENT, ray_session
 
 
@@ -18,6 +20,19 @@ def test_what_ray_is_asked_for_reaches_it_before_it_starts_and_leaves_what_the_u
     with ray_session():
         pass
     assert {name: seen[name] for name in _ENVIRONMENT} == _ENVIRONMENT | {"RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "7"}
+
+
+@pytest.mark.parametrize("error", [Exception, ValueError, ConnectionError, TimeoutError])
+@pytest.mark.parametrize("address", [None, "10.0.0.1:6379"])
+def test_a_ray_that_does_not_start_is_one_readable_line(monkeypatch, error, address):
+    def init(**_):
+        raise error("The current node timed out during startup.\nThis could happen because\nof many things")
+
+    monkeypatch.setenv("RAY_ADDRESS", address) if address else monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setattr(ray, "init", init)
+    where = r"cannot join the Ray cluster 10\.0\.0\.1:6379" if address else "Ray does not start on this machine"
+    with pytest.raises(UserError, match=rf"^{where}: The current node timed out during startup\.$"), ray_session():
+        pytest.fail("there is no session")
 
 
 def test_tune_writes_no_snapshots_of_all_trials_on_the_way(monkeypatch):
