@@ -50,8 +50,9 @@ paper-proxy: install ## Run the small versions of the paper's tables (some 500 t
 	done; \
 	$(BIN)/dms-bench table --all; exit $${failed:-0}
 
-test: install ## Run the tests that take seconds
-	$(BIN)/python -m pytest -m "not slow"
+# A file at a time in each of JOBS processes, with one thread each: most tests have more of Python in them than of torch.
+test: install ## Run the tests that take seconds, in two processes (JOBS=2)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow" --numprocesses $(JOBS) --dist loadfile
 
 test-slow: install ## Run the tests that take minutes
 	$(BIN)/python -m pytest -m slow
