@@ -112,7 +112,7 @@ class Functional(nn.Module):
         *(functional.silu, functional.gelu, functional.hardswish, functional.mish, Tensor.relu),
         *(nn.ReLU(inplace=True), nn.ReLU6(), nn.PReLU(), nn.SiLU(inplace=True), nn.GELU(approximate="tanh")),
     ],
-    ids=str,
+    ids=lambda call: getattr(call, "__name__", str(call)),
 )
 def test_naswot_watches_activations_in_any_form(activation):
     model = network()

@@ -57,7 +57,7 @@ def macs(width=16, heads=16, hidden=32, layers=2, tokens=6):
         {"bias": False},
         {"activation": functional.silu},
     ],
-    ids=str,
+    ids=lambda options: str({name: getattr(value, "__name__", value) for name, value in options.items()}),
 )
 def test_encoders_are_searched_counted_and_cut(options):
     space = assert_masked_is_cut(Encoder(**options), TOKENS)
