@@ -8,6 +8,7 @@ from dms_bench.scaling.budget import Budget, Constraint, budget_of
 from dms_bench.scaling.cost.counter import Count, count
 from dms_bench.scaling.cut.initialise import reinitialise
 from dms_bench.scaling.cut.surgery import Surgery, apply_structure, cut, plan_surgery
+from dms_bench.scaling.example import Example
 from dms_bench.scaling.find import find_space
 from dms_bench.scaling.fit import fit_to_budget
 from dms_bench.scaling.latency.model import LatencyModel, measure_latency
@@ -24,6 +25,7 @@ __all__ = [
     "CoarseError",
     "Constraint",
     "Count",
+    "Example",
     "LatencyModel",
     "Schedule",
     "SearchSpace",

@@ -11,9 +11,11 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from dms_bench.scaling.cost.counter import count, countable
+from dms_bench.scaling.cost.counter import count, count_whole, countable, samples_of
+from dms_bench.scaling.example import AnyExample, Example
 from dms_bench.scaling.modules.blocks import block_of
 from dms_bench.scaling.modules.modes import modes_kept
+from dms_bench.scaling.proof.inputs import Inputs
 from dms_bench.scaling.proof.proof import prove
 from dms_bench.scaling.space.coarse import NO_CHOICE, Coarse, bounded, check_rules, check_ties, coarsened
 from dms_bench.scaling.space.elements import Group, Stage, blocks_of
@@ -35,7 +37,7 @@ Attention = Literal["heads", "dims", "both"]
 
 def find_space(
     model: nn.Module,
-    example: Tensor,
+    example: AnyExample,
     *,
     width: bool = True,
     depth: bool = True,
@@ -48,7 +50,8 @@ def find_space(
 
     Args:
         model: the supernet; left as it is.
-        example: an input of the network, [batch, ...].
+        example: an input of the network, [batch, ...], or the arguments of its `forward`: a tuple of positional ones, a
+            mapping of keyword ones, or an `Example` of both; tensors in any nesting, and constants.
         width: search width groups.
         depth: search the blocks of stages.
         exclude: shell-style patterns of names that are not searched.
@@ -64,29 +67,31 @@ def find_space(
 
     Raises:
         CoarseError: a coarse rule fits nothing, or its runs do not fit.
-        ValueError: the network is compiled to TorchScript, which hides its operators.
+        TypeError: the example holds nothing that a network reads.
+        ValueError: the network is compiled, which hides its operators, or returns nothing that could be compared.
     """
-    scripted = next(
-        (name for name, module in model.named_modules() if isinstance(module, torch.jit.ScriptModule)), None
-    )
-    if scripted is not None:
-        raise ValueError(f"{scripted or 'the network'} is TorchScript: search the network that it was made from")
+    _check_open(model)
     begin = time.perf_counter()
+    example = Example.of(example)
     outline = any(parameter.is_meta for parameter in model.parameters())
     example = example.to("meta") if outline else example
     with modes_kept(model):
-        model.train()  # lets modules drop what they keep in eval mode, such as biases looked up once
+        one = example if samples_of(model, example) == 1 and not example.alone else example.batch(1)
+        macs = count(model, one).macs
         # Two different samples, so that what depends on the batch cannot be taken for something fixed.
-        for inputs in (torch.cat([example[:1], example[:1].flip(-1)]), example[:1]):
+        for inputs, samples in _batches(model, one, macs):
+            model.train()  # lets modules drop what they keep in eval mode, such as biases looked up once
             if attention == "both":
                 with torch.no_grad():
-                    model.eval()(inputs)  # some networks make buffers on the way, which both traces must find
+                    inputs(model.eval())  # some networks make buffers on the way, which both traces must find
             traces = [
-                Tracer(model.eval(), RULES, whole_heads=kind == "heads", pack_qkv=attention != "heads").run(inputs)
+                Tracer(model.eval(), RULES, whole_heads=kind == "heads", pack_qkv=attention != "heads").run(
+                    inputs, samples
+                )
                 for kind in (("heads", "dims") if attention == "both" else (attention,))
             ]
             space = _Builder(model, traces).build(width, depth, coarse)
-            if space.macs == count(model, example[:1]).macs:
+            if space.macs == macs:
                 break  # else samples depend on each other, and cost more together
         with countable(model):
             tails = {} if outline else find_tails(model, inputs, space.blocks)
@@ -108,8 +113,34 @@ def find_space(
         if chosen:
             space = space.without(chosen, "excluded by the specification")
         idle = _idle(model, traces[0])
-        space = replace(space if outline else prove(model, inputs, space, idle=idle), round_to=round_to)
+        space = space if outline else prove(model, Inputs.of(model, inputs, samples), space, idle=idle)
+        space = replace(space, round_to=round_to)
     return replace(space, seconds=time.perf_counter() - begin)
+
+
+def _check_open(model: nn.Module) -> None:
+    """Raise ValueError for a network whose operators cannot be seen."""
+    for name, module in model.named_modules():
+        if isinstance(module, torch.jit.ScriptModule):
+            raise ValueError(f"{name or 'the network'} is TorchScript: search the network that it was made from")
+        if hasattr(module, "_orig_mod"):
+            raise ValueError(f"{name or 'the network'} is compiled: search its `_orig_mod`, and compile what is cut")
+
+
+def _batches(model: nn.Module, one: Example, macs: int) -> list[tuple[Example, int]]:
+    """Return the inputs to trace, the better first, with their numbers of samples.
+
+    Args:
+        model: the network.
+        one: a sample, or a whole example that has none.
+        macs: of it.
+    """
+    two = one.batch(2)
+    try:
+        apart = round(count_whole(model, two) / 2) == macs
+    except Exception:  # it takes no batches
+        return [(one, 1)]
+    return [(two, 2), (one, 1)] if apart or one.alone else [(one, 1)]
 
 
 def _idle(model: nn.Module, trace: Trace) -> bool:

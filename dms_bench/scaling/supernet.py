@@ -10,6 +10,7 @@ Shape legend:
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, cast
@@ -20,8 +21,9 @@ from torch import Tensor, nn
 from dms_bench.kernels import guard
 from dms_bench.scaling.architecture import Architecture
 from dms_bench.scaling.budget import Budget
+from dms_bench.scaling.example import AnyExample
 from dms_bench.scaling.find import find_space
-from dms_bench.scaling.fit import fit_to_budget, nearest
+from dms_bench.scaling.fit import TOLERANCE, fit_to_budget, nearest
 from dms_bench.scaling.masks.hooks import MaskedForward
 from dms_bench.scaling.schedule import Schedule
 from dms_bench.scaling.space.space import SearchSpace
@@ -41,17 +43,20 @@ class Supernet(nn.Module):
 
     Args:
         model: the network, trained in place.
-        space: its search space, from `find_space`; or an example input to find it with.
+        space: its search space, from `find_space`; or an example input to find it with (see `Example`).
         relaxation: what is trained in place of binary masks; the differentiable top-k of the options below by default.
         temperature: factor on N in the mask's slope (equation 3).
         importance: taylor, snip, fisher or index.
         decay: decay of the importance's moving average; 0 keeps the last step only (equation 4).
+
+    Raises:
+        ValueError: the space is empty, or was not proven.
     """
 
     def __init__(
         self,
         model: nn.Module,
-        space: SearchSpace | Tensor,
+        space: SearchSpace | AnyExample,
         relaxation: Relaxation | None = None,
         *,
         temperature: float = 1.0,
@@ -60,7 +65,8 @@ class Supernet(nn.Module):
     ) -> None:
         super().__init__()
         guard()
-        self.space = find_space(model, space) if isinstance(space, Tensor) else space
+        self.space = space if isinstance(space, SearchSpace) else find_space(model, space)
+        self.space.check_searchable()
         self.model = model
         self.relaxation = relaxation or TopK(self.space, temperature=temperature, importance=importance, decay=decay)
         self.relaxation.to(next(model.parameters()).dtype)  # masks as exact as a network in double precision
@@ -222,7 +228,8 @@ class Supernet(nn.Module):
         A frozen depth is the architecture's, unless even the fewest elements are above the budget at that depth.
 
         Args:
-            budget: met within 1 % where the space, at a frozen depth, is fine and large enough.
+            budget: met within 1 % where the space, at a frozen depth, is fine and large enough; where it is not, a
+                warning says between what the space reaches.
         """
         counts, importance = self.proposal()
         if budget is None:
@@ -232,7 +239,26 @@ class Supernet(nn.Module):
             return self.space.architecture(mask if free else nearest(self.space, kept, importance))
         budget = budget.to(torch.device("cpu"))
         mask = fit_to_budget(self.space, counts, importance, budget, depth_fixed=self.depth_frozen)
+        self._warn_of_a_miss(mask, budget)
         return self.space.architecture(mask)
+
+    def _warn_of_a_miss(self, mask: Tensor, budget: Budget) -> None:
+        groups, width = len(self.space.groups), self.space.width_elements
+
+        def share(kept: Tensor) -> float:
+            return float(budget.usage(self.space.kept_elements(kept)[:groups], kept[width:]))
+
+        cost = share(mask)
+        if abs(cost - 1) <= TOLERANCE:
+            return
+        units = self.space.units
+        fewest = torch.cat([torch.arange(size) < low for size, low in zip(units.sizes, units.minimum, strict=True)])
+        warnings.warn(
+            f"the architecture costs {cost:.3g} times its budget: the space reaches from {share(fewest.float()):.3g} "
+            f"to {share(self.space.full()):.3g} times it"
+            + (", and the depth was decided" if self.depth_frozen and self.space.stages else ""),
+            stacklevel=3,
+        )
 
     def extra_repr(self) -> str:
         """Show the size of the space."""

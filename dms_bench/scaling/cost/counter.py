@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from dms_bench.scaling.example import AnyExample, Example
 from dms_bench.scaling.modules.attention import may_fuse, unfused
 from dms_bench.scaling.modules.hooked import hooked
 from dms_bench.scaling.modules.modes import modes_kept
@@ -38,14 +39,48 @@ class Count:
     activations: int = 0
 
 
-def count(model: nn.Module, example: Tensor) -> Count:
+def count(model: nn.Module, example: AnyExample) -> Count:
     """Count MACs (convolutions, matrix products, attention) and parameters of a network.
 
     Args:
         model: any network; left in the modes it was in.
-        example: its input, [batch, ...]; MACs are per sample.
+        example: its input, [batch, ...], or its arguments (see `Example`); MACs are per sample where they are as many
+            times as large for a batch, else of the whole example.
     """
-    example = example.to(next(model.parameters()).device)
+    example = Example.of(example)
+    parameter = next(model.parameters(), None)
+    example = example if parameter is None else example.to(parameter.device)
+    macs, activations = _counted(model, example)
+    samples = _samples(model, example, macs)
+    params = sum(parameter.numel() for parameter in model.parameters())
+    return Count(round(macs / samples), params, activations=round(activations / samples))
+
+
+def samples_of(model: nn.Module, example: Example) -> int:
+    """Return how many samples an example has: its rows, or 1 where the network does not take these one by one."""
+    return _samples(model, example, None)
+
+
+def count_whole(model: nn.Module, example: Example) -> float:
+    """Return the MACs of a forward pass on all that an example has."""
+    return _counted(model, example)[0]
+
+
+def _samples(model: nn.Module, example: Example, macs: float | None) -> int:
+    """Do as `samples_of` does; `macs` are those of the example, where they were counted."""
+    rows = example.rows
+    if rows == 1 or example.alone:
+        return rows
+    try:
+        of_one = _counted(model, example.batch(1))[0]
+        whole = _counted(model, example)[0] if macs is None else macs
+    except Exception:  # a graph of one node, say: whatever its code makes of it
+        return 1
+    return rows if of_one * rows == whole else 1
+
+
+def _counted(model: nn.Module, example: Example) -> tuple[float, int]:
+    """Return the MACs of a forward pass and the elements that its layers write."""
     # The counter follows modules by gradient hooks, which fail on parameters that are handed to a module.
     written = _Written()
     layers = [module for module in model.modules() if isinstance(module, nn.modules.conv._ConvNd | nn.Linear)]
@@ -61,13 +96,11 @@ def count(model: nn.Module, example: Tensor) -> Count:
             countable(model),
             FlopCounterMode(display=False) as counter,
         ):
-            model.eval()(example)
+            example(model.eval())
     finally:
         for parameter in trained:
             parameter.requires_grad_(True)
-    macs = counter.get_total_flops() / 2 / len(example)
-    params = sum(parameter.numel() for parameter in model.parameters())
-    return Count(round(macs), params, activations=round(written.elements / len(example)))
+    return counter.get_total_flops() / 2, written.elements
 
 
 class _Written:

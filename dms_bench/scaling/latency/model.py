@@ -25,6 +25,7 @@ import torch
 from torch import Tensor, nn
 
 from dms_bench.scaling.cut.surgery import cut
+from dms_bench.scaling.example import AnyExample, Example
 from dms_bench.scaling.latency.timing import REST, Segment, SegmentTimer, segments_of
 from dms_bench.scaling.space.space import SearchSpace
 
@@ -124,7 +125,7 @@ class LatencyModel:
         return cls(terms, torch.tensor(content["sizes"]), fidelity)
 
 
-def measure_latency(model: nn.Module, space: SearchSpace, example: Tensor, device: torch.device) -> LatencyModel:
+def measure_latency(model: nn.Module, space: SearchSpace, example: AnyExample, device: torch.device) -> LatencyModel:
     """Time randomly cut networks on a device and fit a model of the latency to them.
 
     The networks take turns, so that whatever else the machine does meets them alike; every figure is a
@@ -133,9 +134,10 @@ def measure_latency(model: nn.Module, space: SearchSpace, example: Tensor, devic
     Args:
         model: the supernet; left as it is.
         space: its search space.
-        example: the input to time, [batch, ...].
+        example: the input to time, [batch, ...], or its arguments (see `Example`).
         device: where to measure, with the number of threads that PyTorch is set to.
     """
+    example = Example.of(example)
     segments = segments_of(model, space, example)
     masks = [space.full(), *_random_masks(space, FITTED + HELD_OUT - 1)]
     timings: list[dict[str, list[float]]] = [{} for _ in masks]

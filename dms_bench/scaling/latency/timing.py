@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
+from dms_bench.scaling.example import Example
 from dms_bench.scaling.modules.blocks import block_of
 from dms_bench.scaling.modules.hooked import hooked
 from dms_bench.scaling.space.space import SearchSpace
@@ -35,7 +36,7 @@ class Segment:
     block: int = -1
 
 
-def segments_of(model: nn.Module, space: SearchSpace, example: Tensor) -> list[Segment]:
+def segments_of(model: nn.Module, space: SearchSpace, example: Example) -> list[Segment]:
     """Split a network into segments: removable blocks, and outside of them the largest modules that few groups touch.
 
     Args:
@@ -72,7 +73,7 @@ def _touching(prefix: str, space: SearchSpace) -> tuple[int, ...]:
     return tuple(sorted(set(owner[searched].tolist())))
 
 
-def _called(model: nn.Module, example: Tensor) -> set[str]:
+def _called(model: nn.Module, example: Example) -> set[str]:
     names: set[str] = set()
     handles = [
         module.register_forward_pre_hook(lambda *_, name=name: names.add(name))
@@ -82,7 +83,7 @@ def _called(model: nn.Module, example: Tensor) -> set[str]:
     with hooked(handles):
         try:
             with torch.no_grad():
-                model.eval()(example)
+                example(model.eval())
         finally:
             model.train(training)
     return names
@@ -97,7 +98,7 @@ class SegmentTimer:
         self._segments = {name: modules[name] for name in segments if name in modules}
         self._marks: list[tuple[str, Any, Any]] = []
 
-    def run(self, example: Tensor, repeats: int) -> dict[str, list[float]]:
+    def run(self, example: Example, repeats: int) -> dict[str, list[float]]:
         """Return milliseconds of every segment and the rest, for each of some forward passes after one to warm up."""
         spent: dict[str, list[float]] = {}
         handles = [handle for name, module in self._segments.items() for handle in self._hooks(name, module)]
@@ -106,7 +107,7 @@ class SegmentTimer:
                 self._marks.clear()
                 self._synchronise()
                 started = self._now()
-                self.network(example)
+                example(self.network)
                 ended = self._now()
                 self._synchronise()
                 if turn == 0:

@@ -15,9 +15,11 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from dms_bench.scaling.cost.counter import countable
 from dms_bench.scaling.cut.surgery import cut
+from dms_bench.scaling.example import Example, tensors_in
 from dms_bench.scaling.masks.hooks import MaskedForward
 from dms_bench.scaling.modules.blocks import block_of
 from dms_bench.scaling.modules.generic import generic_copy
+from dms_bench.scaling.proof.inputs import Inputs
 from dms_bench.scaling.proof.masks import gaps, proof_masks
 from dms_bench.scaling.space.space import SearchSpace
 
@@ -34,26 +36,29 @@ _FAILURES = (RuntimeError, ValueError, TypeError, AssertionError, IndexError, Ze
 DIFFERS = "the cut network does not equal the masked one"
 
 
-def prove(model: nn.Module, example: Tensor, space: SearchSpace, seed: int = 0, *, idle: bool = False) -> SearchSpace:
+def prove(model: nn.Module, inputs: Inputs, space: SearchSpace, seed: int = 0, *, idle: bool = False) -> SearchSpace:
     """Return the space without what could not be proven.
 
     Args:
         model: the supernet, in eval mode; left as it is.
-        example: its input, [batch, ...].
+        inputs: what masked and cut networks are compared on.
         space: what the labels found.
         seed: of the random weights and masks.
         idle: some layers did not run in eval mode: cut networks must run in training mode, too.
+
+    Raises:
+        ValueError: the network's output is no number that could be compared, or another one every time.
     """
     names = list(space.names)
     try:
-        proof = _Proof(model, example, space, seed, torch.double, idle)
+        proof = _Proof(model, inputs, space, seed, torch.double, idle)
         error = proof.error(names)
     except _NoDoubleError:
-        proof = _Proof(model, example, space, seed, torch.float, idle)
+        proof = _Proof(model, inputs, space, seed, torch.float, idle)
         error = proof.error(names)
     reasons: dict[str, str] = {}
     if not error <= proof.tolerance:
-        rough = _Proof(model, example, space, seed + 1, torch.float, idle)
+        rough = _Proof(model, inputs, space, seed + 1, torch.float, idle)
         rough.patch(names)
         names = rough.provable(names)
         proof.space, reasons = rough.space, rough.reasons
@@ -69,6 +74,8 @@ def prove(model: nn.Module, example: Tensor, space: SearchSpace, seed: int = 0, 
         if not proof.passes(names):
             names = proof.provable(names)
         error = proof.error(names)
+        if not error <= proof.tolerance:  # not even the network is equal to itself
+            names = []
     space = proof.space
     for name in [name for name in space.names if name not in set(names)]:
         space = space.without([name], proof.reasons.get(name) or reasons.get(name) or DIFFERS)
@@ -114,7 +121,7 @@ class _Proof:
     """Compares masked and cut networks in one precision."""
 
     def __init__(
-        self, model: nn.Module, example: Tensor, space: SearchSpace, seed: int, dtype: torch.dtype, idle: bool
+        self, model: nn.Module, inputs: Inputs, space: SearchSpace, seed: int, dtype: torch.dtype, idle: bool
     ) -> None:
         self.space, self.seed, self.dtype = space, seed, dtype
         self.tolerance = TOLERANCE if dtype == torch.double else ROUGH_TOLERANCE
@@ -130,14 +137,14 @@ class _Proof:
         self.forward = MaskedForward(self.masked, space)
         #: Which of the masks are tried: not that of the fewest elements, where what fails is helped otherwise.
         self.tried = slice(None, -1)
-        self.example = example.to(dtype) if example.is_floating_point() else example
+        self.inputs = inputs.in_precision(dtype)
         self.trains = idle and self._runs_in_training(copy.deepcopy(self.model))
 
     def _runs_in_training(self, model: nn.Module) -> bool:
         """Whether a network runs in training mode; its failure is noted."""
         try:
             with torch.no_grad(), torch.random.fork_rng(devices=[]), _InDouble():  # type: ignore[no-untyped-call]
-                model.train()(self.example)
+                self.inputs.traced(model.train())
         except _FAILURES as error:
             self.failure = f"the cut network fails in training mode in {_code_of(error)}"
             self.culprit = _culprit(error, model, self.space.shape_calls)
@@ -202,19 +209,19 @@ class _Proof:
         masks = cutting if len(cutting) else masks[:1]
         worst = 0.0
         for number, mask in enumerate(masks):
-            # Of two samples once, so that sizes which hold for one alone are found.
-            error = self._error(mask, self.example if number == 0 else self.example[:1])
+            # Of more samples once, and of another size once, so that numbers which hold for what was traced are found.
+            error = self._error(mask, self.inputs.turn(number))
             if not error <= self.tolerance:
                 return error
             worst = max(worst, error)
         return worst
 
-    def _error(self, mask: Tensor, example: Tensor) -> float:
-        """Relative difference of the masked and the cut network on some samples."""
+    def _error(self, mask: Tensor, example: Example) -> float:
+        """Largest relative difference of the masked and the cut network's outputs on an example."""
         architecture = self.space.architecture(mask)
         try:
             with torch.no_grad(), self.forward.using(mask.to(self.dtype)), _InDouble():  # type: ignore[no-untyped-call]
-                expected = self.masked(example)
+                expected = _run(self.masked, example)
         except RuntimeError as error:
             if self.dtype == torch.double:
                 raise _NoDoubleError from error
@@ -222,18 +229,16 @@ class _Proof:
         small = cut(self.model, self.space, architecture)
         try:
             with torch.no_grad(), countable(small), _InDouble(), FlopCounterMode(display=False) as counter:  # type: ignore[no-untyped-call]
-                result = small(example[:1])
-            if len(example) > 1:
+                result = _run(small, self.inputs.one)
+            if example is not self.inputs.one:
                 with torch.no_grad(), _InDouble():  # type: ignore[no-untyped-call]
-                    result = small(example)
+                    result = _run(small, example)
         except _FAILURES as error:
             # Integers in the model's code that the cut did not correct.
             self.failure = f"the cut network fails in {_code_of(error)}"
             self.culprit = _culprit(error, small, self.space.shape_calls)
             return float("inf")
         self.failure, self.culprit = DIFFERS, ""
-        if result.shape != expected.shape:
-            return float("inf")
         counted = {
             "MACs": (counter.get_total_flops() // 2, architecture.macs),
             "parameters": (sum(parameter.numel() for parameter in small.parameters()), architecture.params),
@@ -242,9 +247,36 @@ class _Proof:
         if wrong:
             self.failure = f"the predicted {' and '.join(wrong)} are not the counted ones"
             return float("inf")
-        if self.trains and len(example) > 1 and not self._runs_in_training(small):
+        if self.trains and example is self.inputs.turn(0) and not self._runs_in_training(small):
             return float("inf")
-        return float((result - expected).norm() / expected.norm().clamp_min(1e-12))
+        return _difference(result, expected)
+
+
+def _run(model: nn.Module, example: Example) -> list[Tensor]:
+    """Return the floating tensors of a network's output; what it draws at random is the same every time."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        output = example(model)
+    compared = [tensor for tensor in tensors_in(output) if tensor.is_floating_point() or tensor.is_complex()]
+    if not compared:
+        raise ValueError(
+            f"the network returns no floating-point tensor that could be compared: {type(output).__name__}"
+        )
+    return compared
+
+
+def _difference(found: list[Tensor], expected: list[Tensor]) -> float:
+    """Return the largest relative difference of two outputs; infinite where they differ in build."""
+    if [tensor.shape for tensor in found] != [tensor.shape for tensor in expected]:
+        return float("inf")
+    worst = 0.0
+    for one, other in zip(found, expected, strict=True):
+        finite = other.isfinite()  # masks of attention, as some networks return them, are not
+        if not torch.equal(finite, one.isfinite()):
+            return float("inf")
+        difference = (one - other)[finite].norm() / other[finite].norm().clamp_min(1e-12)
+        worst = max(worst, float(difference))
+    return worst
 
 
 class _InDouble(TorchDispatchMode):  # type: ignore[no-untyped-call]

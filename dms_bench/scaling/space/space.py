@@ -124,6 +124,17 @@ class SearchSpace:
         """Paths of the removable blocks of all stages."""
         return blocks_of(self.stages)
 
+    def check_searchable(self) -> None:
+        """Raise ValueError where nothing is searched, with the reasons, or where the proof failed."""
+        if not self.names:
+            reasons = list(dict.fromkeys(self.excluded.values()))
+            listed = "".join(
+                f"\n  {sum(1 for found in self.excluded.values() if found == why)} x {why}" for why in reasons
+            )
+            raise ValueError(f"nothing of the network can be searched{':' if reasons else ''}{listed}")
+        if self.proof_error > 1e-3:
+            raise ValueError(f"cut networks differ from masked ones by {self.proof_error:.1g}: not to be searched")
+
     @property
     def macs(self) -> int:
         """MACs of the whole supernet, per sample."""

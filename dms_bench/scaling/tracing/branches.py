@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from dms_bench.scaling.example import Example
 from dms_bench.scaling.modules.generic import generic_copy
 from dms_bench.scaling.modules.hooked import hooked
 from dms_bench.scaling.tracing.operators import RESIDUAL_OPERATORS
@@ -24,7 +25,7 @@ LARGE = 128.0
 _AFFINE = (nn.Linear, nn.modules.conv._ConvNd, nn.modules.batchnorm._NormBase, nn.LayerNorm, nn.GroupNorm)
 
 
-def find_tails(model: nn.Module, example: Tensor, blocks: Sequence[str]) -> dict[str, tuple[str, ...]]:
+def find_tails(model: nn.Module, example: Example, blocks: Sequence[str]) -> dict[str, tuple[str, ...]]:
     """Return the layers in which the branches of residual blocks end; nothing for blocks of another build.
 
     What is returned was tried, on generic weights: with these layers' parameters at zero each block returns its
@@ -37,16 +38,16 @@ def find_tails(model: nn.Module, example: Tensor, blocks: Sequence[str]) -> dict
         blocks: paths of residual blocks, none inside another.
     """
     model = generic_copy(model, torch.float, seed=0)
-    example = example.float() if example.is_floating_point() else example
+    example = example.in_precision(torch.float)
     watch = _IdentityPathWatch(model, blocks)
     with watch.hooks(), torch.no_grad(), watch:
-        model(example)
+        example(model)
     tails = {block: layers for block, layers in watch.tails.items() if layers}
     identical = _Identical(model, tails)
     with identical.hooks(), torch.no_grad():
-        model(example)
+        example(model)
         with _zeroed(model, [name for layers in tails.values() for name in layers]):
-            model(example)
+            example(model)
     return {block: tuple(layers) for block, layers in tails.items() if block not in identical.refuted}
 
 

@@ -14,11 +14,12 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from dms_bench.scaling.example import Example
 from dms_bench.scaling.modules.hooked import hooked
 
 
 def find_folded_masks(
-    model: nn.Module, example: Tensor, norms: Sequence[str], layers: Sequence[str]
+    model: nn.Module, example: Example, norms: Sequence[str], layers: Sequence[str]
 ) -> dict[str, tuple[str, ...]]:
     """Return the norms whose outputs are the inputs of some layers and are used nowhere else.
 
@@ -33,7 +34,7 @@ def find_folded_masks(
     """
     watch = _NormOutputWatch(dict(model.named_modules()), norms, layers)
     with watch.hooks(), torch.no_grad(), watch:
-        model(example)
+        example(model)
     return {norm: tuple(readers) for norm, readers in watch.readers.items() if readers and norm not in watch.ruled_out}
 
 

@@ -12,6 +12,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten
 
 from dms_bench.scaling.cost.counter import countable
+from dms_bench.scaling.example import Example, tensors_in
 from dms_bench.scaling.modules.attention import OpenAttention, in_the_open, openable
 from dms_bench.scaling.modules.hooked import hooked
 from dms_bench.scaling.modules.norm_kinds import recognise_norms
@@ -182,17 +183,22 @@ class Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.trace.standardised.add(self.module)
         return True
 
-    def run(self, *inputs: Tensor) -> Trace:
-        """Run the model on `inputs` and return what was seen; outputs are frozen."""
-        self._batch = len(inputs[0])
-        self._fed.update(id(tensor) for tensor in inputs)
+    def run(self, example: Example, samples: int = 1) -> Trace:
+        """Run the model on an example and return what was seen; outputs are frozen.
+
+        Args:
+            example: the input.
+            samples: how many it has, to count the MACs of one.
+        """
+        self._batch = samples
+        self._fed.update(id(tensor) for tensor in example.tensors())
         handles = []
         for name, module in self._modules.items():
             handles.append(module.register_forward_pre_hook(self._enter(name), with_kwargs=True))
             handles.append(module.register_forward_hook(self._leave))
         with hooked(handles), torch.no_grad(), in_the_open(self._model), countable(self._model), self, self._recorder:
-            output = self._model(*inputs)
-        for tensor in tree_flatten(output)[0]:
+            output = example(self._model)
+        for tensor in tensors_in(output):
             self.freeze(tensor, reason="output of the network")
         return self.trace
 
@@ -210,7 +216,7 @@ class Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
         operands = [value for value in tree_flatten((args, kwargs))[0] if isinstance(value, Tensor)]
         self._alive.append((operands, out))
         self._track_residual(name, operands, out)
-        fed = any(id(value) in self._fed for value in operands)
+        fed = any(id(value) in self._fed for value in operands) or self._feeds(operands, out)
         if fed:
             self._fed.update(id(value) for value in tree_flatten(out)[0] if isinstance(value, Tensor))
         if self.operator not in CONTRACTIONS and not any(self.axes(value) for value in operands):
@@ -241,6 +247,13 @@ class Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
         else:
             self._set(out if isinstance(out, Tensor) else out[0], axes)
         return out
+
+    def _feeds(self, operands: list[Tensor], out: Any) -> bool:
+        """Whether what is the same for all samples (learned queries) is repeated for each of them."""
+        if self.operator not in ("expand", "repeat") or self._batch == 1:
+            return False
+        (operand,) = operands
+        return out.dim() > 0 and out.size(0) == self._batch and (operand.dim() < out.dim() or operand.size(0) == 1)
 
     def _set(self, tensor: Tensor, axes: Axes, index: int = 0) -> None:
         axes = self.one_dim(axes)

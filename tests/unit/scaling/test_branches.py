@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import nn
 
+from dms_bench.scaling.example import Example
 from dms_bench.scaling.tracing.branches import find_tails
 from tests.unit.scaling.agreement import assert_masked_is_cut
 from tests.unit.scaling.odd_networks import Block, Residual
@@ -62,7 +63,7 @@ def test_zero_initialised_norms_hide_nothing(kind):
     for block in model.blocks:
         nn.init.zeros_(block.last.weight)
         nn.init.zeros_(block.last.bias)
-    assert len(find_tails(model.eval(), IMAGES, BLOCKS)) == (1 if kind is Block else 0)
+    assert len(find_tails(model.eval(), Example(IMAGES), BLOCKS)) == (1 if kind is Block else 0)
     assert_masked_is_cut(model, IMAGES, generic=False)
     assert_masked_is_cut(model, IMAGES)
 
@@ -70,5 +71,5 @@ def test_zero_initialised_norms_hide_nothing(kind):
 def test_a_shared_last_layer_is_not_silenced_elsewhere():
     model = Residual([Block() for _ in range(3)])
     model.blocks[1].last.weight = model.stem.bias  # zero, the stem would hand on less
-    assert set(find_tails(model.eval(), IMAGES, BLOCKS)) == set(BLOCKS)
+    assert set(find_tails(model.eval(), Example(IMAGES), BLOCKS)) == set(BLOCKS)
     assert_masked_is_cut(model, IMAGES)

@@ -149,7 +149,8 @@ def test_a_depth_too_small_for_the_budget_stays() -> None:
     depth = torch.zeros(BLOCKS)
     depth[[1, 4, 7]] = 1
     net.relaxation.freeze_depth(depth)
-    architecture = net.architecture(budget_of(SPACE, macs=0.9))
+    with pytest.warns(UserWarning, match="0.475 times its budget.*and the depth was decided"):
+        architecture = net.architecture(budget_of(SPACE, macs=0.9))
     assert torch.equal(SPACE.mask(architecture)[WIDTH:], depth)
     assert all(len(architecture.groups[group.name]) == group.size for group in SPACE.groups)
 

@@ -22,6 +22,7 @@ from dms_bench.scaling import (
     plan_surgery,
     weight_norms,
 )
+from dms_bench.scaling.example import Example
 from dms_bench.scaling.fit import fit_to_budget
 from dms_bench.scaling.latency import timing
 
@@ -370,5 +371,5 @@ def test_weights_of_an_element_are_those_of_all_its_indices():
 
 def test_latency_of_an_attention_depends_on_all_three():
     model, example, space = toy()
-    found = {segment.name: segment.groups for segment in timing.segments_of(model, space, example)}
+    found = {segment.name: segment.groups for segment in timing.segments_of(model, space, Example(example))}
     assert any(set(groups) == {0, 1, 2} for groups in found.values())

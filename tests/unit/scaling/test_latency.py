@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from dms_bench.scaling import LatencyModel, budget_of, find_space, measure_latency
+from dms_bench.scaling.example import Example
 from dms_bench.scaling.latency import model as latency_model
 from dms_bench.scaling.latency import timing
 from dms_bench.scaling.latency.model import Fidelity, LatencyTerm, Segment, _fitted
@@ -84,7 +85,7 @@ def test_fidelity_by_hand():
 
 
 def test_blocks_are_segments_and_every_contraction_lies_in_one(network, space):
-    found = {segment.name: segment for segment in timing.segments_of(network, space, torch.randn(1, 8))}
+    found = {segment.name: segment for segment in timing.segments_of(network, space, Example(torch.randn(1, 8)))}
     blocks = space.blocks
     assert [found[name].block for name in blocks] == list(range(len(blocks)))
     for name, module in network.named_modules():

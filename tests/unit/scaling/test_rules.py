@@ -9,6 +9,7 @@ from torch import nn
 from torch.nn import functional
 
 from dms_bench.scaling import count, cut, find_space
+from dms_bench.scaling.example import Example
 from dms_bench.scaling.masks.hooks import MaskedForward
 from dms_bench.scaling.masks.standardised import masked_standardised
 from dms_bench.scaling.tracing.labels import FIXED, Labels
@@ -151,7 +152,7 @@ def test_macs_of_what_does_not_depend_on_the_input_are_counted_once():
 
     model = Constant().eval()
     expected = 7 * (2 * 16 + 16 * 7) + 7 * 9 + 9 * 2
-    seen = Tracer(model, RULES).run(torch.randn(2, 7)).contractions
+    seen = Tracer(model, RULES).run(Example(torch.randn(2, 7)), 2).contractions
     assert sum(one.macs for one in seen) == expected
     space = find_space(model, torch.randn(4, 7))
     assert space.macs == expected

@@ -13,6 +13,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.utils.checkpoint import checkpoint
 
 from dms_bench.scaling import Supernet, budget_of, find_space
+from dms_bench.scaling.example import Example
 from dms_bench.scaling.masks import norms
 from dms_bench.scaling.masks.hooks import BlendBlock, MaskedNorm, ScaleWeight
 from dms_bench.scaling.masks.norms import masked_layer_norm
@@ -140,7 +141,7 @@ def test_a_block_that_changes_its_input_even_without_its_branch_is_blended():
     """relu(x + f(x)) returns x where f gives nothing only if x was activated before."""
     model = nn.Sequential(nn.Conv2d(3, 8, 3), Residual(8), Residual(8), nn.Flatten(), nn.Linear(800, 5)).eval()
     blocks = ["1", "2"]
-    assert find_tails(model, torch.randn(1, 3, 12, 12), blocks) == {"2": ("2.norm2",)}
+    assert find_tails(model, Example(torch.randn(1, 3, 12, 12)), blocks) == {"2": ("2.norm2",)}
 
 
 def test_a_loaded_state_ranks_anew(net):

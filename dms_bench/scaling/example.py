@@ -1,0 +1,151 @@
+"""An input of a network: one tensor, or any nesting of tensors and constants in the arguments of its `forward`."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+#: What functions of this package take for an example: a tensor, a tuple of positional arguments, a mapping of keyword
+#: arguments, an `Example`, or one argument of any other kind (a list of images, a graph).
+AnyExample = Any
+
+
+class Example:
+    """The arguments of a network's `forward`, such as `Example(tokens, mask=mask)`.
+
+    Sizes and types matter, values hardly do. Tensors whose first dimension is as large as that of the first tensor
+    are taken for batches of samples, where the network takes them as such (`samples_of` tries).
+
+    Args:
+        args: positional arguments.
+        kwargs: keyword arguments.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        self.args, self.kwargs = args, kwargs
+
+    @classmethod
+    def of(cls, value: AnyExample) -> Example:
+        """Return what a user passes as an example: see `AnyExample`.
+
+        Raises:
+            TypeError: it holds no tensor, or is a mapping whose keys cannot be names of arguments.
+        """
+        if isinstance(value, Example):
+            example = value
+        elif isinstance(value, tuple) and not hasattr(value, "_fields"):
+            example = cls(*value)
+        elif isinstance(value, Mapping):
+            if not all(isinstance(name, str) for name in value):
+                raise TypeError("a mapping as example gives keyword arguments by name; wrap another one in a tuple")
+            example = cls(**value)
+        else:
+            example = cls(value)
+        if not example.tensors() and all(
+            isinstance(part, _CONSTANTS) for part in _leaves((example.args, example.kwargs))
+        ):
+            raise TypeError(f"the example holds no tensor: {value!r}")
+        return example
+
+    def __call__(self, model: nn.Module) -> Any:
+        """Run a network on it."""
+        return model(*self.args, **self.kwargs)
+
+    def tensors(self) -> list[Tensor]:
+        """Return its tensors, in order."""
+        return tensors_in((self.args, self.kwargs))
+
+    @property
+    def rows(self) -> int:
+        """Size of the first tensor's first dimension: of the batch, as a rule."""
+        return next((tensor.size(0) for tensor in self.tensors() if tensor.dim()), 1)
+
+    @property
+    def alone(self) -> bool:
+        """Whether it is one tensor, whose rows are samples."""
+        return len(self.args) == 1 and not self.kwargs and isinstance(self.args[0], Tensor)
+
+    def batch(self, rows: int) -> Example:
+        """Return a batch of different samples, made from the first one.
+
+        Samples are reversed and rolled along their last dimension, so that what depends on the sample cannot be taken
+        for something fixed.
+        """
+        size = self.rows
+
+        def resized(tensor: Tensor) -> Tensor:
+            if tensor.dim() == 0 or tensor.size(0) != size:
+                return tensor
+            sample = tensor[:1]
+            if tensor.dim() == 1:
+                return sample.expand(rows).clone()
+            samples = [sample, sample.flip(-1), *(sample.roll(turn, -1) for turn in range(1, rows - 1))]
+            return torch.cat(samples[:rows])
+
+        return self.mapped(resized)
+
+    def to(self, device: torch.device | str) -> Example:
+        """Return it on a device."""
+        return self.mapped(lambda tensor: tensor.to(device))
+
+    def in_precision(self, dtype: torch.dtype) -> Example:
+        """Return it with real numbers in one precision, and complex ones of that precision."""
+
+        def cast(tensor: Tensor) -> Tensor:
+            if tensor.is_complex():
+                return tensor.to(_COMPLEX[dtype])
+            return tensor.to(dtype) if tensor.is_floating_point() else tensor
+
+        return self.mapped(cast)
+
+    def mapped(self, change: Callable[[Tensor], Tensor]) -> Example:
+        """Return it with every tensor changed."""
+        return Example(*_mapped(self.args, change), **_mapped(self.kwargs, change))
+
+
+_COMPLEX = {torch.float: torch.cfloat, torch.double: torch.cdouble}
+
+
+_CONSTANTS = (int, float, str, bytes, type(None))
+
+
+def tensors_in(value: Any) -> list[Tensor]:
+    """Return the tensors in mappings, sequences and dataclasses, however they are nested; other objects have none."""
+    return [leaf for leaf in _leaves(value) if isinstance(leaf, Tensor)]
+
+
+def _leaves(value: Any) -> list[Any]:
+    parts = _parts(value)
+    return [value] if parts is None else [leaf for part in parts for leaf in _leaves(part)]
+
+
+def _parts(value: Any) -> Sequence[Any] | None:
+    if isinstance(value, Mapping):
+        return list(value.values())
+    if isinstance(value, (list, tuple)):
+        return value
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return [getattr(value, field.name) for field in dataclasses.fields(value)]
+    return None
+
+
+def _mapped(value: Any, change: Callable[[Tensor], Tensor]) -> Any:
+    """Return a nesting with every tensor changed; what holds none is left as it is."""
+    if isinstance(value, Tensor):
+        return change(value)
+    if not tensors_in(value):
+        return value
+    if isinstance(value, Mapping):
+        changed = {name: _mapped(part, change) for name, part in value.items()}
+        return changed if type(value) is dict else type(value)(changed)  # type: ignore[call-arg]
+    if isinstance(value, tuple) and hasattr(value, "_fields"):
+        return type(value)(*(_mapped(part, change) for part in value))
+    if isinstance(value, (list, tuple)):
+        return type(value)(_mapped(part, change) for part in value)
+    return dataclasses.replace(
+        value, **{field.name: _mapped(getattr(value, field.name), change) for field in dataclasses.fields(value)}
+    )
