@@ -18,7 +18,7 @@ class Example:
     """The arguments of a network's `forward`, such as `Example(tokens, mask=mask)`.
 
     Sizes and types matter, values hardly do. Tensors whose first dimension is as large as that of the first tensor
-    are taken for batches of samples, where the network takes them as such (`samples_of` tries).
+    are taken for batches of samples, where the network takes them as such.
 
     Args:
         args: positional arguments.

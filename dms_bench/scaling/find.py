@@ -11,7 +11,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from dms_bench.scaling.cost.counter import count, count_whole, countable, samples_of
+from dms_bench.scaling.cost.counter import count, countable, unit_of
 from dms_bench.scaling.example import AnyExample, Example
 from dms_bench.scaling.modules.blocks import block_of
 from dms_bench.scaling.modules.modes import modes_kept
@@ -76,7 +76,7 @@ def find_space(
     outline = any(parameter.is_meta for parameter in model.parameters())
     example = example.to("meta") if outline else example
     with modes_kept(model):
-        one = example if samples_of(model, example) == 1 and not example.alone else example.batch(1)
+        one = unit_of(model, example)
         macs = count(model, one).macs
         # Two different samples, so that what depends on the batch cannot be taken for something fixed.
         for inputs, samples in _batches(model, one, macs):
@@ -135,12 +135,16 @@ def _batches(model: nn.Module, one: Example, macs: int) -> list[tuple[Example, i
         one: a sample, or a whole example that has none.
         macs: of it.
     """
+    if one.rows > 1:
+        return [(one, 1)]
     two = one.batch(2)
     try:
-        apart = round(count_whole(model, two) / 2) == macs
+        with torch.no_grad():
+            two(model.eval())
+        apart = one.alone or count(model, two).macs == macs
     except Exception:  # it takes no batches
         return [(one, 1)]
-    return [(two, 2), (one, 1)] if apart or one.alone else [(one, 1)]
+    return [(two, 2), (one, 1)] if apart else [(one, 1)]
 
 
 def _idle(model: nn.Module, trace: Trace) -> bool:

@@ -44,39 +44,33 @@ def count(model: nn.Module, example: AnyExample) -> Count:
 
     Args:
         model: any network; left in the modes it was in.
-        example: its input, [batch, ...], or its arguments (see `Example`); MACs are per sample where they are as many
-            times as large for a batch, else of the whole example.
+        example: its input, [batch, ...], or its arguments (see `Example`). MACs are those of one sample; of the whole
+            example where the network does not take its rows one by one, as those of a graph.
     """
     example = Example.of(example)
     parameter = next(model.parameters(), None)
-    example = example if parameter is None else example.to(parameter.device)
-    macs, activations = _counted(model, example)
-    samples = _samples(model, example, macs)
-    params = sum(parameter.numel() for parameter in model.parameters())
-    return Count(round(macs / samples), params, activations=round(activations / samples))
+    _, macs, activations = _unit(model, example if parameter is None else example.to(parameter.device))
+    return Count(round(macs), sum(parameter.numel() for parameter in model.parameters()), activations=activations)
 
 
-def samples_of(model: nn.Module, example: Example) -> int:
-    """Return how many samples an example has: its rows, or 1 where the network does not take these one by one."""
-    return _samples(model, example, None)
+def unit_of(model: nn.Module, example: Example) -> Example:
+    """Return what costs are counted of: one sample of an example, or all of it where it has none."""
+    return _unit(model, example)[0]
 
 
-def count_whole(model: nn.Module, example: Example) -> float:
-    """Return the MACs of a forward pass on all that an example has."""
-    return _counted(model, example)[0]
-
-
-def _samples(model: nn.Module, example: Example, macs: float | None) -> int:
-    """Do as `samples_of` does; `macs` are those of the example, where they were counted."""
-    rows = example.rows
-    if rows == 1 or example.alone:
-        return rows
+def _unit(model: nn.Module, example: Example) -> tuple[Example, float, int]:
+    """Return what costs are counted of, its MACs and the elements that its layers write."""
+    if example.rows == 1:
+        return example, *_counted(model, example)
+    one = example.batch(1)
     try:
-        of_one = _counted(model, example.batch(1))[0]
-        whole = _counted(model, example)[0] if macs is None else macs
+        of_one = _counted(model, one)
     except Exception:  # a graph of one node, say: whatever its code makes of it
-        return 1
-    return rows if of_one * rows == whole else 1
+        return example, *_counted(model, example)
+    if example.alone:
+        return one, *of_one
+    whole = _counted(model, example)
+    return (one, *of_one) if of_one[0] * example.rows == whole[0] else (example, *whole)
 
 
 def _counted(model: nn.Module, example: Example) -> tuple[float, int]:

@@ -43,7 +43,7 @@ class Inputs:
         """
         model = copy.deepcopy(model)  # some keep tables of the size that they saw last
         one = traced.batch(1) if samples > 1 else traced
-        batched = samples > 1 or traced.alone
+        batched = samples > 1 or (traced.alone and traced.rows == 1)
         many = next((bigger for bigger in (one.batch(_MANY),) if batched and _runs(model, bigger)), traced)
         resized = next((other for other in _resized(one) if _runs(model, other)), one)
         return cls(traced, one, many, resized)

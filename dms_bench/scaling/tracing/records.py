@@ -105,5 +105,7 @@ class Trace:
     standardised: set[str] = field(default_factory=set)
     #: Tensors that reach another unchanged but for additions: id -> ids of ancestors.
     residual_of: dict[int, frozenset[int]] = field(default_factory=dict)
+    #: Tensors that reach another through norms as well, and those of them to which something was added on the way.
+    normed_of: dict[int, tuple[frozenset[int], frozenset[int]]] = field(default_factory=dict)
     #: Concatenations in modules that leave out what occurs twice in a row: id of the result -> result, operands.
     joins: dict[int, tuple[Tensor, list[Tensor]]] = field(default_factory=dict)

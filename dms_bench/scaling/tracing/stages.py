@@ -11,7 +11,7 @@ from dms_bench.scaling.modules.tied import sharing
 from dms_bench.scaling.space.elements import Stage
 from dms_bench.scaling.tracing.records import Trace
 
-#: Residual blocks by their class: with a norm behind the addition the input does not reach the output as it is.
+#: Residual blocks by their class, also where there is one alone.
 BLOCKS = (nn.TransformerEncoderLayer, nn.TransformerDecoderLayer)
 #: A module whose inner residual modules hold this share of its weights is a run of blocks, not a block.
 RUN_SHARE = 0.9
@@ -24,7 +24,8 @@ def find_stages(model: nn.Module, trace: Trace) -> tuple[tuple[Stage, ...], dict
     """Return the runs of removable blocks, and blocks that have to stay with the reason.
 
     A block is removable when its output is its input plus something: the input tensor reaches the
-    output through additions and activations alone, or its class is a known one. Of nested ones the inner
+    output through additions and activations alone; also through norms behind additions, if the block is one of several
+    of its class in a row, or its class is a known one. Of nested ones the inner
     count where they make up nearly all of the outer one (a run of blocks), else the outer (a block of residual
     branches and more).
     """
@@ -36,7 +37,9 @@ def find_stages(model: nn.Module, trace: Trace) -> tuple[tuple[Stage, ...], dict
         if not call.name or call.entry is None or not isinstance(call.output, Tensor):
             continue
         entry, output = call.entry, call.output
-        known = isinstance(modules[call.name], BLOCKS)
+        known = isinstance(modules[call.name], BLOCKS) or (
+            _repeated(call.name, modules) and id(entry) in trace.normed_of.get(id(output), ((), ()))[1]
+        )
         adds = known or (id(entry) in trace.residual_of.get(id(output), frozenset()) and output is not entry)
         if adds and output.shape == entry.shape and any(True for _ in modules[call.name].parameters()):
             (removable if times[call.name] == 1 else repeated).append(call.name)
@@ -53,6 +56,12 @@ def find_stages(model: nn.Module, trace: Trace) -> tuple[tuple[Stage, ...], dict
         name for name in repeated if block_of(name, [*blocks, *(block for block in repeated if block != name)]) < 0
     ]
     return tuple(result), dict.fromkeys(outer, REPEATED) | {name: SHARES for name in blocks if name in bound}
+
+
+def _repeated(name: str, modules: dict[str, nn.Module]) -> bool:
+    """Whether a module has siblings of its own class."""
+    siblings = modules[name.rpartition(".")[0]].children()
+    return sum(1 for sibling in siblings if type(sibling) is type(modules[name])) > 1
 
 
 def _blocks(removable: list[str], weights: dict[str, int]) -> list[str]:

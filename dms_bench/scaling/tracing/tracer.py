@@ -309,6 +309,8 @@ class Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
         call.output = output
         if self._is_recognised(call):
             self._own_norm(call, output)
+        if (self._is_recognised(call) or isinstance(module, nn.LayerNorm | nn.RMSNorm)) and len(call.inputs) == 1:
+            self._reaches(call.inputs[0], output)
 
     def _is_recognised(self, call: ModuleCall) -> bool:
         """Whether a call is a recognised norm of its one input; some take a residual as well and add it."""
@@ -334,11 +336,22 @@ class Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self._set(output, self.axes(tensor))
 
     def _track_residual(self, name: str, operands: list[Tensor], out: Any) -> None:
-        """An addition keeps both operands as ancestors; what only reshapes or activates keeps its own."""
-        if not isinstance(out, Tensor) or name.rstrip("_") not in RESIDUAL_OPERATORS:
+        """An addition keeps both operands as ancestors; what only reshapes, activates or scales keeps its own."""
+        operator = name.rstrip("_")
+        scales = operator in ("mul", "div") and len(operands) == 1
+        if not isinstance(out, Tensor) or not (scales or operator in RESIDUAL_OPERATORS):
             return
         ancestors: frozenset[int] = frozenset()
-        for operand in operands if name.rstrip("_") == "add" else operands[:1]:
+        for operand in operands if operator == "add" else operands[:1]:
             if operand.shape.numel() == out.shape.numel():
                 ancestors |= self.trace.residual_of.get(id(operand), frozenset()) | {id(operand)}
+                self._reaches(operand, out, added=operator == "add")
         self.trace.residual_of[id(out)] = ancestors
+
+    def _reaches(self, operand: Tensor, out: Tensor, *, added: bool = False) -> None:
+        """Note that what reaches an operand, through norms or not, reaches a result."""
+        none: tuple[frozenset[int], frozenset[int]] = (frozenset(), frozenset())
+        reached, joined = self.trace.normed_of.get(id(operand), none)
+        reached |= {id(operand)}
+        others, also_joined = self.trace.normed_of.get(id(out), none)
+        self.trace.normed_of[id(out)] = (others | reached, also_joined | (reached if added else joined))

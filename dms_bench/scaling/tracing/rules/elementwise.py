@@ -47,7 +47,21 @@ def _extreme(tracer: Tracer, args: Any, kwargs: Any, out: Any) -> Axes | list[Ax
     return _pointwise(tracer, args, kwargs, out) if of_two else _reduce(tracer, args, kwargs, out)
 
 
-@rule("mean", "sum", "amax", "amin", "var", "std", "linalg_vector_norm", "prod", "any", "all")
+@rule(
+    "mean",
+    "sum",
+    "amax",
+    "amin",
+    "var",
+    "std",
+    "linalg_vector_norm",
+    "prod",
+    "any",
+    "all",
+    "logsumexp",
+    "argmax",
+    "argmin",
+)
 def _reduce(tracer: Tracer, args: Any, kwargs: Any, out: Any) -> Axes:
     tensor, out = args[0], out if isinstance(out, Tensor) else out[0]
     position = 2 if tracer.operator == "linalg_vector_norm" else 1
@@ -69,32 +83,109 @@ def _reduce(tracer: Tracer, args: Any, kwargs: Any, out: Any) -> Axes:
     return tuple(result)
 
 
-@rule("_softmax", "softmax", "_safe_softmax", "_log_softmax", "cumsum", "sort", "topk", "argmax")
-def _softmax(tracer: Tracer, args: Any, kwargs: Any, out: Any) -> Axes:
-    dim = args[1] if len(args) > 1 and isinstance(args[1], int) else kwargs.get("dim", -1)
-    result = []
-    for axis in tracer.axes(args[0]):
-        if varying_dims(axis) == [dim % axis.dim()]:
-            tracer.labels.freeze(axis, f"operator {tracer.operator} runs over it")
-        else:
-            result.append(axis)
-    return tuple(result)
-
-
-@rule(
-    *("avg_pool2d", "max_pool2d_with_indices", "max_pool2d", "adaptive_avg_pool2d", "_adaptive_avg_pool2d"),
-    *("adaptive_max_pool2d", "avg_pool1d", "adaptive_avg_pool1d", "max_pool1d"),
-    *("upsample_nearest2d", "upsample_bilinear2d", "upsample_bicubic2d", "_upsample_bilinear2d_aa"),
-    *("_upsample_bicubic2d_aa", "upsample_nearest1d", "upsample_linear1d"),
-    *("reflection_pad2d", "replication_pad2d"),
-)
-def _spatial(tracer: Tracer, args: Any, kwargs: Any, out: Any) -> Axes:
+@rule("_softmax", "softmax", "_safe_softmax", "_log_softmax", "cumsum", "cumprod", "logcumsumexp", "sort", "topk")
+def _along(tracer: Tracer, args: Any, kwargs: Any, out: Any) -> Axes:
+    """Operators that mix along one dimension, and keep or shorten it."""
+    position = 2 if tracer.operator == "topk" else 1
+    dim = args[position] if len(args) > position else kwargs.get("dim", -1)
     out = out if isinstance(out, Tensor) else out[0]
     result = []
     for axis in tracer.axes(args[0]):
+        (own,) = varying_dims(axis)
+        if own == dim % axis.dim():
+            tracer.labels.freeze(axis, f"operator {tracer.operator} runs over it")
+        else:
+            result.append(lay(along(axis, own), own, out.shape))
+    return tuple(result)
+
+
+@rule("zeros_like", "ones_like", "full_like", "empty_like")
+def _like(tracer: Tracer, args: Any, kwargs: Any, out: Tensor) -> Axes:
+    return tracer.axes(args[0])
+
+
+@rule("glu")
+def _gated(tracer: Tracer, args: Any, kwargs: Any, out: Tensor) -> Axes:
+    """One half times the sigmoid of the other: what stands at the same position of both goes together."""
+    data = args[0]
+    dim = (args[1] if len(args) > 1 else kwargs.get("dim", -1)) % data.dim()
+    result = []
+    for axis in tracer.axes(data):
+        (own,) = varying_dims(axis)
+        labels = along(axis, own)
+        if own == dim:
+            halves = labels.view(2, -1)
+            tracer.labels.unite(halves[0], halves[1])
+            labels = halves[0]
+        result.append(lay(labels, own, out.shape))
+    return tuple(result)
+
+
+_POOLS = {
+    f"{kind}{rank}d"
+    for kind in ("avg_pool", "max_pool", "adaptive_avg_pool", "adaptive_max_pool")
+    for rank in (1, 2, 3)
+}
+_RESIZES = {
+    *(f"upsample_{kind}{rank}d" for kind in ("nearest", "_nearest_exact") for rank in (1, 2, 3)),
+    *("_upsample_nearest_exact1d", "_upsample_nearest_exact2d", "_upsample_nearest_exact3d", "upsample_linear1d"),
+    *("upsample_bilinear2d", "upsample_bicubic2d", "upsample_trilinear3d"),
+    *("_upsample_bilinear2d_aa", "_upsample_bicubic2d_aa"),
+}
+_PADS = {f"{kind}_pad{rank}d" for kind in ("reflection", "replication") for rank in (1, 2, 3)}
+
+
+@rule(
+    *(_POOLS | _RESIZES | _PADS),
+    *("max_pool2d_with_indices", "max_pool3d_with_indices", "_adaptive_avg_pool2d", "_adaptive_avg_pool3d"),
+    *("fractional_max_pool2d", "fractional_max_pool3d", "max_unpool2d", "max_unpool3d"),
+    *("grid_sampler_2d", "grid_sampler_3d"),
+)
+def _spatial(tracer: Tracer, args: Any, kwargs: Any, out: Any) -> Axes:
+    """Operators on the last dimensions, as many as their names say."""
+    out = out if isinstance(out, Tensor) else out[0]
+    rank = next(int(mark) for mark in tracer.operator if mark.isdigit())
+    result = []
+    for axis in tracer.axes(args[0]):
         (dim,) = varying_dims(axis)
-        if axis.size(dim) == out.size(dim) and dim <= axis.dim() - 3:
+        if axis.size(dim) == out.size(dim) and dim < axis.dim() - rank:
             result.append(lay(along(axis, dim), dim, out.shape))
         else:
             tracer.labels.freeze(axis, "resized by a spatial operator")
+    for operand in args[1:]:  # a grid, or places
+        if isinstance(operand, Tensor):
+            tracer.freeze(operand, reason=f"operator {tracer.operator} reads positions from it")
+    return tuple(result)
+
+
+@rule("tril", "triu")
+def _triangle(tracer: Tracer, args: Any, kwargs: Any, out: Tensor) -> Axes:
+    for axis in tracer.axes(args[0]):
+        if varying_dims(axis)[0] >= axis.dim() - 2:
+            tracer.labels.freeze(axis, f"operator {tracer.operator} counts along it")
+    return tuple(axis for axis in tracer.axes(args[0]) if varying_dims(axis)[0] < axis.dim() - 2)
+
+
+@rule("view_as_real", "_conj", "real", "imag", "view_as_complex")
+def _complex(tracer: Tracer, args: Any, kwargs: Any, out: Tensor) -> Axes:
+    """Real and imaginary parts lie along one more dimension, the last, or along one less."""
+    result = []
+    for axis in tracer.axes(args[0]):
+        (dim,) = varying_dims(axis)
+        if dim < out.dim() and axis.size(dim) == out.size(dim):
+            result.append(lay(along(axis, dim), dim, out.shape))
+        else:
+            tracer.labels.freeze(axis, "pairs of real and imaginary parts")
+    return tuple(result)
+
+
+@rule("_fft_r2c", "_fft_c2r", "_fft_c2c")
+def _fourier(tracer: Tracer, args: Any, kwargs: Any, out: Tensor) -> Axes:
+    result = []
+    for axis in tracer.axes(args[0]):
+        (dim,) = varying_dims(axis)
+        if dim in {over % axis.dim() for over in args[1]}:
+            tracer.labels.freeze(axis, "a Fourier transform runs over it")
+        else:
+            result.append(lay(along(axis, dim), dim, out.shape))
     return tuple(result)

@@ -106,12 +106,46 @@ def _embedding(tracer: Tracer, args: Any, kwargs: Any, out: Tensor) -> Axes:
     return (lay(columns, out.dim() - 1, out.shape),) if columns is not None else ()
 
 
-@rule("index", "index_select", "gather", "take")
+@rule("_embedding_bag", "_embedding_bag_forward_only")
+def _bag(tracer: Tracer, args: Any, kwargs: Any, out: Any) -> Axes | list[Axes]:
+    return _embedding(tracer, args, kwargs, out[0])
+
+
+@rule("index_select", "gather")
+def _chosen(tracer: Tracer, args: Any, kwargs: Any, out: Tensor) -> Axes:
+    """Entries of one dimension, chosen by numbers; the code gives the other dimensions of these numbers their size."""
+    data, dim = args[0], args[1] % args[0].dim()
+    result = []
+    for axis in tracer.axes(data):
+        (own,) = varying_dims(axis)
+        if own == dim or axis.size(own) != out.size(own):
+            tracer.labels.freeze(axis, "entries of a table")
+        else:
+            result.append(lay(along(axis, own), own, out.shape))
+    return tuple(result)
+
+
+@rule("scatter", "scatter_add", "scatter_reduce", "index_add", "index_copy", "index_reduce")
+def _scattered(tracer: Tracer, args: Any, kwargs: Any, out: Tensor) -> Axes:
+    """Entries of one dimension, written to places that numbers tell; along the others both operands go together."""
+    data, dim, source = args[0], args[1] % args[0].dim(), args[3] if len(args) > 3 else None
+    sources = [source] if isinstance(source, Tensor) and source.dim() == data.dim() else []
+    result = []
+    for across in range(data.dim()):
+        labels = [axis_along(tracer, operand, across) for operand in (data, *sources)]
+        present = [vector for vector in labels if vector is not None]
+        if across == dim or any(operand.size(across) != out.size(across) for operand in sources):
+            for vector in present:
+                tracer.labels.freeze(vector, "places that are written to")
+        elif present:  # what is written to is as large as what is written, in whatever way its size was computed
+            tracer.labels.unite(present[0], present[-1])
+            result.append(lay(present[0], across, out.shape))
+    return tuple(result)
+
+
+@rule("index")
 def _index(tracer: Tracer, args: Any, kwargs: Any, out: Tensor) -> Axes:
     """Looking up along dimensions without labels; a table's own entries are frozen."""
-    if tracer.operator != "index":
-        tracer.freeze(args[0], reason=f"operator {tracer.operator} has no rule")
-        return ()
     indices = list(args[1]) + [None] * (args[0].dim() - len(args[1]))
     looked_up = [dim for dim, index in enumerate(indices) if index is not None]
     result = []
