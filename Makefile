@@ -50,9 +50,9 @@ paper-proxy: install ## Run the small versions of the paper's tables (some 500 t
 	done; \
 	$(BIN)/dms-bench table --all; exit $${failed:-0}
 
-# A file at a time in each of JOBS processes, with one thread each: most tests have more of Python in them than of torch.
+# A file at a time in each of JOBS processes, in the order of names, with one thread each: the long ones come first.
 test: install ## Run the tests that take seconds, in two processes (JOBS=2)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow" --numprocesses $(JOBS) --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow" --numprocesses $(JOBS) --dist loadfile --no-loadscope-reorder
 
 test-slow: install ## Run the tests that take minutes
 	$(BIN)/python -m pytest -m slow

@@ -12,4 +12,5 @@ hypothesis.settings.load_profile("patient")
 def own_caches(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        patch.delenv("COLUMNS", raising=False)  # of the terminal, which limits our tables
         yield

@@ -39,8 +39,23 @@ def load_suite(path: str | File, *, profile: str | None = None, smoke: bool = Fa
                 if (other, small) != (profile, smoke):
                     parse_suite(document, profile=other, smoke=small)
     except InvalidSpecError as error:
-        raise UserError("\n".join(f"{path}: {problem}" for problem in error.problems)) from None
+        raise UserError("\n".join(f"{path}: {_named(problem, document)}" for problem in error.problems)) from None
     return suite
+
+
+def _named(problem: Problem, document: Any) -> str:
+    """Write a problem with the name of the experiment that it is in, where that has one."""
+    match problem.path:
+        case ("experiments", int(position), *rest):
+            name = document["experiments"][position].get("name") if _is_mapping_at(document, position) else None
+            if isinstance(name, str) and name and rest != ["name"]:
+                return str(problem).replace(f"experiments[{position}]", f"experiments[{position}] ({name})", 1)
+    return str(problem)
+
+
+def _is_mapping_at(document: Any, position: int) -> bool:
+    experiments = document.get("experiments") if isinstance(document, dict) else None
+    return isinstance(experiments, list) and position < len(experiments) and isinstance(experiments[position], dict)
 
 
 def profile_names(path: str | File) -> tuple[str, ...]:

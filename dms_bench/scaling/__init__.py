@@ -16,6 +16,7 @@ from dms_bench.scaling.schedule import Schedule, falling_target
 from dms_bench.scaling.space.coarse import Coarse, CoarseError
 from dms_bench.scaling.space.space import SearchSpace
 from dms_bench.scaling.structure.importance import weight_norms
+from dms_bench.scaling.structure.relaxation import Relaxation, TopK
 from dms_bench.scaling.supernet import Supernet
 
 __all__ = [
@@ -27,10 +28,12 @@ __all__ = [
     "Count",
     "Example",
     "LatencyModel",
+    "Relaxation",
     "Schedule",
     "SearchSpace",
     "Supernet",
     "Surgery",
+    "TopK",
     "apply_structure",
     "budget_of",
     "count",

@@ -7,6 +7,7 @@ Shape legend:
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
@@ -83,8 +84,11 @@ def budget_of(space: SearchSpace, **targets: float | tuple[Cost, float]) -> Budg
         **targets: resource -> target, or a cost with its target; at most 1 is a share of the supernet's.
 
     Raises:
-        ValueError: the resource is neither `macs` nor `params`, and comes without a cost.
+        ValueError: there is no target, or none above zero; the resource is neither `macs` nor `params`, and comes
+            without a cost.
     """
+    if not targets:
+        raise ValueError("a budget needs a target: budget_of(space, macs=0.3)")
     costs: dict[str, Callable[[], tuple[Cost, int]]] = {
         "macs": lambda: (space.macs_model, space.macs),
         "params": lambda: (space.params_model, space.params),
@@ -98,6 +102,11 @@ def budget_of(space: SearchSpace, **targets: float | tuple[Cost, float]) -> Budg
         elif name in costs:
             cost, whole = costs[name]()
         else:
-            raise ValueError(f"no resource {name!r}: a budget counts {' or '.join(costs)}")
+            raise ValueError(
+                f"no resource {name!r}: a budget counts {' or '.join(costs)}; any other comes with its cost, "
+                f"{name}=(measure_latency(...), target)"
+            )
+        if isinstance(target, bool) or not isinstance(target, int | float) or not 0 < target < math.inf:
+            raise ValueError(f"{name}: {target!r} is no target; a share such as 0.3, or a number above 1")
         constraints.append(Constraint(name, cost, target * whole if target <= 1 else target, float(whole)))
     return Budget(tuple(constraints))

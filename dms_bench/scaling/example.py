@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from typing import Any
 
 import torch
@@ -33,7 +34,8 @@ class Example:
         """Return what a user passes as an example: see `AnyExample`.
 
         Raises:
-            TypeError: it holds no tensor, or is a mapping whose keys cannot be names of arguments.
+            TypeError: it holds no tensor, or a sparse one, or is a mapping whose keys cannot be names of arguments.
+            ValueError: it is a batch of nothing.
         """
         if isinstance(value, Example):
             example = value
@@ -49,11 +51,32 @@ class Example:
             isinstance(part, _CONSTANTS) for part in _leaves((example.args, example.kwargs))
         ):
             raise TypeError(f"the example holds no tensor: {value!r}")
+        if any(tensor.layout != torch.strided for tensor in example.tensors()):
+            raise TypeError("the example holds a sparse tensor, whose elements cannot be followed")
+        if example.rows == 0:
+            raise ValueError(f"the example has no rows: {example!r}")
         return example
 
+    def __repr__(self) -> str:
+        """Show its arguments, tensors by their types and shapes."""
+        named = [f"{name}={_shown(value)}" for name, value in self.kwargs.items()]
+        return f"Example({', '.join([*map(_shown, self.args), *named])})"
+
     def __call__(self, model: nn.Module) -> Any:
-        """Run a network on it."""
-        return model(*self.args, **self.kwargs)
+        """Run a network on it.
+
+        Raises:
+            TypeError: the network takes other arguments.
+        """
+        try:
+            return model(*self.args, **self.kwargs)
+        except TypeError as error:
+            if "argument" not in str(error):
+                raise
+            raise TypeError(
+                f"{error}. The example was read as {self!r}: a tuple gives positional arguments and a mapping keyword "
+                "arguments; Example(value) gives one argument of any kind"
+            ) from error
 
     def tensors(self) -> list[Tensor]:
         """Return its tensors, in order."""
@@ -113,6 +136,30 @@ _COMPLEX = {torch.float: torch.cfloat, torch.double: torch.cdouble}
 _CONSTANTS = (int, float, str, bytes, type(None))
 
 
+def outputs_in(value: Any) -> list[Tensor]:
+    """Return the tensors of what a network returns, also those that objects of any class hold as attributes.
+
+    Not those in caches of keys and values, by which language models go on from where they stopped: they are working
+    memory.
+    """
+    found: list[Tensor] = []
+    seen: set[int] = set()
+
+    def visit(value: Any) -> None:
+        if isinstance(value, Tensor):
+            found.append(value)
+        elif id(value) not in seen and not isinstance(value, (nn.Module, type)):
+            seen.add(id(value))
+            parts = _parts(value)
+            if parts is None and not type(value).__name__.endswith("Cache"):
+                parts = list(getattr(value, "__dict__", {}).values())
+            for part in parts or ():
+                visit(part)
+
+    visit(value)
+    return found
+
+
 def tensors_in(value: Any) -> list[Tensor]:
     """Return the tensors in mappings, sequences and dataclasses, however they are nested; other objects have none."""
     return [leaf for leaf in _leaves(value) if isinstance(leaf, Tensor)]
@@ -139,13 +186,28 @@ def _mapped(value: Any, change: Callable[[Tensor], Tensor]) -> Any:
         return change(value)
     if not tensors_in(value):
         return value
+    if isinstance(value, tuple):
+        parts = [_mapped(part, change) for part in value]
+        return type(value)(*parts) if hasattr(value, "_fields") else type(value)(parts)
+    changed = copy.copy(value)  # with whatever else the objects of a class of one's own hold
+    if isinstance(value, MutableMapping):
+        for name, part in value.items():
+            changed[name] = _mapped(part, change)
+    elif isinstance(value, list):
+        changed[:] = [_mapped(part, change) for part in value]
+    elif isinstance(value, Mapping):
+        return {name: _mapped(part, change) for name, part in value.items()}
+    else:
+        for field in dataclasses.fields(value):
+            object.__setattr__(changed, field.name, _mapped(getattr(value, field.name), change))
+    return changed
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, Tensor):
+        return f"{str(value.dtype).removeprefix('torch.')}{list(value.shape)}"
     if isinstance(value, Mapping):
-        changed = {name: _mapped(part, change) for name, part in value.items()}
-        return changed if type(value) is dict else type(value)(changed)  # type: ignore[call-arg]
-    if isinstance(value, tuple) and hasattr(value, "_fields"):
-        return type(value)(*(_mapped(part, change) for part in value))
+        return "{" + ", ".join(f"{name!r}: {_shown(part)}" for name, part in value.items()) + "}"
     if isinstance(value, (list, tuple)):
-        return type(value)(_mapped(part, change) for part in value)
-    return dataclasses.replace(
-        value, **{field.name: _mapped(getattr(value, field.name), change) for field in dataclasses.fields(value)}
-    )
+        return ("[{}]" if isinstance(value, list) else "({})").format(", ".join(map(_shown, value)))
+    return repr(value) if isinstance(value, _CONSTANTS) else type(value).__name__

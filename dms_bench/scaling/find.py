@@ -6,7 +6,7 @@ import fnmatch
 import time
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -56,7 +56,7 @@ def find_space(
         depth: search the blocks of stages.
         exclude: shell-style patterns of names that are not searched.
         coarse: which groups and stages are searched coarsely.
-        round_to: cuts keep multiples of this number of channels.
+        round_to: cuts keep multiples of this number of channels, where a group has as many.
         attention: search the number of heads, the sizes that the heads of a layer have in common (of queries and keys,
             and of values), or both.
 
@@ -68,8 +68,15 @@ def find_space(
     Raises:
         CoarseError: a coarse rule fits nothing, or its runs do not fit.
         TypeError: the example holds nothing that a network reads.
-        ValueError: the network is compiled, which hides its operators, or returns nothing that could be compared.
+        ValueError: an option has no meaning, the network is compiled, which hides its operators, or it returns nothing
+            that could be compared.
     """
+    if isinstance(exclude, str):
+        raise ValueError(f"exclude is a list of patterns: [{exclude!r}]")
+    if round_to < 1:
+        raise ValueError(f"round_to must be at least 1: {round_to}")
+    if attention not in get_args(Attention):
+        raise ValueError(f"attention is one of {', '.join(get_args(Attention))}: {attention!r}")
     _check_open(model)
     begin = time.perf_counter()
     example = Example.of(example)
@@ -79,7 +86,7 @@ def find_space(
         one = unit_of(model, example)
         macs = count(model, one).macs
         # Two different samples, so that what depends on the batch cannot be taken for something fixed.
-        for inputs, samples in _batches(model, one, macs):
+        for inputs, samples in _batches(model, one):
             model.train()  # lets modules drop what they keep in eval mode, such as biases looked up once
             if attention == "both":
                 with torch.no_grad():
@@ -109,6 +116,8 @@ def find_space(
             or {block_of(norm, space.blocks)} == {block_of(layer, space.blocks) for layer in readers}
         }
         space = replace(space, tails=linear, folded_masks=within)
+        if space.macs != macs:  # depends on numbers (found objects, say), or hides from the trace
+            space = space.without(space.names, f"{space.macs} MACs were seen where {macs} are counted")
         chosen = {name for name in space.names for pattern in exclude if fnmatch.fnmatch(name, pattern)}
         if chosen:
             space = space.without(chosen, "excluded by the specification")
@@ -125,15 +134,16 @@ def _check_open(model: nn.Module) -> None:
             raise ValueError(f"{name or 'the network'} is TorchScript: search the network that it was made from")
         if hasattr(module, "_orig_mod"):
             raise ValueError(f"{name or 'the network'} is compiled: search its `_orig_mod`, and compile what is cut")
+        if hasattr(module.forward, "_torchdynamo_orig_callable"):
+            raise ValueError(f"the forward of {name or 'the network'} is compiled: compile what is cut instead")
 
 
-def _batches(model: nn.Module, one: Example, macs: int) -> list[tuple[Example, int]]:
+def _batches(model: nn.Module, one: Example) -> list[tuple[Example, int]]:
     """Return the inputs to trace, the better first, with their numbers of samples.
 
     Args:
         model: the network.
         one: a sample, or a whole example that has none.
-        macs: of it.
     """
     if one.rows > 1:
         return [(one, 1)]
@@ -141,10 +151,9 @@ def _batches(model: nn.Module, one: Example, macs: int) -> list[tuple[Example, i
     try:
         with torch.no_grad():
             two(model.eval())
-        apart = one.alone or count(model, two).macs == macs
     except Exception:  # it takes no batches
         return [(one, 1)]
-    return [(two, 2), (one, 1)] if apart else [(one, 1)]
+    return [(two, 2), (one, 1)] if unit_of(model, two).rows == 1 else [(one, 1)]
 
 
 def _idle(model: nn.Module, trace: Trace) -> bool:

@@ -50,7 +50,7 @@ class Supernet(nn.Module):
         decay: decay of the importance's moving average; 0 keeps the last step only (equation 4).
 
     Raises:
-        ValueError: the space is empty, or was not proven.
+        ValueError: the space is empty, of another network, or was not proven; an option has no meaning.
     """
 
     def __init__(
@@ -67,6 +67,7 @@ class Supernet(nn.Module):
         guard()
         self.space = space if isinstance(space, SearchSpace) else find_space(model, space)
         self.space.check_searchable()
+        self.space.check_fits({**dict(model.named_parameters()), **dict(model.named_buffers())})
         self.model = model
         self.relaxation = relaxation or TopK(self.space, temperature=temperature, importance=importance, decay=decay)
         self.relaxation.to(next(model.parameters()).dtype)  # masks as exact as a network in double precision

@@ -19,6 +19,10 @@ from dms_bench.scaling.modules.modes import modes_kept
 COUNTER = f"torch.utils.flop_counter/2 (torch {torch.__version__.partition('+')[0]})"
 
 
+#: Dimensions up to which one tensor may be a text whose first dimension are positions; images have more.
+_MOST_AMBIGUOUS = 3
+
+
 @contextmanager
 def countable(model: nn.Module) -> Iterator[None]:
     """Inside it recurrent layers and attention run as operators that the counter knows, unlike their fused forms."""
@@ -62,15 +66,18 @@ def _unit(model: nn.Module, example: Example) -> tuple[Example, float, int]:
     """Return what costs are counted of, its MACs and the elements that its layers write."""
     if example.rows == 1:
         return example, *_counted(model, example)
-    one = example.batch(1)
     try:
-        of_one = _counted(model, one)
+        of_one = _counted(model, example.batch(1))
+        samples = (example.alone and example.tensors()[0].dim() > _MOST_AMBIGUOUS) or _add_up(model, example, of_one[0])
     except Exception:  # a graph of one node, say: whatever its code makes of it
-        return example, *_counted(model, example)
-    if example.alone:
-        return one, *of_one
-    whole = _counted(model, example)
-    return (one, *of_one) if of_one[0] * example.rows == whole[0] else (example, *whole)
+        samples = False
+    return (example.batch(1), *of_one) if samples else (example, *_counted(model, example))
+
+
+def _add_up(model: nn.Module, example: Example, of_one: float) -> bool:
+    """Whether every further row costs the same, as samples do; positions of a text attend to more with each."""
+    two, three = (_counted(model, example.batch(rows))[0] for rows in (2, 3))
+    return three - two == two - of_one > 0
 
 
 def _counted(model: nn.Module, example: Example) -> tuple[float, int]:

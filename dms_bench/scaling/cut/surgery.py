@@ -54,9 +54,14 @@ class Surgery:
 
 
 def cut(model: nn.Module, space: SearchSpace, architecture: Architecture) -> nn.Module:
-    """Return a cut copy of a network, with the weights of what stays."""
+    """Return a cut copy of a network, with the weights of what stays.
+
+    Raises:
+        ValueError: the space is of another network.
+    """
     mask = space.mask(architecture)
     tensors: dict[str, Tensor] = {**dict(model.named_parameters()), **dict(model.named_buffers())}
+    space.check_fits(tensors)
     dims = space.cut_dims()
     cut_names = {name for name, _ in dims}
     small = copy.deepcopy(model, {id(tensors[name]): tensors[name] for name in cut_names})  # these are replaced

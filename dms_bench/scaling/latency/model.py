@@ -125,7 +125,9 @@ class LatencyModel:
         return cls(terms, torch.tensor(content["sizes"]), fidelity)
 
 
-def measure_latency(model: nn.Module, space: SearchSpace, example: AnyExample, device: torch.device) -> LatencyModel:
+def measure_latency(
+    model: nn.Module, space: SearchSpace, example: AnyExample, device: torch.device | str
+) -> LatencyModel:
     """Time randomly cut networks on a device and fit a model of the latency to them.
 
     The networks take turns, so that whatever else the machine does meets them alike; every figure is a
@@ -137,7 +139,7 @@ def measure_latency(model: nn.Module, space: SearchSpace, example: AnyExample, d
         example: the input to time, [batch, ...], or its arguments (see `Example`).
         device: where to measure, with the number of threads that PyTorch is set to.
     """
-    example = Example.of(example)
+    example, device = Example.of(example), torch.device(device)
     segments = segments_of(model, space, example)
     masks = [space.full(), *_random_masks(space, FITTED + HELD_OUT - 1)]
     timings: list[dict[str, list[float]]] = [{} for _ in masks]

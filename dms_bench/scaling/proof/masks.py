@@ -28,19 +28,20 @@ LOPSIDED_SHARES = (0.25, 0.75, 0.5)
 Unit = tuple[int, int]
 
 
-def proof_masks(groups: Sequence[Unit], stages: Sequence[Unit], seed: int) -> Tensor:
+def proof_masks(groups: Sequence[Unit], stages: Sequence[Unit], seed: int, least: int = 2) -> Tensor:
     """Return as few masks as remove every block, and keep it, at least once (two, where minimums let it), and two more.
 
     Args:
         groups: width groups; each keeps an element at least.
         stages: runs of blocks.
         seed: of the choice of elements.
+        least: number of masks beside the two more, at least.
 
     Returns:
         Binary masks, [M, E].
     """
     groups = [(size, min(size, max(low, 1))) for size, low in groups]
-    turns = max([2, *(math.ceil(size / (size - low)) for size, low in stages if size > low)])
+    turns = max([least, *(math.ceil(size / (size - low)) for size, low in stages if size > low)])
     generator = torch.Generator().manual_seed(seed)
     widths = [
         torch.cat([_in_turn(size, low, turns, generator), _lopsided(size, low, number), _fewest(size, low, generator)])

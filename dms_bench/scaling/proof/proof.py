@@ -15,7 +15,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from dms_bench.scaling.cost.counter import countable
 from dms_bench.scaling.cut.surgery import cut
-from dms_bench.scaling.example import Example, tensors_in
+from dms_bench.scaling.example import Example, outputs_in
 from dms_bench.scaling.masks.hooks import MaskedForward
 from dms_bench.scaling.modules.blocks import block_of
 from dms_bench.scaling.modules.generic import generic_copy
@@ -27,6 +27,8 @@ from dms_bench.scaling.space.space import SearchSpace
 TOLERANCE = 1e-7
 #: In single precision, in which culprits are looked for (convolutions are many times faster).
 ROUGH_TOLERANCE = 5e-5
+#: A group of so few channels may fit numbers in a network's code by chance: then twice as many masks are tried.
+FEW = 12
 #: Trials spent on finding culprits one by one; then what is left in doubt goes as a whole.
 MAX_TRIALS = 60
 
@@ -50,6 +52,7 @@ def prove(model: nn.Module, inputs: Inputs, space: SearchSpace, seed: int = 0, *
         ValueError: the network's output is no number that could be compared, or another one every time.
     """
     names = list(space.names)
+    space = replace(space, patched=_takes_few_apart(space))
     try:
         proof = _Proof(model, inputs, space, seed, torch.double, idle)
         error = proof.error(names)
@@ -57,7 +60,10 @@ def prove(model: nn.Module, inputs: Inputs, space: SearchSpace, seed: int = 0, *
         proof = _Proof(model, inputs, space, seed, torch.float, idle)
         error = proof.error(names)
     reasons: dict[str, str] = {}
-    if not error <= proof.tolerance:
+    if not error <= proof.tolerance and not proof.passes([]):  # what it computes depends on more than its input's build
+        reasons = dict.fromkeys(names, f"of the whole network: {proof.failure}")
+        names = []
+    if names and not error <= proof.tolerance:
         rough = _Proof(model, inputs, space, seed + 1, torch.float, idle)
         rough.patch(names)
         names = rough.provable(names)
@@ -69,7 +75,7 @@ def prove(model: nn.Module, inputs: Inputs, space: SearchSpace, seed: int = 0, *
             error = proof.error(names)
     proof.tried = slice(-1, None)
     error = max(error, proof.error(names))
-    if not error <= proof.tolerance:
+    if names and not error <= proof.tolerance:
         proof.space, proof.tried = _wider(proof.space), slice(None)
         if not proof.passes(names):
             names = proof.provable(names)
@@ -80,6 +86,21 @@ def prove(model: nn.Module, inputs: Inputs, space: SearchSpace, seed: int = 0, *
     for name in [name for name in space.names if name not in set(names)]:
         space = space.without([name], proof.reasons.get(name) or reasons.get(name) or DIFFERS)
     return replace(space, proof_error=error, gaps=untried(space, masks_of(space, seed)))
+
+
+def _takes_few_apart(space: SearchSpace) -> frozenset[str]:
+    """Return the modules whose code takes a few channels apart at a number, which most masks fit by chance."""
+    owner, sizes = space.units.owner, space.units.sizes
+    found = set()
+    for module, calls in space.shape_calls.items():
+        for call in calls:
+            pieces = [size[0] for size in call.sizes if isinstance(size, Tensor)]
+            elements = torch.cat(pieces) if pieces and call.kind in ("split", "slice") else torch.empty(0)
+            units = torch.unique(owner[elements[elements >= 0].long()]).tolist()
+            few = any(sizes[unit] <= FEW for unit in units)
+            if few and not all(torch.equal(piece, pieces[0]) for piece in pieces):
+                found.add(module)
+    return frozenset(found)
 
 
 def _wider(space: SearchSpace) -> SearchSpace:
@@ -99,7 +120,9 @@ def masks_of(space: SearchSpace, seed: int = 0) -> Tensor:
     # What bounds the depth is a user's choice but for the last block: more may go in a proof.
     stages = [(stage.size, min(stage.minimum, 1)) for stage in space.stages]
     widths = len(space.groups)
-    return proof_masks(list(zip(space.units.sizes, space.units.minimum, strict=True))[:widths], stages, seed)
+    few = any(group.size <= FEW and not group.heads and group.step == 1 for group in space.groups)
+    units = list(zip(space.units.sizes, space.units.minimum, strict=True))[:widths]
+    return proof_masks(units, stages, seed, least=4 if few else 2)
 
 
 def untried(space: SearchSpace, masks: Tensor) -> dict[str, str]:
@@ -154,12 +177,17 @@ class _Proof:
     def patch(self, names: Sequence[str]) -> None:
         """Let cuts patch the sizes in the code of those classes of modules that fail, until none is left."""
         calls = self.space.shape_calls
+        runs: frozenset[str] | None = None
         while not self.passes(names):
+            if not self.culprit and runs is None:
+                runs = self.space.patched
             kind = type(self.model.get_submodule(self.culprit)) if self.culprit else None
             modules = {name for name in calls if kind in (None, type(self.model.get_submodule(name)))}
             if modules <= self.space.patched:
                 modules = set(calls)  # more of this class does not help; other classes may be waiting behind it
             if modules <= self.space.patched:
+                if runs is not None:  # what more patches do not mend, they may still break at other sizes
+                    self.space = replace(self.space, patched=runs)
                 break
             self.space = replace(self.space, patched=self.space.patched | modules)
 
@@ -257,7 +285,7 @@ def _run(model: nn.Module, example: Example) -> list[Tensor]:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         output = example(model)
-    compared = [tensor for tensor in tensors_in(output) if tensor.is_floating_point() or tensor.is_complex()]
+    compared = [tensor for tensor in outputs_in(output) if tensor.is_floating_point() or tensor.is_complex()]
     if not compared:
         raise ValueError(
             f"the network returns no floating-point tensor that could be compared: {type(output).__name__}"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
@@ -123,6 +123,18 @@ class SearchSpace:
     def blocks(self) -> tuple[str, ...]:
         """Paths of the removable blocks of all stages."""
         return blocks_of(self.stages)
+
+    def check_fits(self, state: Mapping[str, Tensor]) -> None:
+        """Raise ValueError where parameters and buffers are not those of the network that the space was found of."""
+        for name, dim in self.cut_dims():
+            if name not in state:
+                raise ValueError(f"the space is of another network: this one has no {name}")
+            size = len(self.cut_dims()[name, dim][0])
+            if state[name].size(dim) != size:
+                raise ValueError(
+                    f"the space is of another network, or this one was cut: {name} has {state[name].size(dim)} "
+                    f"instead of {size} in dimension {dim}"
+                )
 
     def check_searchable(self) -> None:
         """Raise ValueError where nothing is searched, with the reasons, or where the proof failed."""

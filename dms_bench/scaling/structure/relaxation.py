@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from dms_bench.scaling.space.space import SearchSpace
-from dms_bench.scaling.structure.importance import update_importance
+from dms_bench.scaling.structure.importance import IMPORTANCE, update_importance
 from dms_bench.scaling.structure.topk import (
     ascending_positions,
     averaged,
@@ -136,6 +136,8 @@ class TopK(Relaxation):
         normalise: bool = True,
     ) -> None:
         super().__init__(space)
+        if importance not in (*IMPORTANCE, "index"):
+            raise ValueError(f"importance is one of {', '.join(IMPORTANCE)} or index: {importance!r}")
         self.importance_kind, self.decay, self.normalise = importance, decay, normalise
         units = space.units
         #: Pruning ratio a of every unit, [U]; kept elements are k = round((1 - a) N).

