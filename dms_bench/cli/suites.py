@@ -64,7 +64,8 @@ def plan(suite: SuiteFile, profile: Profile = None, smoke: Smoke = False) -> Non
     write(columns((*headings, "training MACs", *(["A100 days"] if costly else [])), rows), None)
     trials = sum(trial.count for trial in planned)
     typer.echo(
-        f"{trials} trials, about {total_macs(planned):.2e} MACs of training (3 x forward MACs x samples x epochs)"
+        f"{trials} trial{'s' * (trials != 1)}, about {total_macs(planned):.2e} MACs of training "
+        "(3 x forward MACs x samples x epochs)"
     )
     if loaded.resources.gpus:
         days = total_days(planned)

@@ -114,7 +114,8 @@ def _check_keys(node: MappingNode) -> None:
         if key.tag.endswith(":merge"):
             continue
         if not key.tag.endswith(":str"):
-            raise _RefusedError(f"the key {show(getattr(key, 'value', None))} is not text; quote it", key)
+            written = show(key.value) if isinstance(key, ScalarNode) else "of a mapping"
+            raise _RefusedError(f"the key {written} is not text; quote it", key)
         if key.value in seen:
             raise _RefusedError(f"the key {show(key.value)} occurs twice", key)
         seen.add(key.value)

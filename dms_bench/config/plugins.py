@@ -77,8 +77,13 @@ def parse_plugin(group: str, value: Any) -> PluginSpec:
         return value
     if isinstance(value, str):
         value = {"kind": value}
-    if not isinstance(value, dict) or "kind" not in value:
-        raise ValueError("needs a mapping with the field 'kind'")
+    noun = _noun(group)
+    if isinstance(value, list):
+        raise ValueError(f"{show(value)} is a list; several are swept over, in sweep.grid.{noun}")
+    if not isinstance(value, dict):
+        raise ValueError(f"{show(value)} is neither the name of a {noun} nor a mapping with the field 'kind'")
+    if "kind" not in value:
+        raise ValueError("needs the field 'kind'")
     classes = registered(group)
     kind = value["kind"]
     if not isinstance(kind, str) or kind not in classes:
@@ -86,6 +91,6 @@ def parse_plugin(group: str, value: Any) -> PluginSpec:
         raise ValueError(
             str(problem)
             if isinstance(problem, UserError)
-            else f"unknown {_noun(group)} {show(kind)}; {nearest(str(kind), classes)}"
+            else f"unknown {noun} {show(kind)}; {nearest(str(kind), classes)}"
         )
     return classes[kind].model_validate(value)

@@ -27,11 +27,9 @@ from dms_bench.tasks import Task, make_task
 from dms_bench.trial.spaces import untrained
 from dms_bench.trial.storage import write_atomic
 
-FORMAT = 1
+FORMAT = 2
 ARCHITECTURE, WEIGHTS = "architecture.json", "weights.safetensors"
 _SURGERY = TypeAdapter(Surgery)
-#: What files call the patches of calls, and packed queries, keys and values among them.
-_PATCHES, _PACKED = "mends", "parts"
 
 
 def save_weights(model: nn.Module, path: Path) -> None:
@@ -74,7 +72,7 @@ def describe(
         "task": trial.task.model_dump(mode="json"),
         "supernet": trial.network.model_dump(mode="json"),
         "architecture": json.loads(architecture.to_json()),
-        "surgery": _written(surgery),
+        "surgery": _SURGERY.dump_python(surgery, mode="json"),
         "sizes": {name: list(sizes) for name, sizes in space.sizes_of(architecture).items()},
         "steps": {group.name: group.step for group in space.groups if group.step > 1},
         "counter": counter,
@@ -125,27 +123,7 @@ def build(description: dict[str, Any]) -> nn.Module:
     """Build a described network; its weights are random, or empty where they are not the supernet's size."""
     spec = cast(TaskSpec, parse_plugin(TASKS, description["task"]))
     supernet = untrained(SupernetSpec.model_validate(description["supernet"]))
-    surgery = _read(description["surgery"])
+    surgery = _SURGERY.validate_python(description["surgery"])
     model = make_task(spec, 0).build(supernet)
     apply_structure(model, surgery)
     return model
-
-
-def _written(surgery: Surgery) -> dict[str, Any]:
-    """Return a surgery in the words of the file."""
-    content: dict[str, Any] = _SURGERY.dump_python(surgery, mode="json")
-    content[_PATCHES] = _renamed(content.pop("patches"), {"packed": _PACKED})
-    return content
-
-
-def _read(content: dict[str, Any]) -> Surgery:
-    """Return the surgery that `_written` wrote."""
-    fields = {name: value for name, value in content.items() if name != _PATCHES}
-    return _SURGERY.validate_python({**fields, "patches": _renamed(content.get(_PATCHES, {}), {_PACKED: "packed"})})
-
-
-def _renamed(patches: dict[str, list[dict[str, Any]]], kinds: dict[str, str]) -> dict[str, list[dict[str, Any]]]:
-    return {
-        module: [{**call, "kind": kinds.get(call["kind"], call["kind"])} for call in calls]
-        for module, calls in patches.items()
-    }

@@ -115,7 +115,7 @@ def test_the_method(shell):
     code, output = shell("dms-bench validate bad.yaml")
     assert code == 2
     assert output == (
-        "error: bad.yaml: experiments[0].sweep.grid.method[1].lost: unknown field; did you mean 'last'?\n"
+        "error: bad.yaml: experiments[0] (resnet).sweep.grid.method[1].lost: unknown field; did you mean 'last'?\n"
     )
 
 

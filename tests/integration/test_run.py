@@ -53,7 +53,7 @@ def test_a_killed_suite_goes_on_and_ends_like_an_undisturbed_one(command):
 
 
 def test_ctrl_c_ends_a_run_within_seconds_and_a_second_driver_is_refused(command):
-    command.write("long", {"retrain": {"epochs": 500, "pause": 0.1}, "sweep": {"grid": {"seed": [0, 1]}}})
+    command.write("long", {"retrain": {"epochs": 5000, "pause": 0.1}, "sweep": {"grid": {"seed": [0, 1]}}})
     driver = command.start("long")
     command.wait_for(lambda: len(command.entries()) >= 6)
 
@@ -64,8 +64,8 @@ def test_ctrl_c_ends_a_run_within_seconds_and_a_second_driver_is_refused(command
     workers = {int(line.split()[0]) for line in command.journal.read_text().splitlines()}
     started = time.monotonic()
     driver.send_signal(signal.SIGINT)
-    output, _ = driver.communicate(timeout=60)
-    assert time.monotonic() - started < 15
+    output, _ = driver.communicate(timeout=120)
+    assert time.monotonic() - started < 60  # of half an hour; some 5 where nothing else runs
     assert driver.returncode == 1
     assert "the same command goes on" in output
     assert "Traceback" not in output

@@ -95,6 +95,21 @@ def test_ls(dms_bench, suite):
     assert "benchmarks" not in dms_bench("ls", "methods")[1]
 
 
+def test_ls_where_there_are_no_suites_says_so(dms_bench, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert dms_bench("ls", "suites")[:2] == (0, "There are no suites in benchmarks/ of this folder.\n")
+
+
+@pytest.mark.parametrize("columns", [40, 60, 80])
+def test_ls_cuts_no_word_in_a_narrow_terminal(dms_bench, monkeypatch, columns):
+    monkeypatch.setenv("COLUMNS", str(columns))
+    for arguments in (["ls", "methods"], ["ls", "method", "dms"]):
+        code, out, _ = dms_bench(*arguments)
+        assert code == 0
+        assert "…" not in out
+        assert max(map(len, out.splitlines())) <= columns
+
+
 def test_schema(dms_bench, tmp_path):
     code, out, _ = dms_bench("schema")
     assert code == 0

@@ -48,7 +48,17 @@ GOLDEN = [
     ((*TOYS, "retrain"), {"lr": 1}, "experiments[0].retrain.epochs: missing"),
     ((*TOYS, "task"), "tyo", "experiments[0].task: unknown task 'tyo'; did you mean 'toy'?"),
     ((*TOYS, "task", "kind"), ["toy"], "experiments[0].task: unknown task ['toy']; did you mean 'toy'?"),
-    ((*TOYS, "task"), {"data": {}}, "experiments[0].task: needs a mapping with the field 'kind'"),
+    ((*TOYS, "task"), {"data": {}}, "experiments[0].task: needs the field 'kind'"),
+    (
+        (*TOYS, "method"),
+        ["dms", "random"],
+        "experiments[0].method: ['dms', 'random'] is a list; several are swept over, in sweep.grid.method",
+    ),
+    (
+        (*TOYS, "method"),
+        3,
+        "experiments[0].method: 3 is neither the name of a method nor a mapping with the field 'kind'",
+    ),
     (
         (*TOYS, "task", "data", "name"),
         "dot",
@@ -339,6 +349,18 @@ def test_files_that_hold_no_suite(tmp_path, text, line):
     with pytest.raises(UserError) as caught:
         load_suite(path)
     assert line in str(caught.value)
+
+
+def test_a_problem_of_a_file_names_the_experiment(tmp_path, document, experiment):
+    document["experiments"] = [experiment | {"seed": "x"}, {"name": 3}, 4]
+    path = tmp_path / "suite.yaml"
+    path.write_text(json.dumps(document))
+    with pytest.raises(UserError) as caught:
+        load_suite(path)
+    lines = str(caught.value).splitlines()
+    assert f"{path}: experiments[0] (toys).seed: 'x' is not a whole number" in lines
+    assert f"{path}: experiments[1].name: 3 is not text (quote it)" in lines
+    assert f"{path}: experiments[2]: 4 is not a mapping" in lines
 
 
 def test_a_suite_survives_json(document, experiment):
