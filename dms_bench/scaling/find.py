@@ -11,7 +11,7 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor, nn
 
-from dms_bench.scaling.cost.counter import count, countable, unit_of
+from dms_bench.scaling.cost.counter import count, countable, sample_of
 from dms_bench.scaling.example import AnyExample, Example
 from dms_bench.scaling.modules.blocks import block_of
 from dms_bench.scaling.modules.modes import modes_kept
@@ -83,7 +83,7 @@ def find_space(
     outline = any(parameter.is_meta for parameter in model.parameters())
     example = example.to("meta") if outline else example
     with modes_kept(model):
-        one = unit_of(model, example)
+        one = sample_of(model, example)
         macs = count(model, one).macs
         # Two different samples, so that what depends on the batch cannot be taken for something fixed.
         for inputs, samples in _batches(model, one):
@@ -153,7 +153,7 @@ def _batches(model: nn.Module, one: Example) -> list[tuple[Example, int]]:
             two(model.eval())
     except Exception:  # it takes no batches
         return [(one, 1)]
-    return [(two, 2), (one, 1)] if unit_of(model, two).rows == 1 else [(one, 1)]
+    return [(two, 2), (one, 1)] if sample_of(model, two).rows == 1 else [(one, 1)]
 
 
 def _idle(model: nn.Module, trace: Trace) -> bool:

@@ -53,16 +53,16 @@ def count(model: nn.Module, example: AnyExample) -> Count:
     """
     example = Example.of(example)
     parameter = next(model.parameters(), None)
-    _, macs, activations = _unit(model, example if parameter is None else example.to(parameter.device))
+    _, macs, activations = _sample(model, example if parameter is None else example.to(parameter.device))
     return Count(round(macs), sum(parameter.numel() for parameter in model.parameters()), activations=activations)
 
 
-def unit_of(model: nn.Module, example: Example) -> Example:
+def sample_of(model: nn.Module, example: Example) -> Example:
     """Return what costs are counted of: one sample of an example, or all of it where it has none."""
-    return _unit(model, example)[0]
+    return _sample(model, example)[0]
 
 
-def _unit(model: nn.Module, example: Example) -> tuple[Example, float, int]:
+def _sample(model: nn.Module, example: Example) -> tuple[Example, float, int]:
     """Return what costs are counted of, its MACs and the elements that its layers write."""
     if example.rows == 1:
         return example, *_counted(model, example)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from dms_bench.scaling import Example, Supernet, budget_of, count, cut, find_space, measure_latency
-from dms_bench.scaling.cost.counter import unit_of
+from dms_bench.scaling.cost.counter import sample_of
 from dms_bench.scaling.example import tensors_in
 
 Pair = namedtuple("Pair", "left right")
@@ -145,7 +145,7 @@ class Graph(nn.Module):
 def test_an_example_that_is_no_batch_is_taken_whole():
     nodes, adjacency = torch.randn(5, 6), torch.rand(5, 5)
     net = Graph()
-    assert unit_of(net, Example(nodes, adjacency)).rows == 5
+    assert sample_of(net, Example(nodes, adjacency)).rows == 5
     macs = 5 * (6 * 8 + 8 * 3) + 25 * (8 + 3)
     assert count(net, (nodes, adjacency)).macs == macs
     space = find_space(net, (nodes, adjacency))
