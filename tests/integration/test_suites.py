@@ -20,7 +20,7 @@ BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
     [
         ("baselines", None),
         ("detection", None),
-        ("detection", "pretrained"),
+        pytest.param("detection", "pretrained", marks=pytest.mark.slow),  # the same methods, from real weights
         ("language", None),
         pytest.param("language", "frozen", marks=pytest.mark.slow),  # the same methods, without finetuning
     ],

@@ -63,9 +63,12 @@ def test_guarded_gradients_are_right_in_every_layout(threads: int) -> None:
 
 @on_x86
 def test_the_guard_is_still_needed() -> None:
-    """Fails once PyTorch brings a oneDNN without the fault: then the guard can go."""
-    result = run(guarded=False, threads=2)
-    assert result.returncode != 0 or float(result.stdout) > 1e-3
+    """Fails once PyTorch brings a oneDNN without the fault: then the guard can go.
+
+    The kernel reads what lies beside its tensors, so that by luck a run of it may be right.
+    """
+    results = (run(guarded=False, threads=2) for _ in range(10))
+    assert any(result.returncode != 0 or float(result.stdout) > 1e-3 for result in results)
 
 
 def test_what_is_endangered() -> None:
