@@ -11,11 +11,11 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor, nn
 
-from dms_bench.scaling.cost.counter import count, countable, sample_of
+from dms_bench.scaling.cost.counter import countable, sample_of
 from dms_bench.scaling.example import AnyExample, Example
 from dms_bench.scaling.modules.blocks import block_of
 from dms_bench.scaling.modules.modes import modes_kept
-from dms_bench.scaling.proof.inputs import Inputs
+from dms_bench.scaling.proof.inputs import ProofInputs
 from dms_bench.scaling.proof.proof import prove
 from dms_bench.scaling.space.coarse import NO_CHOICE, Coarse, bounded, check_rules, check_ties, coarsened
 from dms_bench.scaling.space.elements import Group, Stage, blocks_of
@@ -83,8 +83,7 @@ def find_space(
     outline = any(parameter.is_meta for parameter in model.parameters())
     example = example.to("meta") if outline else example
     with modes_kept(model):
-        one = sample_of(model, example)
-        macs = count(model, one).macs
+        one, macs = sample_of(model, example)
         # Two different samples, so that what depends on the batch cannot be taken for something fixed.
         for inputs, samples in _batches(model, one):
             model.train()  # lets modules drop what they keep in eval mode, such as biases looked up once
@@ -122,7 +121,7 @@ def find_space(
         if chosen:
             space = space.without(chosen, "excluded by the specification")
         idle = _idle(model, traces[0])
-        space = space if outline else prove(model, Inputs.of(model, inputs, samples), space, idle=idle)
+        space = space if outline else prove(model, ProofInputs.of(model, inputs, samples), space, idle=idle)
         space = replace(space, round_to=round_to)
     return replace(space, seconds=time.perf_counter() - begin)
 
@@ -153,7 +152,7 @@ def _batches(model: nn.Module, one: Example) -> list[tuple[Example, int]]:
             two(model.eval())
     except Exception:  # it takes no batches
         return [(one, 1)]
-    return [(two, 2), (one, 1)] if sample_of(model, two).rows == 1 else [(one, 1)]
+    return [(two, 2), (one, 1)] if sample_of(model, two)[0].rows == 1 else [(one, 1)]
 
 
 def _idle(model: nn.Module, trace: Trace) -> bool:

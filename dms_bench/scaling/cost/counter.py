@@ -57,9 +57,10 @@ def count(model: nn.Module, example: AnyExample) -> Count:
     return Count(round(macs), sum(parameter.numel() for parameter in model.parameters()), activations=activations)
 
 
-def sample_of(model: nn.Module, example: Example) -> Example:
-    """Return what costs are counted of: one sample of an example, or all of it where it has none."""
-    return _sample(model, example)[0]
+def sample_of(model: nn.Module, example: Example) -> tuple[Example, int]:
+    """Return what costs are counted of, one sample of an example or all of it where it has none, and its MACs."""
+    sample, macs, _ = _sample(model, example)
+    return sample, round(macs)
 
 
 def _sample(model: nn.Module, example: Example) -> tuple[Example, float, int]:

@@ -17,7 +17,7 @@ _MANY = 3
 
 
 @dataclass(frozen=True)
-class Inputs:
+class ProofInputs:
     """Examples of one network, each of which it runs on.
 
     Attributes:
@@ -33,7 +33,7 @@ class Inputs:
     resized: Example
 
     @classmethod
-    def of(cls, model: nn.Module, traced: Example, samples: int) -> Inputs:
+    def of(cls, model: nn.Module, traced: Example, samples: int) -> ProofInputs:
         """Try what a network runs on.
 
         Args:
@@ -48,11 +48,11 @@ class Inputs:
         resized = next((other for other in _resized(one) if _runs(model, other)), one)
         return cls(traced, one, many, resized)
 
-    def in_precision(self, dtype: torch.dtype) -> Inputs:
+    def in_precision(self, dtype: torch.dtype) -> ProofInputs:
         """Return them in another precision."""
         one = self.one.in_precision(dtype)
         resized = one if self.resized is self.one else self.resized.in_precision(dtype)
-        return Inputs(self.traced.in_precision(dtype), one, self.many.in_precision(dtype), resized)
+        return ProofInputs(self.traced.in_precision(dtype), one, self.many.in_precision(dtype), resized)
 
     def turn(self, number: int) -> Example:
         """Return what the comparison of a number is made on."""

@@ -19,7 +19,7 @@ from dms_bench.scaling.example import Example, outputs_in
 from dms_bench.scaling.masks.hooks import MaskedForward
 from dms_bench.scaling.modules.blocks import block_of
 from dms_bench.scaling.modules.generic import generic_copy
-from dms_bench.scaling.proof.inputs import Inputs
+from dms_bench.scaling.proof.inputs import ProofInputs
 from dms_bench.scaling.proof.masks import gaps, proof_masks
 from dms_bench.scaling.space.space import SearchSpace
 
@@ -38,7 +38,9 @@ _FAILURES = (RuntimeError, ValueError, TypeError, AssertionError, IndexError, Ze
 DIFFERS = "the cut network does not equal the masked one"
 
 
-def prove(model: nn.Module, inputs: Inputs, space: SearchSpace, seed: int = 0, *, idle: bool = False) -> SearchSpace:
+def prove(
+    model: nn.Module, inputs: ProofInputs, space: SearchSpace, seed: int = 0, *, idle: bool = False
+) -> SearchSpace:
     """Return the space without what could not be proven.
 
     Args:
@@ -144,7 +146,7 @@ class _Proof:
     """Compares masked and cut networks in one precision."""
 
     def __init__(
-        self, model: nn.Module, inputs: Inputs, space: SearchSpace, seed: int, dtype: torch.dtype, idle: bool
+        self, model: nn.Module, inputs: ProofInputs, space: SearchSpace, seed: int, dtype: torch.dtype, idle: bool
     ) -> None:
         self.space, self.seed, self.dtype = space, seed, dtype
         self.tolerance = TOLERANCE if dtype == torch.double else ROUGH_TOLERANCE

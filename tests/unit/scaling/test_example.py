@@ -145,7 +145,7 @@ class Graph(nn.Module):
 def test_an_example_that_is_no_batch_is_taken_whole():
     nodes, adjacency = torch.randn(5, 6), torch.rand(5, 5)
     net = Graph()
-    assert sample_of(net, Example(nodes, adjacency)).rows == 5
+    assert sample_of(net, Example(nodes, adjacency))[0].rows == 5
     macs = 5 * (6 * 8 + 8 * 3) + 25 * (8 + 3)
     assert count(net, (nodes, adjacency)).macs == macs
     space = find_space(net, (nodes, adjacency))
