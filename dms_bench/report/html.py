@@ -19,7 +19,8 @@ def render_html(rows: Sequence[Row], title: str = "Leaderboard") -> str:
     found = blocks(rows)
     suites = ", ".join(sorted({row.suite for row in rows}))
     trials = sum(row.n for row in rows)
-    lead = f"Suite {suites}: {trials} finished trials in {len(found)} comparisons"
+    comparisons = f"{len(found)} comparison{'s' * (len(found) != 1)}"
+    lead = f"Suite {suites}: {trials} finished trial{'s' * (trials != 1)} in {comparisons}"
     return page(title, lead, [*board_sections(rows), environment_section(rows)])
 
 
