@@ -31,7 +31,7 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-@pytest.mark.parametrize(("command", "said"), [("validate", "valid, 1 trial "), ("plan", "1 trials, about")])
+@pytest.mark.parametrize(("command", "said"), [("validate", "valid, 1 trial "), ("plan", "1 trial, about")])
 def test_modules_of_the_user_are_left_alone(folder: Path, command: str, said: str) -> None:
     path = os.pathsep.join(filter(None, [os.environ.get("PYTHONPATH"), str(ROOT), str(ROOT / "tasks")]))
     done = subprocess.run(
