@@ -19,14 +19,32 @@ _CLASSES = 1000
 
 
 def space(
-    model: Annotated[str, typer.Argument(metavar="MODEL", help="A model of timm, by name.", show_default=False)],
+    model: Annotated[
+        str,
+        typer.Argument(
+            metavar="MODEL",
+            help="A model of timm, `torchvision:NAME`, a folder of transformers, or `package.module:function`.",
+            show_default=False,
+        ),
+    ],
+    example: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SHAPES",
+            help="An input of what `package.module:function` makes, which then need not classify images: "
+            "`[1, 3, 64, 64]`, or `{ids: {shape: [1, 16], below: 1000}, mask: {shape: [1, 16], value: 1}}`.",
+            show_default=False,
+        ),
+    ] = None,
     image_size: Annotated[
         int | None, typer.Option(min=1, help="Height and width; the model's own by default.", show_default=False)
     ] = None,
     channels: Annotated[int, typer.Option(min=1, help="Channels of the image.")] = 3,
     arg: Annotated[
         list[str] | None,
-        typer.Option(metavar="KEY=VALUE", help="An argument of `timm.create_model`; again for more."),
+        typer.Option(
+            metavar="KEY=VALUE", help="An argument of `timm.create_model`, or of your function; again for more."
+        ),
     ] = None,
     set: Annotated[
         list[str] | None,
@@ -46,20 +64,52 @@ def space(
     supernet = _supernet(model, arg or [], exclude or [], set or [])
 
     from dms_bench.report.space import describe_space, render_space
+
+    if example is not None:
+        if image_size is not None:
+            raise UserError("--example says what the network is given: leave --image-size out")
+        given, found = _by_example(supernet, example)
+        description = describe_space(supernet.label(), given, found)
+    else:
+        size, found, known = _classifier(supernet, channels, image_size)
+        description = {**describe_space(supernet.label(), (channels, size, size), found), "cached": known}
+    write(json.dumps(description, indent=2) if format == "json" else render_space(description), output)
+
+
+def _classifier(supernet: SupernetSpec, channels: int, image_size: int | None) -> tuple[int, SearchSpace, bool]:
+    """Return the size of images, the space of a classifier of these, and whether it was known."""
     from dms_bench.trial.spaces import cached, find_specified
     from dms_bench_tasks.classification.model import build, example_input, own_size
+    from dms_bench_tasks.classification.sources import other_source
     from dms_bench_tasks.classification.spec import ClassificationTask
 
-    size = image_size or own_size(model)
+    size = image_size or own_size(supernet.model)
 
     def find() -> SearchSpace:
         network = build(supernet, _CLASSES, channels, size, seed=0)
         return find_specified(network, example_input(1, channels, size), supernet.space)
 
+    if ":" in supernet.model or other_source(supernet.model) is not None:
+        return size, find(), False
     asked = {"supernet": supernet.model_dump(mode="json"), "input": [channels, size, size], "classes": _CLASSES}
-    found, known = (find(), False) if ":" in model else cached(asked, ClassificationTask, find)
-    description = {**describe_space(supernet.label(), (channels, size, size), found), "cached": known}
-    write(json.dumps(description, indent=2) if format == "json" else render_space(description), output)
+    return size, *cached(asked, ClassificationTask, find)
+
+
+def _by_example(supernet: SupernetSpec, text: str) -> tuple[str, SearchSpace]:
+    """Return what an example is in words, and the space of a network of one's own on it.
+
+    Raises:
+        UserError: there is no such network, or it does not take the example.
+    """
+    import yaml
+
+    from dms_bench.trial.spaces import space_on
+
+    try:
+        example, found = space_on(supernet, yaml.safe_load(text))
+    except yaml.YAMLError as error:
+        raise UserError(f"--example {text!r}: {' '.join(str(error).split())}") from error
+    return repr(example).removeprefix("Example(").removesuffix(")"), found
 
 
 def _supernet(model: str, args: list[str], exclude: list[str], fields: list[str]) -> SupernetSpec:

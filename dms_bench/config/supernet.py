@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, ValidationInfo, field_validator, model_validator
 
 from dms_bench.config.base import Spec
+from dms_bench.config.own_network import digest_of, is_own, maker_of
 from dms_bench.config.problems import InvalidSpecError, Problem, problems_of
+from dms_bench.errors import UserError
 
 
 class CoarseSpec(Spec):
@@ -61,14 +63,15 @@ class SpaceSpec(Spec):
 
 
 class SupernetSpec(Spec):
-    """A model by name, built by the task (timm for classification)."""
+    """A model by name, built by the task."""
 
     model: str
-    """Name of the network: a model of timm (classification), a model YAML of Ultralytics such as `yolov8n.yaml`
-    (detection), a type of transformers, a folder or a name on the hub (language)."""
+    """Name of the network. Classification: a model of timm, `torchvision:NAME`, a folder of transformers, or
+    `package.module:function` for a network of your own. Detection: a model YAML of Ultralytics such as `yolov8n.yaml`.
+    Language: a type of transformers, a folder or a name on the hub."""
     args: dict[str, Any] = Field(default_factory=dict)
-    """Arguments for building it: of the model in timm, scaling fields of Ultralytics' YAML, fields of transformers'
-    configuration."""
+    """Arguments for building it: of the model in timm or torchvision, of your own function, scaling fields of
+    Ultralytics' YAML, fields of transformers' configuration."""
     width: Annotated[float, Field(gt=0)] = 1.0
     """Channels as a multiple of the model's own, in the families of timm that have such a multiplier."""
     depth: Annotated[float, Field(gt=0)] = 1.0
@@ -83,6 +86,25 @@ class SupernetSpec(Spec):
     leading elements and blocks, and random search and evolution cut out the same ones."""
     space: SpaceSpec = SpaceSpec()
     """Which dimensions are searched, and how finely."""
+    # In no hash of a trial without it.
+    code: Annotated[str | None, Field(exclude_if=lambda code: code is None)] = None
+    """Digest of the code of a network of your own. It is filled in, so that another code makes another trial."""
+
+    @field_validator("model")
+    @classmethod
+    def _own_is_there(cls, model: str) -> str:
+        if is_own(model):
+            try:
+                maker_of(model)
+            except UserError as error:
+                raise ValueError(str(error)) from error
+        return model
+
+    @field_validator("code", mode="before")
+    @classmethod
+    def _code_of_ones_own(cls, code: Any, info: ValidationInfo) -> Any:
+        model = info.data.get("model", "")
+        return digest_of(model) if code is None and is_own(model) else code
 
     @model_validator(mode="after")
     def _no_weights_of_another_size(self) -> Self:

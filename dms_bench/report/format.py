@@ -34,6 +34,11 @@ def count(amount: float | None) -> str:
     return three_digits(amount)
 
 
+def number_of(amount: int, noun: str) -> str:
+    """Write how many there are of something: `1 trial`, `2,880 trials`."""
+    return f"{amount:,} {noun}{'s' * (amount != 1)}"
+
+
 def milliseconds(latency: float | None) -> str:
     """Write a latency given in milliseconds."""
     return MISSING if latency is None else f"{three_digits(latency)} ms"

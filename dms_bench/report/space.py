@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from rich import box
@@ -21,19 +21,19 @@ if TYPE_CHECKING:
 _NAMED = 3
 
 
-def describe_space(model: str, input_shape: tuple[int, int, int], space: SearchSpace) -> dict[str, Any]:
+def describe_space(model: str, input: Sequence[int] | str, space: SearchSpace) -> dict[str, Any]:
     """Return what of a network is searched, ready for JSON.
 
     Args:
         model: the network's name.
-        input_shape: channels, height and width of its input.
+        input: channels, height and width of an image, or an input of another kind in words.
         space: what was found.
     """
     costs = {"macs": space.macs_model, "params": space.params_model}
     reachable = {resource: [round(end) for end in space.reachable(cost)] for resource, cost in costs.items()}
     return {
         "model": model,
-        "input": list(input_shape),
+        "input": input if isinstance(input, str) else list(input),
         "macs": space.macs,
         "params": space.params,
         "searchable_macs_fraction": 1 - reachable["macs"][0] / space.macs if space.macs else 0.0,
@@ -107,9 +107,12 @@ def _summary(description: Mapping[str, Any]) -> str:
     blocks = sum(stage["size"] for stage in stages)
     error = description["proof_error"]
     reachable = {"MACs": description["reachable"]["macs"], "parameters": description["reachable"]["params"]}
+    given = description["input"]
+    shown = f"on {given}" if isinstance(given, str) else f"at {' x '.join(map(str, given))}"
     lines = [
-        f"{description['model']} at {' x '.join(map(str, description['input']))}: "
-        f"{len(groups)} groups with {elements:,} elements, {len(stages)} stages with {blocks} removable blocks",
+        f"{description['model']} {shown}: "
+        f"{fmt.number_of(len(groups), 'group')} with {fmt.number_of(elements, 'element')}, "
+        f"{fmt.number_of(len(stages), 'stage')} with {fmt.number_of(blocks, 'removable block')}",
         *(
             f"{what}: {fmt.count(low)} to {fmt.count(high)}, so {1 - low / high:.1%} searchable"
             for what, (low, high) in reachable.items()

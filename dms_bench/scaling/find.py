@@ -91,9 +91,7 @@ def find_space(
                 with torch.no_grad():
                     inputs(model.eval())  # some networks make buffers on the way, which both traces must find
             traces = [
-                Tracer(model.eval(), RULES, whole_heads=kind == "heads", pack_qkv=attention != "heads").run(
-                    inputs, samples
-                )
+                _trace(model, inputs, samples, whole_heads=kind == "heads", pack_qkv=attention != "heads")
                 for kind in (("heads", "dims") if attention == "both" else (attention,))
             ]
             space = _Builder(model, traces).build(width, depth, coarse)
@@ -155,6 +153,14 @@ def _batches(model: nn.Module, one: Example) -> list[tuple[Example, int]]:
     return [(two, 2), (one, 1)] if sample_of(model, two)[0].rows == 1 else [(one, 1)]
 
 
+def _trace(model: nn.Module, inputs: Example, samples: int, *, whole_heads: bool, pack_qkv: bool) -> Trace:
+    tracer = Tracer(model.eval(), RULES, whole_heads=whole_heads, pack_qkv=pack_qkv)
+    trace = tracer.run(inputs, samples)
+    if _idle(model, trace):
+        tracer.follow_training(inputs, samples)
+    return trace
+
+
 def _idle(model: nn.Module, trace: Trace) -> bool:
     """Whether some layers with parameters were not called, as those that run in training alone."""
     called = {call.name for call in trace.calls}
@@ -174,7 +180,7 @@ class _Builder:
         self.first = self.resolved[0]
 
     def build(self, width: bool, depth: bool, coarse: Sequence[Coarse]) -> SearchSpace:
-        stages, bound = self._stages() if depth else ((), {})
+        stages, bound, tuples = self._stages() if depth else ((), {}, {})
         for trace in self.resolved:
             if not width:
                 trace.freeze_all("width is not searched")
@@ -228,6 +234,7 @@ class _Builder:
             rows=tuple(row for row in rows if bool((row.elements >= 0).any())),
             shape_calls=pairs.shape_calls(),
             inner_elements=inner,
+            tuples=tuples,
         )
 
     def _members(self) -> list[tuple[int, Members]]:
@@ -267,19 +274,19 @@ class _Builder:
                         excluded[f"{name.rpartition('.')[0]}.dims"] = trace.reason(labels[missing].tolist())
         return excluded
 
-    def _stages(self) -> tuple[tuple[Stage, ...], dict[str, str]]:
+    def _stages(self) -> tuple[tuple[Stage, ...], dict[str, str], dict[str, int]]:
         """Return the runs of removable blocks; all of a run may go where what they fill is not all that is joined.
 
-        Beside them stand the blocks that have to stay, with the reason.
+        Beside them stand the blocks that have to stay, with the reason, and the lengths of tuples that blocks return.
         """
-        stages, bound = find_stages(self.model, self.traces[0])
+        stages, bound, tuples = find_stages(self.model, self.traces[0])
         blocks = blocks_of(stages)
         filling = {index for columns in self._block_columns(blocks).values() for index in columns.tolist()}
         free = (
             replace(stage, minimum=0) if {blocks.index(block) for block in stage.blocks} <= filling else stage
             for stage in stages
         )
-        return tuple(free), bound
+        return tuple(free), bound, tuples
 
     def _block_columns(self, blocks: tuple[str, ...]) -> dict[tuple[str, int], Tensor]:
         """Return the block that each index along (weight, dimension) belongs to, or -1."""

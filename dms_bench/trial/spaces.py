@@ -18,14 +18,18 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor, nn
+import torch
+from torch import nn
 
 import dms_bench.scaling
+from dms_bench.config.own_network import is_own, maker_of
 from dms_bench.config.plugins import TASKS, parse_plugin
 from dms_bench.config.supernet import SpaceSpec, SupernetSpec
 from dms_bench.config.task import TaskSpec
 from dms_bench.errors import UserError
 from dms_bench.scaling import Coarse, CoarseError, SearchSpace, find_space
+from dms_bench.scaling.example import AnyExample, Example
+from dms_bench.scaling.shapes import example_of_shapes
 from dms_bench.tasks import make_task
 from dms_bench.trial.space_file import DamagedError, from_bytes, to_bytes
 from dms_bench.trial.storage import write_atomic
@@ -60,6 +64,9 @@ def _find(task_json: str, supernet_json: str) -> SearchSpace:
     if ":" in supernet.model:  # a name on a server or in a folder, behind which the network may change
         return find()
     content = {"task": json.loads(task_json), "supernet": json.loads(supernet_json)}
+    config = Path(supernet.model).expanduser() / "config.json"
+    if config.is_file():  # a folder of transformers
+        content["config"] = config.read_text()
     return cached(content, type(spec), find)[0]
 
 
@@ -88,7 +95,7 @@ def cached(content: dict[str, Any], task: type[TaskSpec], find: Callable[[], Sea
     return space, False
 
 
-def find_specified(model: nn.Module, example: Tensor, wanted: SpaceSpec) -> SearchSpace:
+def find_specified(model: nn.Module, example: AnyExample, wanted: SpaceSpec) -> SearchSpace:
     """Find and prove what a specification wants to be searched of a network.
 
     Raises:
@@ -108,6 +115,32 @@ def find_specified(model: nn.Module, example: Tensor, wanted: SpaceSpec) -> Sear
         )
     except CoarseError as error:
         raise UserError(f"supernet.space.coarse: {error}") from error
+
+
+def space_on(supernet: SupernetSpec, shapes: Any) -> tuple[Example, SearchSpace]:
+    """Find the space of a network of one's own on an example, whatever it takes and returns.
+
+    Args:
+        supernet: `package.module:function`, its arguments, and what is searched.
+        shapes: the example (see `dms_bench.scaling.shapes`).
+
+    Raises:
+        UserError: there is no such network, or it cannot be searched on that.
+    """
+    if not is_own(supernet.model):
+        raise UserError(f"an example goes with a network of your own, package.module:function: not {supernet.model!r}")
+    try:
+        example = example_of_shapes(shapes)
+    except (ValueError, TypeError, RuntimeError) as error:
+        raise UserError(f"example {shapes!r}: {' '.join(str(error).split())}") from error
+    torch.manual_seed(0)
+    try:
+        network = maker_of(supernet.model)(**supernet.args)
+        return example, find_specified(network.eval(), example, supernet.space)
+    except UserError:
+        raise
+    except Exception as error:  # the user's code, or what it makes of such an input
+        raise UserError(f"{supernet.model}: {type(error).__name__}: {' '.join(str(error).split())}") from error
 
 
 def _folder() -> Path:

@@ -286,6 +286,56 @@ def test_space_as_a_table_with_arguments_and_exclusions(dms_bench, tmp_path):
     assert file.read_text().partition("(found")[0] == out.partition("(found")[0]
 
 
+def test_space_of_a_network_of_ones_own_on_an_example(dms_bench, tmp_path, monkeypatch):
+    (tmp_path / "tagger_of_mine.py").write_text(TAGGER)
+    monkeypatch.chdir(tmp_path)
+    example = "{words: {shape: [2, 6], below: 20}}"
+    options = ("--arg", "hidden=12", "--example", example, "--format", "json")
+    code, out, err = dms_bench("space", "tagger_of_mine:tagger", *options)
+    assert (code, err) == (0, "")
+    space = json.loads(out)
+    assert space["input"] == "words=int64[2, 6]"
+    assert {"name": "hidden", "size": 12, "heads": False} in space["groups"]
+    code, out, err = dms_bench("space", "tagger_of_mine:tagger", "--example", example, "--exclude", "hidden")
+    assert "tagger_of_mine:tagger on words=int64[2, 6]: 1 group with 8 elements, 0 stages" in out
+
+
+@pytest.mark.parametrize(
+    ("model", "options", "message"),
+    [
+        ("resnet18", ("--example", "[1, 3, 64, 64]"), "an example goes with a network of your own"),
+        ("resnet18", ("--example", "[1, 3"), "--example '[1, 3'"),
+        ("timm:create_model", ("--example", "{shape: 3}"), "3 is no shape"),
+        ("timm:create_model", ("--example", "[1, 3, 64, 64]"), "timm:create_model: TypeError"),
+        ("timm:create_modle", (), "did you mean 'create_model'"),
+        ("resnet18", ("--example", "[1, 3, 64, 64]", "--image-size", "64"), "leave --image-size out"),
+    ],
+)
+def test_space_of_what_is_not_there_ends_in_one_line(dms_bench, model, options, message):
+    code, out, err = dms_bench("space", model, *options)
+    assert (code, out) == (2, "")
+    assert message in err
+    assert err.count("\n") == 1
+
+
+TAGGER = """
+from torch import nn
+
+
+class Tagger(nn.Module):
+    def __init__(self, hidden):
+        super().__init__()
+        self.words, self.hidden, self.tags = nn.Embedding(20, 8), nn.Linear(8, hidden), nn.Linear(hidden, 5)
+
+    def forward(self, words):
+        return {"tags": self.tags(self.hidden(self.words(words)).relu())}
+
+
+def tagger(hidden=10):
+    return Tagger(hidden)
+"""
+
+
 def test_space_takes_the_fields_of_a_suites_supernet(dms_bench):
     fields = ("space.coarse=[{groups: '*.fc1', step: 24, min: 96}, {stages: blocks, max: 4}]", "space.exclude=[stream]")
     options = ("--image-size", 32, *(word for field in fields for word in ("--set", field)))

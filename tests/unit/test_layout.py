@@ -19,7 +19,7 @@ ALLOWED = {
     "tasks.py": ("errors config", "torch"),
     "dms_bench_tasks": (
         "errors scaling config tasks.py",
-        "torch numpy timm sklearn PIL matplotlib pydantic yaml safetensors ultralytics",
+        "torch torchvision numpy timm sklearn PIL matplotlib pydantic yaml safetensors ultralytics",
     ),
     "methods": ("errors scaling config tasks.py", "torch numpy pydantic scipy sklearn"),
     "tracking": ("errors config", "mlflow pydantic torch"),
@@ -42,6 +42,7 @@ SCALING = [
     "modules",
     "architecture",
     "example",
+    "shapes",
     "schedule",
     "cost",
     "space",
@@ -58,7 +59,10 @@ SCALING = [
     "__init__",
 ]
 #: Libraries that come with an extra of dms_bench: the task that needs them may import them, and nothing else.
-TASK_LIBRARIES = {"language": "transformers tokenizers peft datasets lm_eval safetensors huggingface_hub"}
+TASK_LIBRARIES = {
+    "classification": "transformers",
+    "language": "transformers tokenizers peft datasets lm_eval safetensors huggingface_hub",
+}
 #: Parts, and modules of others, that are imported before anything is known to run.
 LIGHT = (
     "config",

@@ -19,6 +19,7 @@ from dms_bench.scaling.architecture import Architecture
 from dms_bench.scaling.cut.calls import ShapePatch, attach, patch_of
 from dms_bench.scaling.masks.hooks import strip_hooks
 from dms_bench.scaling.modules.attention import fits_torch, open_attention, openable
+from dms_bench.scaling.modules.blocks import entry_of
 from dms_bench.scaling.modules.modes import modes_kept
 from dms_bench.scaling.modules.tied import Owner, first_names, owners_of
 from dms_bench.scaling.space.elements import RowSite
@@ -29,11 +30,20 @@ _NO_SIZE = ("idx", "index", "ndims", "num_key_value_groups")
 
 
 class Skip(nn.Module):
-    """Stands in the place of a removed residual block and returns its first argument."""
+    """Stands in the place of a removed residual block and returns its first argument.
 
-    def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-        """Return `x`; further arguments of the block (masks, sizes) are ignored."""
-        return x
+    Args:
+        length: of the tuple that the block returns, all else in it empty; 0 for blocks that return a tensor.
+    """
+
+    def __init__(self, length: int = 0) -> None:
+        super().__init__()
+        self.length = length
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """Return the first argument; further ones of the block (masks, sizes) are ignored."""
+        x = entry_of(args, kwargs)
+        return (x, *[None] * (self.length - 1)) if self.length else x
 
 
 @dataclass(frozen=True)
@@ -42,6 +52,7 @@ class Surgery:
 
     Attributes:
         skipped: paths of removed blocks.
+        tuples: of those that return a tuple: path -> its length.
         shapes: new shape of every tensor that shrank.
         attributes: new integers of modules: module -> {attribute: value}.
         patches: new sizes of calls in modules' code: module -> calls.
@@ -51,6 +62,7 @@ class Surgery:
     shapes: dict[str, tuple[int, ...]] = field(default_factory=dict)
     attributes: dict[str, dict[str, int]] = field(default_factory=dict)
     patches: dict[str, tuple[ShapePatch, ...]] = field(default_factory=dict)
+    tuples: dict[str, int] = field(default_factory=dict)
 
 
 def cut(model: nn.Module, space: SearchSpace, architecture: Architecture) -> nn.Module:
@@ -122,7 +134,8 @@ def plan_surgery(model: nn.Module, space: SearchSpace, architecture: Architectur
         name: tuple(patch_of(call, lambda elements: _number(elements, kept)) for call in space.shape_calls[name])
         for name in sorted(space.patched)
     }
-    return Surgery(skipped, shapes, attributes, patches)
+    tuples = {name: space.tuples[name] for name in skipped if name in space.tuples}
+    return Surgery(skipped, shapes, attributes, patches, tuples)
 
 
 def apply_structure(model: nn.Module, surgery: Surgery) -> None:
@@ -152,7 +165,7 @@ def apply_structure(model: nn.Module, surgery: Surgery) -> None:
         attach(model.get_submodule(name), patches)
     for name in surgery.skipped:
         parent, _, child = name.rpartition(".")
-        setattr(model.get_submodule(parent), child, _skip(model.get_submodule(name)))
+        setattr(model.get_submodule(parent), child, _skip(model.get_submodule(name), surgery.tuples.get(name, 0)))
     for module in model.modules():
         if isinstance(module, nn.TransformerEncoder) and (
             opened or any(isinstance(layer, Skip) for layer in module.layers)
@@ -160,9 +173,9 @@ def apply_structure(model: nn.Module, surgery: Surgery) -> None:
             module.use_nested_tensor = False  # which not every layer could read any more
 
 
-def _skip(block: nn.Module) -> Skip:
+def _skip(block: nn.Module, length: int) -> Skip:
     """Return what stands in the place of a block, with its plain attributes: some networks run their layers by them."""
-    skip = Skip()
+    skip = Skip(length)
     plain = {
         name: value
         for name, value in vars(block).items()
@@ -214,6 +227,11 @@ def _changed_integers(
             values = {"out_channels": weight[0], "in_channels": weight[1]}
     elif isinstance(module, nn.Linear) and weight is not None:
         values = {"out_features": weight[0], "in_features": weight[1]}
+    elif isinstance(module, nn.RNNBase | nn.RNNCellBase):
+        suffix = "_l0" if isinstance(module, nn.RNNBase) else ""
+        inputs, hidden = (shapes.get(first.get(f"{prefix}weight_{kind}{suffix}", "")) for kind in ("ih", "hh"))
+        values = {} if inputs is None else {"input_size": inputs[1]}
+        values |= {} if hidden is None else {"hidden_size": hidden[1]}
     elif isinstance(module, nn.modules.batchnorm._NormBase):
         running = shapes.get(prefix + "running_mean", weight)
         values = {} if running is None else {"num_features": running[0]}

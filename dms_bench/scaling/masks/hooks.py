@@ -30,7 +30,8 @@ from dms_bench.scaling.masks.norms import (
 )
 from dms_bench.scaling.masks.standardised import masked_standardised
 from dms_bench.scaling.modules.attention import may_fuse, unfused
-from dms_bench.scaling.modules.norm_kinds import eps_of
+from dms_bench.scaling.modules.blocks import entry_of, features_of, with_features
+from dms_bench.scaling.modules.norm_kinds import UNIT, eps_of
 from dms_bench.scaling.space.elements import Site
 from dms_bench.scaling.space.space import SearchSpace
 
@@ -106,8 +107,14 @@ class ScaleWeight(MaskHook):
         if self.input_dim is not None and scales_input:
             return (_scaled(args[0], vector, self.input_dim), *args[1:])
         self.original = weight
-        self.holder._parameters[self.leaf] = self.scaled(weight, vector)  # type: ignore[assignment]
+        self.put(self.scaled(weight, vector))
         return None
+
+    def put(self, weight: Tensor) -> None:
+        """Let the module see a weight in the place of its parameter."""
+        self.holder._parameters[self.leaf] = weight  # type: ignore[assignment]
+        if isinstance(self.holder, nn.RNNBase):  # reads its weights from a list of its own
+            self.holder._flat_weights[self.holder._flat_weights_names.index(self.leaf)] = weight  # type: ignore[call-overload]
 
     def scaled(self, weight: Tensor, vector: Tensor) -> Tensor:
         """Return the parameter as the module shall see it."""
@@ -132,7 +139,7 @@ class RestoreWeight(MaskHook):
     def __call__(self, module: nn.Module, args: Any, output: Any) -> None:
         """After the forward pass."""
         if self.scale.original is not None:
-            self.scale.holder._parameters[self.scale.leaf] = self.scale.original
+            self.scale.put(self.scale.original)
             self.scale.original = None
 
 
@@ -161,19 +168,22 @@ class MaskedNorm(MaskHook):
         mask = self.state.vectors[self.index]
         scale: Tensor | None = norm._parameters.get("weight")
         shift: Tensor | None = norm._parameters.get("bias")
+        if scale is not None and self.kind.endswith(UNIT):
+            scale = scale + 1
         if self.folds:
             scale = mask if scale is None else scale * mask
             shift = None if shift is None else shift * mask
-        if isinstance(norm, nn.LayerNorm):
-            result = masked_layer_norm(x, mask, self.dim, scale, shift, norm.eps)
+        kind = self.kind.removesuffix(UNIT)
+        if isinstance(norm, nn.LayerNorm) or kind == "layer":
+            result = masked_layer_norm(x, mask, self.dim, scale, shift, eps_of(norm, x))
         elif isinstance(norm, nn.GroupNorm):
             result = masked_group_norm(x, mask, scale, shift, norm.eps)
-        elif self.kind == "response":
+        elif kind == "response":
             assert scale is not None
             assert shift is not None
             result = masked_response_norm(x, mask, self.dim, scale, shift, eps_of(norm, x))
         else:
-            masked = {"rms": masked_rms_norm, "simple": masked_simple_norm}[self.kind]
+            masked = {"rms": masked_rms_norm, "simple": masked_simple_norm}[kind]
             result = masked(x, mask, self.dim, scale, eps_of(norm, x))
         for name in ("drop", "act"):  # of norms that bring their activation along
             following = getattr(norm, name, None)
@@ -184,14 +194,15 @@ class MaskedNorm(MaskHook):
 class BlendBlock(MaskHook):
     """Blends a residual block's output with its input; exact at 0 and at 1."""
 
-    def __call__(self, module: nn.Module, args: Any, output: Tensor) -> Tensor | None:
+    def __call__(self, module: nn.Module, args: Any, kwargs: Any, output: Any) -> Any:
         """After the forward pass."""
-        if not self.state.active:
+        entry, features = entry_of(args, kwargs), features_of(output)
+        if not self.state.active or entry is None or features is None:
             return None
         assert self.state.blocks is not None
-        kind = torch.promote_types(args[0].dtype, output.dtype)
-        blended = torch.lerp(args[0].to(kind), output.to(kind), self.state.blocks[self.index].to(kind))
-        return blended.to(output.dtype)
+        kind = torch.promote_types(entry.dtype, features.dtype)
+        blended = torch.lerp(entry.to(kind), features.to(kind), self.state.blocks[self.index].to(kind))
+        return with_features(output, blended.to(features.dtype))
 
 
 class MaskedForward:
@@ -235,7 +246,7 @@ class MaskedForward:
             self._vectors.append(torch.cat([norm.elements, torch.full_like(norm.elements[:1], -1)]))
         for index, block in enumerate(blocks):
             if block not in space.tails:
-                self._named[block].register_forward_hook(BlendBlock(self.state, index))
+                self._named[block].register_forward_hook(BlendBlock(self.state, index), with_kwargs=True)
         # One gather makes all vectors of a step; they are views of its result.
         self._indices = torch.cat([*self._vectors, torch.empty(3, 0, dtype=torch.long)], dim=1)
         self._lengths = [vector.size(1) for vector in self._vectors]
@@ -308,6 +319,7 @@ def strip_hooks(model: nn.Module) -> None:
             for key in [key for key, hook in hooks.items() if isinstance(hook, MaskHook)]:
                 del hooks[key]
                 module._forward_hooks_always_called.pop(key, None)
+                module._forward_hooks_with_kwargs.pop(key, None)
         if isinstance(module.__dict__.get("forward"), MaskHook):
             del module.__dict__["forward"]
 

@@ -1,8 +1,11 @@
-"""Which removable block a name lies in."""
+"""Removable blocks: which one a name lies in, and the features that go into one and come out."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from torch import Tensor
 
 
 def block_of(name: str, blocks: Sequence[str]) -> int:
@@ -11,3 +14,27 @@ def block_of(name: str, blocks: Sequence[str]) -> int:
         if name == block or name.startswith(block + "."):
             return index
     return -1
+
+
+def entry_of(args: Sequence[Any], kwargs: Mapping[str, Any]) -> Tensor | None:
+    """Return the first argument of a call, if it is a tensor."""
+    first = next(iter((*args, *kwargs.values())), None)
+    return first if isinstance(first, Tensor) else None
+
+
+def with_entry(args: Sequence[Any], kwargs: Mapping[str, Any], entry: Tensor) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Return the arguments of a call with another first one."""
+    if args:
+        return (entry, *args[1:]), dict(kwargs)
+    return (), {**kwargs, next(iter(kwargs)): entry}
+
+
+def features_of(output: Any) -> Tensor | None:
+    """Return what a block hands on: its output, or the first of a tuple (beside weights of attention, or nothing)."""
+    first = output[0] if type(output) is tuple and output else output
+    return first if isinstance(first, Tensor) else None
+
+
+def with_features(output: Any, features: Tensor) -> Any:
+    """Return a block's output with other features."""
+    return (features, *output[1:]) if type(output) is tuple else features

@@ -10,9 +10,11 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 #: rms: x / sqrt(mean x^2 + eps) * weight; simple: x / sqrt(var x + eps) * weight, the variance unbiased;
+#: layer: (x - mean x) / sqrt(var x + eps) * weight + bias; rms_unit and layer_unit: with 1 + weight for weight;
 #: response (global response norm, ConvNeXt-V2): x + bias + weight * x * g / (mean g + eps), g the norm of a channel
 #: over all positions. Means and variances run over features, of [..., features] or of [batch, features, ...].
-Kind = Literal["rms", "simple", "response"]
+Kind = Literal["rms", "rms_unit", "simple", "layer", "layer_unit", "response"]
+UNIT = "_unit"
 
 
 class Recognised(NamedTuple):
@@ -36,7 +38,11 @@ def recognise_norms(model: nn.Module) -> dict[str, Recognised]:
         same = weight is not None and all(parameter.shape == weight.shape for parameter in parameters.values())
         if weight is None or not same or weight.dim() != 1 or len(weight) < 2 or not set(parameters) <= _NAMES:
             continue
-        kinds: tuple[Kind, ...] = ("response",) if "bias" in parameters else ("rms", "simple")
+        kinds: tuple[Kind, ...] = ("rms", "simple", "rms_unit")
+        if "bias" in parameters:
+            kinds = ("response", "layer", "layer_unit")
+        if isinstance(module, nn.LayerNorm):  # of torch's own operator, which the tracer follows
+            kinds = ("layer_unit",)
         candidates = (Recognised(kind, dim) for kind in kinds for dim in (-1, 1))
         norm = next((candidate for candidate in candidates if _computes(module, weight, *candidate)), None)
         if norm is not None:
@@ -65,13 +71,14 @@ def _computes(module: nn.Module, weight: Tensor, kind: Kind, dim: int) -> bool:
     )
     x = torch.randn(shape, generator=generator).to(weight) * 0.01  # small: eps must matter, too
     size = [len(weight), *[1] * (x.dim() - 2)] if dim == 1 else [len(weight)]
-    values = {"weight": scale} | ({"bias": shift} if kind == "response" else {})
+    values = {"weight": scale} | ({"bias": shift} if kind in ("response", "layer", "layer_unit") else {})
     try:
         with torch.no_grad():
             result = functional_call(module, values, (x,))
     except (RuntimeError, TypeError, ValueError, IndexError, AssertionError):
         return False
-    expected = _FORMULAS[kind](x, scale.view(size), shift.view(size), dim, eps_of(module, x))
+    scale = scale + 1 if kind.endswith(UNIT) else scale
+    expected = _FORMULAS[kind.removesuffix(UNIT)](x, scale.view(size), shift.view(size), dim, eps_of(module, x))
     return isinstance(result, Tensor) and result.shape == x.shape and torch.allclose(result, expected, rtol=1e-3)
 
 
@@ -83,13 +90,19 @@ def _simple(x: Tensor, weight: Tensor, bias: Tensor, dim: int, eps: float) -> Te
     return x * torch.rsqrt(x.var(dim, keepdim=True) + eps) * weight
 
 
+def _layer(x: Tensor, weight: Tensor, bias: Tensor, dim: int, eps: float) -> Tensor:
+    centred = x - x.mean(dim, keepdim=True)
+    return centred * torch.rsqrt(centred.square().mean(dim, keepdim=True) + eps) * weight + bias
+
+
 def _response(x: Tensor, weight: Tensor, bias: Tensor, dim: int, eps: float) -> Tensor:
     norms = x.square().sum((2, 3) if dim == 1 else (1, 2), keepdim=True).sqrt()
     return x + bias + weight * x * norms / (norms.mean(dim, keepdim=True) + eps)
 
 
-_FORMULAS: dict[Kind, Callable[[Tensor, Tensor, Tensor, int, float], Tensor]] = {
+_FORMULAS: dict[str, Callable[[Tensor, Tensor, Tensor, int, float], Tensor]] = {
     "rms": _rms,
     "simple": _simple,
+    "layer": _layer,
     "response": _response,
 }

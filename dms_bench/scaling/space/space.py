@@ -43,6 +43,7 @@ class SearchSpace:
         folded_masks: norms into which the mask of all layers that read them can be folded: norm -> layers.
         round_to: cuts keep multiples of this number of channels, where a group has as many; heads are whole.
         gaps: what of groups and stages the proof could not try, as bounds forbid it.
+        tuples: of removable blocks that return a tuple with the features first: block -> its length.
     """
 
     groups: tuple[Group, ...]
@@ -63,6 +64,7 @@ class SearchSpace:
     round_to: int = 1
     rows: tuple[RowSite, ...] = ()
     gaps: dict[str, str] = field(default_factory=dict)
+    tuples: dict[str, int] = field(default_factory=dict)
     #: Largest relative difference between masked and cut network seen in the proof.
     proof_error: float = float("nan")
     seconds: float = float("nan")
@@ -126,10 +128,10 @@ class SearchSpace:
 
     def check_fits(self, state: Mapping[str, Tensor]) -> None:
         """Raise ValueError where parameters and buffers are not those of the network that the space was found of."""
-        for name, dim in self.cut_dims():
+        for (name, dim), (outer, _) in self.cut_dims().items():
             if name not in state:
                 raise ValueError(f"the space is of another network: this one has no {name}")
-            size = len(self.cut_dims()[name, dim][0])
+            size = len(outer)
             if state[name].size(dim) != size:
                 raise ValueError(
                     f"the space is of another network, or this one was cut: {name} has {state[name].size(dim)} "
@@ -225,13 +227,14 @@ class SearchSpace:
         mask = torch.zeros(self.units.total)
         kept_of = {**architecture.groups, **architecture.stages}
         if set(kept_of) != set(self.names):
-            odd = sorted(set(kept_of) ^ set(self.names))
-            raise ValueError(f"the architecture belongs to another search space; groups that differ: {odd[:5]}")
+            differ = sorted(set(kept_of) ^ set(self.names))
+            raise ValueError(f"the architecture belongs to another search space; groups that differ: {differ[:5]}")
         for name, start, size in zip(self.names, self.units.starts, self.units.sizes, strict=True):
-            for index in kept_of[name]:
-                if not 0 <= index < size:
-                    raise ValueError(f"group {name!r} has {size} elements, the architecture keeps number {index}")
-                mask[start + index] = 1
+            indices = torch.tensor(kept_of[name], dtype=torch.long)
+            odd = indices[(indices < 0) | (indices >= size)].tolist()
+            if odd:
+                raise ValueError(f"group {name!r} has {size} elements, the architecture keeps number {odd[0]}")
+            mask[start + indices] = 1
         return mask
 
     def cut_dims(self) -> dict[tuple[str, int], tuple[Tensor, Tensor]]:

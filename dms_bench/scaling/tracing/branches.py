@@ -6,6 +6,7 @@ norm with scale and shift, a layer scale): those are multiplied by m instead of 
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from dms_bench.scaling.example import Example
+from dms_bench.scaling.modules.blocks import entry_of, features_of, with_entry
 from dms_bench.scaling.modules.generic import generic_copy
 from dms_bench.scaling.modules.hooked import hooked
 from dms_bench.scaling.tracing.operators import RESIDUAL_OPERATORS
@@ -69,18 +71,19 @@ class _IdentityPathWatch(TorchDispatchMode):  # type: ignore[no-untyped-call]
         handles = []
         for name, module in self.modules.items():
             if name in self.blocks:
-                handles.append(module.register_forward_pre_hook(self._enter(name)))
+                handles.append(module.register_forward_pre_hook(self._enter(name), with_kwargs=True))
                 handles.append(module.register_forward_hook(self._leave))
             if any(name.startswith(block + ".") for block in self.blocks) and _is_affine(module):
                 handles.append(module.register_forward_hook(self._made(name)))
         return hooked(handles)
 
     def _enter(self, name: str) -> Any:
-        def hook(module: nn.Module, args: Any) -> None:
+        def hook(module: nn.Module, args: Any, kwargs: Any) -> None:
+            entry = entry_of(args, kwargs)
             self._running = name
             self.tails[name] = []
-            self._path = {id(args[0])} if args else set()
-            self._alive.append(args)
+            self._path = {id(entry)}
+            self._alive.append(entry)
 
         return hook
 
@@ -125,10 +128,14 @@ class _Identical:
 
     def _try(self, name: str) -> Any:
         def hook(module: nn.Module, args: Any, kwargs: Any) -> None:
-            entry = args[0] * LARGE
+            entry = entry_of(args, kwargs)
+            assert entry is not None
+            entry = entry * LARGE
             with _zeroed(self.model, self.tails[name]):
-                output = module.forward(entry.clone(), *args[1:], **kwargs)  # it may change its input in place
-            if not isinstance(output, Tensor) or not torch.equal(output, entry):
+                # It may change what it is given in place: its input, and caches of keys and values.
+                args, kwargs = with_entry(*copy.deepcopy((args, kwargs)), entry.clone())
+                features = features_of(module.forward(*args, **kwargs))
+            if features is None or not torch.equal(features, entry):
                 self.refuted.add(name)
 
         return hook

@@ -161,15 +161,19 @@ class ShapeCallRecorder(Calls):
     def _reshape(self, call: str, args: Any, out: Tensor) -> ShapeCall | None:
         operand = args[0]
         sizes: list[Tensor | list[int] | None] = [None] * out.dim()
+        # A dimension of one (a single window of an image) may become part of either neighbour: only the code knows.
+        unclear = 1 in operand.shape or 1 in out.shape
         for ins, outs in matching_dims(operand.shape, out.shape):
-            if len(outs) == 1:
-                sizes[outs[0]] = ins
-                continue
             labels = {dim: self._labels_along(out, dim) for dim in outs}
             if all(along is None for along in labels.values()) and not any(
                 self._labels_along(operand, dim) is not None for dim in ins
             ):
-                continue  # batch, tokens or positions alone
+                if len(outs) == 1 and not unclear:
+                    sizes[outs[0]] = ins
+                continue  # else batch, tokens or positions alone
+            if len(outs) == 1:
+                sizes[outs[0]] = ins
+                continue
             # Labels that repeat were merged with the batch or positions, which only the code knows.
             merged = len(ins) == 1 and _repeats(self._labels_along(operand, ins[0]))
             for index, dim in enumerate(outs):

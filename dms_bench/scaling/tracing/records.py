@@ -76,10 +76,15 @@ class ModuleCall:
     name: str
     inputs: list[Tensor]
     output: Any = None
-    #: The first positional argument, if it is a tensor.
+    #: The first argument, if it is a tensor.
     entry: Tensor | None = None
     #: Order in which calls began.
     order: int = 0
+    #: Ids of the tensors that reach the output, or the first of several, through additions, activations and scaling
+    #: alone; and of those that reach it through norms behind an addition as well. As it returned: code may add to its
+    #: output in place later.
+    residual_of: frozenset[int] = frozenset()
+    normed_of: frozenset[int] = frozenset()
 
 
 @dataclass
@@ -103,9 +108,5 @@ class Trace:
     shape_calls: dict[str, list[ShapeCall]] = field(default_factory=dict)
     #: Convolutions that standardise their weight over its inputs.
     standardised: set[str] = field(default_factory=set)
-    #: Tensors that reach another unchanged but for additions: id -> ids of ancestors.
-    residual_of: dict[int, frozenset[int]] = field(default_factory=dict)
-    #: Tensors that reach another through norms as well, and those of them to which something was added on the way.
-    normed_of: dict[int, tuple[frozenset[int], frozenset[int]]] = field(default_factory=dict)
     #: Concatenations in modules that leave out what occurs twice in a row: id of the result -> result, operands.
     joins: dict[int, tuple[Tensor, list[Tensor]]] = field(default_factory=dict)

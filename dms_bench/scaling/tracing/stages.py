@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections import Counter
 
-from torch import Tensor, nn
+from torch import nn
 
-from dms_bench.scaling.modules.blocks import block_of
+from dms_bench.scaling.modules.blocks import block_of, features_of
 from dms_bench.scaling.modules.tied import sharing
 from dms_bench.scaling.space.elements import Stage
 from dms_bench.scaling.tracing.records import Trace
@@ -20,27 +20,27 @@ REPEATED = "a block that runs more than once"
 SHARES = "a block that shares a weight with what is outside of it"
 
 
-def find_stages(model: nn.Module, trace: Trace) -> tuple[tuple[Stage, ...], dict[str, str]]:
-    """Return the runs of removable blocks, and blocks that have to stay with the reason.
+def find_stages(model: nn.Module, trace: Trace) -> tuple[tuple[Stage, ...], dict[str, str], dict[str, int]]:
+    """Return the runs of removable blocks, blocks that have to stay with the reason, and the lengths of tuples.
 
     A block is removable when its output is its input plus something: the input tensor reaches the
     output through additions and activations alone; also through norms behind additions, if the block is one of several
     of its class in a row, or its class is a known one. Of nested ones the inner
     count where they make up nearly all of the outer one (a run of blocks), else the outer (a block of residual
-    branches and more).
+    branches and more). Of blocks that return a tuple its length is told, and its first entry counts.
     """
     modules = dict(model.named_modules())
     times = Counter(call.name for call in trace.calls)
     removable: list[str] = []
     repeated: list[str] = []
     for call in sorted(trace.calls, key=lambda call: call.order):
-        if not call.name or call.entry is None or not isinstance(call.output, Tensor):
+        entry, output = call.entry, features_of(call.output)
+        if not call.name or entry is None or output is None:
             continue
-        entry, output = call.entry, call.output
         known = isinstance(modules[call.name], BLOCKS) or (
-            _repeated(call.name, modules) and id(entry) in trace.normed_of.get(id(output), ((), ()))[1]
+            _repeated(call.name, modules) and id(entry) in call.normed_of
         )
-        adds = known or (id(entry) in trace.residual_of.get(id(output), frozenset()) and output is not entry)
+        adds = known or (id(entry) in call.residual_of and output is not entry)
         if adds and output.shape == entry.shape and any(True for _ in modules[call.name].parameters()):
             (removable if times[call.name] == 1 else repeated).append(call.name)
     stages: dict[str, list[str]] = {}
@@ -55,7 +55,9 @@ def find_stages(model: nn.Module, trace: Trace) -> tuple[tuple[Stage, ...], dict
     outer = [
         name for name in repeated if block_of(name, [*blocks, *(block for block in repeated if block != name)]) < 0
     ]
-    return tuple(result), dict.fromkeys(outer, REPEATED) | {name: SHARES for name in blocks if name in bound}
+    outputs = {call.name: call.output for call in trace.calls}
+    tuples = {name: len(outputs[name]) for name in blocks if isinstance(outputs[name], tuple)}
+    return tuple(result), dict.fromkeys(outer, REPEATED) | {name: SHARES for name in blocks if name in bound}, tuples
 
 
 def _repeated(name: str, modules: dict[str, nn.Module]) -> bool:

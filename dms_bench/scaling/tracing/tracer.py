@@ -14,7 +14,9 @@ from torch.utils._pytree import tree_flatten
 from dms_bench.scaling.cost.counter import countable
 from dms_bench.scaling.example import Example, outputs_in
 from dms_bench.scaling.modules.attention import OpenAttention, in_the_open, openable
+from dms_bench.scaling.modules.blocks import entry_of, features_of
 from dms_bench.scaling.modules.hooked import hooked
+from dms_bench.scaling.modules.modes import modes_kept
 from dms_bench.scaling.modules.norm_kinds import recognise_norms
 from dms_bench.scaling.tracing.calls import ShapeCallRecorder, head_counts
 from dms_bench.scaling.tracing.labels import Axes, Labels, along, canonical, lay, varying_dims
@@ -55,6 +57,10 @@ class Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self._stack: list[ModuleCall] = []
         #: Ids of what was made from the network's input, of `_batch` samples; the rest is computed once.
         self._fed: set[int] = set()
+        #: Tensors that reach another unchanged but for additions: id -> ids of ancestors.
+        self._residual_of: dict[int, frozenset[int]] = {}
+        #: Tensors that reach another through norms as well, and those of them to which something was added on the way.
+        self._normed_of: dict[int, tuple[frozenset[int], frozenset[int]]] = {}
         self._batch = 1
         #: Name of the operator that is running, without the underscore of in-place variants.
         self.operator = ""
@@ -72,8 +78,8 @@ class Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self._recognised = recognise_norms(model)
         opened = set(openable(model).values())
         for module in self._modules.values():
-            if isinstance(module, nn.RNNBase):  # keeps its weights in lists of its own
-                self.freeze(*module.parameters(), reason="inside a recurrent layer")
+            if getattr(module, "proj_size", 0) and isinstance(module, nn.RNNBase):
+                self.freeze(*module.parameters(), reason="inside a recurrent layer with projections")
             if isinstance(module, nn.MultiheadAttention) and module not in opened:
                 self.freeze(
                     *module.parameters(), reason="inside attention of torch's of an unusual form (kdim, bias_kv)"
@@ -190,17 +196,48 @@ class Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
             example: the input.
             samples: how many it has, to count the MACs of one.
         """
+        self._watch(example, samples)
+        return self.trace
+
+    def follow_training(self, example: Example, samples: int) -> None:
+        """Follow what runs in training mode alone as well (auxiliary outputs), after `run`.
+
+        Labels go on as they are, and what was seen before stays; layers that had not run are searched without counting
+        as cost. Buffers are left as they were. Nothing happens where the network does not run on the example then.
+
+        Args:
+            example: the input.
+            samples: how many it has.
+        """
+        trace = self.trace
+        before = (list(trace.contractions), list(trace.norms), list(trace.products), list(trace.calls))
+        called = {call.name for call in trace.calls}
+        buffers = {name: buffer.clone() for name, buffer in self._model.named_buffers()}
+        with modes_kept(self._model), torch.random.fork_rng(devices=[]):
+            try:
+                self._watch(example, samples, self._model.train())
+            except (RuntimeError, ValueError, TypeError, AssertionError, IndexError, KeyError):
+                self._stack.clear()  # it wants more in training (targets) than in use
+        with torch.no_grad():
+            for name, buffer in self._model.named_buffers():
+                buffer.copy_(buffers[name])
+        contractions, norms = trace.contractions[len(before[0]) :], trace.norms[len(before[1]) :]
+        trace.contractions, trace.norms, trace.products, trace.calls = before
+        trace.contractions += [replace(each, macs=0.0) for each in contractions if each.module not in called]
+        trace.norms += [each for each in norms if each.module not in called]
+
+    def _watch(self, example: Example, samples: int, model: nn.Module | None = None) -> None:
         self._batch = samples
         self._fed.update(id(tensor) for tensor in example.tensors())
+        model = model or self._model
         handles = []
         for name, module in self._modules.items():
             handles.append(module.register_forward_pre_hook(self._enter(name), with_kwargs=True))
             handles.append(module.register_forward_hook(self._leave))
-        with hooked(handles), torch.no_grad(), in_the_open(self._model), countable(self._model), self, self._recorder:
-            output = example(self._model)
+        with hooked(handles), torch.no_grad(), in_the_open(model), countable(model), self, self._recorder:
+            output = example(model)
         for tensor in outputs_in(output):
             self.freeze(tensor, reason="output of the network")
-        return self.trace
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
@@ -219,6 +256,8 @@ class Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
         fed = any(id(value) in self._fed for value in operands) or self._feeds(operands, out)
         if fed:
             self._fed.update(id(value) for value in tree_flatten(out)[0] if isinstance(value, Tensor))
+        if self.operator == "zeros" and not operands:
+            self._set(out, self._first_state(out))
         if self.operator not in CONTRACTIONS and not any(self.axes(value) for value in operands):
             return out
         rule = self._rules.get(name) or self._rules.get(name.rstrip("_"))
@@ -247,6 +286,31 @@ class Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
         else:
             self._set(out if isinstance(out, Tensor) else out[0], axes)
         return out
+
+    def _first_state(self, zeros: Tensor) -> Axes:
+        """Return the axes of the state that a recurrent layer begins with, as large as its hidden size.
+
+        Its layers and directions have one hidden size in common, and the same elements of it.
+        """
+        hidden = self._hidden(self._modules.get(self.module))
+        if hidden is None or zeros.size(-1) != len(hidden):
+            return ()
+        return (lay(hidden, zeros.dim() - 1, zeros.shape),)
+
+    def _hidden(self, module: nn.Module | None) -> Tensor | None:
+        """Return the labels that the state of a recurrent layer has, [hidden size]."""
+        weights = module._parameters if isinstance(module, nn.RNNBase | nn.RNNCellBase) else {}
+        weight = weights.get("weight_hh_l0", weights.get("weight_hh"))
+        return None if weight is None else self.along(weight, 1)
+
+    def _returns_state(self, module: nn.RNNBase, output: Any) -> None:
+        """Unite the last state with the first: a sequence of one step does not show that one becomes the other."""
+        state = output[1][0] if isinstance(output[1], tuple) else output[1]
+        hidden, last = self._hidden(module), self.along(state, -1)
+        if hidden is not None and last is not None:
+            self.labels.unite(hidden, last)
+        elif hidden is not None:
+            self.labels.freeze(hidden, "a state of fixed size")
 
     def _feeds(self, operands: list[Tensor], out: Any) -> bool:
         """Whether what is the same for all samples (learned queries) is repeated for each of them."""
@@ -295,8 +359,7 @@ class Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
         def hook(module: nn.Module, args: Any, kwargs: Any) -> None:
             tensors = [value for value in tree_flatten((args, kwargs))[0] if isinstance(value, Tensor)]
             self._recorder.begin(module)
-            entry = args[0] if args and isinstance(args[0], Tensor) else None
-            call = ModuleCall(name, tensors, order=len(self.trace.calls), entry=entry)
+            call = ModuleCall(name, tensors, order=len(self.trace.calls), entry=entry_of(args, kwargs))
             self.trace.calls.append(call)
             self._stack.append(call)
             if getattr(module, "keeps_sizes", False):
@@ -305,12 +368,17 @@ class Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return hook
 
     def _leave(self, module: nn.Module, args: Any, output: Any) -> None:
+        if isinstance(module, nn.RNNBase):
+            self._returns_state(module, output)
         call = self._stack.pop()
         call.output = output
         if self._is_recognised(call):
             self._own_norm(call, output)
         if (self._is_recognised(call) or isinstance(module, nn.LayerNorm | nn.RMSNorm)) and len(call.inputs) == 1:
             self._reaches(call.inputs[0], output)
+        features = id(features_of(output))
+        call.residual_of = self._residual_of.get(features, frozenset())
+        call.normed_of = self._normed_of.get(features, (frozenset(), frozenset()))[1]
 
     def _is_recognised(self, call: ModuleCall) -> bool:
         """Whether a call is a recognised norm of its one input; some take a residual as well and add it."""
@@ -344,14 +412,14 @@ class Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
         ancestors: frozenset[int] = frozenset()
         for operand in operands if operator == "add" else operands[:1]:
             if operand.shape.numel() == out.shape.numel():
-                ancestors |= self.trace.residual_of.get(id(operand), frozenset()) | {id(operand)}
+                ancestors |= self._residual_of.get(id(operand), frozenset()) | {id(operand)}
                 self._reaches(operand, out, added=operator == "add")
-        self.trace.residual_of[id(out)] = ancestors
+        self._residual_of[id(out)] = ancestors
 
     def _reaches(self, operand: Tensor, out: Tensor, *, added: bool = False) -> None:
         """Note that what reaches an operand, through norms or not, reaches a result."""
         none: tuple[frozenset[int], frozenset[int]] = (frozenset(), frozenset())
-        reached, joined = self.trace.normed_of.get(id(operand), none)
+        reached, joined = self._normed_of.get(id(operand), none)
         reached |= {id(operand)}
-        others, also_joined = self.trace.normed_of.get(id(out), none)
-        self.trace.normed_of[id(out)] = (others | reached, also_joined | (reached if added else joined))
+        others, also_joined = self._normed_of.get(id(out), none)
+        self._normed_of[id(out)] = (others | reached, also_joined | (reached if added else joined))

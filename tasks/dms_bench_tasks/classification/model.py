@@ -1,7 +1,8 @@
-"""timm's networks: building them, and the regularisation that a recipe adds while it trains one."""
+"""Networks: building them, and the regularisation that a recipe adds while it trains one."""
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -16,8 +17,9 @@ from torch.utils.hooks import RemovableHandle
 
 from dms_bench.config.supernet import SupernetSpec
 from dms_bench.errors import UserError, nearest
-from dms_bench.scaling import reinitialise
+from dms_bench.scaling import Supernet, reinitialise
 from dms_bench_tasks.classification.multiples import multiplied
+from dms_bench_tasks.classification.sources import Scores, other_source
 from dms_bench_tasks.classification.supernets import SUPERNETS
 
 #: Arguments of `timm.create_model` that other fields of the suite decide.
@@ -27,52 +29,68 @@ _RESERVED = {
     "img_size": "task.image_size",
     "pretrained": "supernet.pretrained",
     "checkpoint_path": "supernet.checkpoint",
+    "num_labels": "data",
+    "weights": "supernet.pretrained",
 }
+#: Those that decide weights, which networks of other sources take from the same fields.
+_RESERVED_ELSEWHERE = {"pretrained", "num_classes", "num_labels", "weights"}
 #: Height and width of images where timm's configuration says nothing.
 _USUAL_SIZE = 224
 
 
 def build(supernet: SupernetSpec, classes: int, channels: int, image_size: int, seed: int) -> nn.Module:
-    """Build a network of timm, or one of `SUPERNETS`, on the CPU, its random weights decided by `seed` alone.
+    """Build a network on the CPU, its random weights decided by `seed` alone: of timm, `SUPERNETS` or another source.
 
     Raises:
         UserError: unknown model (with the nearest name), arguments or a size that it cannot take, an unusable
             checkpoint.
     """
-    import timm
-
     name = supernet.model
-    _check_name(name)
-    for argument in _RESERVED.keys() & supernet.args.keys():
+    create = other_source(name)
+    for argument in (_RESERVED.keys() if create is None else _RESERVED_ELSEWHERE) & supernet.args.keys():
         raise UserError(f"supernet.args.{argument} is decided by {_RESERVED[argument]}: leave it out")
-    args: dict[str, Any] = dict(supernet.args)
-    if _size_is_built_in(name):
-        args["img_size"] = image_size
+    if create is None:
+        _check_name(name)
+        create = _of_timm
+    elif supernet.multiplied:
+        raise UserError(f"supernet {name!r}: width and depth have multiples in families of timm alone")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         try:
-            create: Callable[..., nn.Module] = SUPERNETS.get(name) or partial(timm.create_model, name)
-            if supernet.multiplied:
-                create = multiplied(name, supernet.width, supernet.depth)
-            model: nn.Module = create(pretrained=supernet.pretrained, num_classes=classes, in_chans=channels, **args)
+            model = create(supernet, classes, channels, image_size)
         except UserError:
             raise
-        except Exception as error:  # timm hands on whatever the model's constructor raises
+        except Exception as error:  # libraries hand on whatever the model's constructor raises
             raise UserError(f"supernet {name!r}: {_one_line(error)}") from error
     if supernet.checkpoint is not None:
         load_weights(model, supernet.checkpoint)
-    _try_input(model, name, channels, image_size, classes)
+    model = _try_input(model, name, channels, image_size, classes)
+    if create is not _of_timm:
+        _try_training(model, name, channels, image_size, classes)
     return model
 
 
+def _of_timm(supernet: SupernetSpec, classes: int, channels: int, size: int) -> nn.Module:
+    import timm
+
+    name = supernet.model
+    create: Callable[..., nn.Module] = SUPERNETS.get(name) or partial(timm.create_model, name)
+    if supernet.multiplied:
+        create = multiplied(name, supernet.width, supernet.depth)
+    sized = {"img_size": size} if _size_is_built_in(name) else {}
+    return create(pretrained=supernet.pretrained, num_classes=classes, in_chans=channels, **supernet.args, **sized)
+
+
 def own_size(name: str) -> int:
-    """Return the height and width of the images that timm made a network for.
+    """Return the height and width of the images that a network is made for, as far as that is known.
 
     Raises:
         UserError: timm has no such network.
     """
     from timm.models import get_pretrained_cfg
 
+    if other_source(name) is not None:
+        return _USUAL_SIZE
     _check_name(name)
     config = None if ":" in name else get_pretrained_cfg(name, allow_unregistered=True)
     return int(config.input_size[-1]) if config else _USUAL_SIZE
@@ -104,8 +122,9 @@ def load_weights(model: nn.Module, path: str) -> None:
 
 
 def network(model: nn.Module) -> nn.Module:
-    """Return timm's network inside of a search's wrapper, or the model itself."""
-    return next((module for module in model.modules() if hasattr(module, "get_classifier")), model)
+    """Return the network inside of a search's wrapper, or the model itself."""
+    inside = model.model if isinstance(model, Supernet) else model
+    return next((module for module in inside.modules() if hasattr(module, "get_classifier")), inside)
 
 
 def initialise(model: nn.Module, seed: int) -> None:
@@ -128,8 +147,13 @@ def regularised(model: nn.Module, drop: float | None, drop_path: float | None) -
     convention a residual branch ends in an attribute named `drop_path...`: None, an identity or a `DropPath`.
     Its rate grows linearly from 0 in the first block to `drop_path` in the last. None leaves the model as
     it was built.
+
+    Raises:
+        UserError: the network has no classifier or no branches of that kind.
     """
     core = network(model)
+    if drop is not None and not _heads(core):
+        raise UserError("drop: where the classifier of this network begins is not known; leave drop out of the recipe")
     changed: list[tuple[nn.Module, str, nn.Module | None]] = []
     handles: list[RemovableHandle] = []
     try:
@@ -176,6 +200,10 @@ def _set_drop_path(core: nn.Module, rate: float) -> list[tuple[nn.Module, str, n
         }
         if branches:
             blocks.append((module, branches))
+    if not blocks:
+        raise UserError(
+            "drop_path: this network has no branches that timm could drop; leave drop_path out of the recipe"
+        )
     changed = []
     for (module, branches), block_rate in zip(blocks, calculate_drop_path_rates(rate, len(blocks)), strict=True):
         for name, before in branches.items():
@@ -201,7 +229,12 @@ def _size_is_built_in(name: str) -> bool:
     return bool(config is not None and config.fixed_input_size)
 
 
-def _try_input(model: nn.Module, name: str, channels: int, size: int, classes: int) -> None:
+def _try_input(model: nn.Module, name: str, channels: int, size: int, classes: int) -> nn.Module:
+    """Return the network, or one that hands on its `logits` alone where it returns those in something larger.
+
+    Raises:
+        UserError: it cannot take such images, or does not return one score per class.
+    """
     training = model.training
     try:
         with torch.no_grad():
@@ -211,8 +244,25 @@ def _try_input(model: nn.Module, name: str, channels: int, size: int, classes: i
         raise UserError(f"supernet {name!r} cannot take images of {shape}: {_one_line(error)}") from error
     finally:
         model.train(training)
-    if not isinstance(output, Tensor) or output.shape != (1, classes):
-        raise UserError(f"supernet {name!r} does not return one score per class")
+    scores = getattr(output, "logits", output)
+    if not isinstance(scores, Tensor) or scores.shape != (1, classes):
+        what = f"{list(scores.shape)}" if isinstance(scores, Tensor) else type(scores).__name__
+        raise UserError(
+            f"supernet {name!r} does not return one score per class: [1, {classes}] is expected, it returns {what}"
+        )
+    return model if scores is output else Scores(model)
+
+
+def _try_training(model: nn.Module, name: str, channels: int, size: int, classes: int) -> None:
+    """Raise UserError for a network that returns something else in training."""
+    images = torch.zeros(2, channels, size, size)
+    try:
+        with torch.random.fork_rng(devices=[]), torch.no_grad():
+            output = copy.deepcopy(model).train()(images)
+    except Exception as error:
+        raise UserError(f"supernet {name!r} cannot be trained on two images: {_one_line(error)}") from error
+    if not isinstance(output, Tensor) or output.shape != (2, classes):
+        raise UserError(f"supernet {name!r} returns more than its scores in training: leave auxiliary classifiers out")
 
 
 def _one_line(error: Exception) -> str:

@@ -309,7 +309,7 @@ def _input_may_follow(schema: dict[str, Any]) -> None:
 
 
 class ClassificationTask(TaskSpec):
-    """Classify images with any network of timm; measured as top-1 accuracy in percent."""
+    """Classify images with any network of timm, and others; measured as top-1 accuracy in percent."""
 
     model_config = ConfigDict(json_schema_extra=_input_may_follow)
 
@@ -351,6 +351,15 @@ class ClassificationTask(TaskSpec):
             if values is not None and len(values) != self.channels:
                 raise ValueError(f"data.{field} has {len(values)} values for {self.channels} channels")
         return self
+
+    def weight_files(self, supernet: SupernetSpec) -> list[Path]:
+        """Return the files that weights are read from, those of a folder of transformers among them."""
+        files = super().weight_files(supernet)
+        folder = Path(supernet.model).expanduser()
+        if supernet.pretrained and folder.is_dir():
+            patterns = ("model*.safetensors", "pytorch_model*.bin")  # the first kind is what transformers loads
+            files += next((found for found in (sorted(folder.glob(pattern)) for pattern in patterns) if found), [])
+        return files
 
     def label(self) -> str:
         """Return the task as the leaderboard prints it, for example `glyphs 32px`."""

@@ -35,7 +35,7 @@ def outputs(network, images):
 
 
 @pytest.mark.parametrize("name", ["yolov8n.yaml", "yolo11n.yaml", "yolo26n.yaml", "yolov8.yaml"])
-@pytest.mark.parametrize("seed", [0, 1])
+@pytest.mark.parametrize("seed", [0, pytest.param(1, marks=pytest.mark.slow)])
 def test_a_cut_network_and_its_portable_form_are_the_same(name, seed):
     multiples = {"depth_multiple": 0.67, "width_multiple": 0.25} if name == "yolov8.yaml" else {}
     network = lively(models.build(SupernetSpec(model=name, args=multiples), 5, 0))

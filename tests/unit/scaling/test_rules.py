@@ -119,24 +119,6 @@ def test_activations_without_the_pointwise_tag_pass_labels_on():
     assert sizes(find_space(model, torch.randn(1, 4))) == {"0": 12, "2": 10}
 
 
-def test_recurrent_layers_are_counted_and_stay():
-    class Recurrent(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.first, self.rnn = nn.Linear(6, 8), nn.LSTM(8, 8, batch_first=True)
-            self.up, self.down = nn.Linear(8, 20), nn.Linear(20, 3)
-
-        def forward(self, x):
-            return self.down(functional.relu(self.up(self.rnn(self.first(x))[0])))
-
-    model = Recurrent().eval()
-    space = find_space(model, torch.randn(1, 5, 6))
-    assert sizes(space) == {"up": 20}
-    assert space.excluded["first"] == "inside a recurrent layer"
-    assert space.macs == count(model, torch.randn(1, 5, 6)).macs
-    assert space.macs > 5 * 4 * 8 * 16  # the gates' products
-
-
 def test_macs_of_what_does_not_depend_on_the_input_are_counted_once():
     class Constant(nn.Module):
         """A bias that a small network makes from fixed coordinates."""

@@ -65,7 +65,10 @@ def _restride(tracer: Tracer, args: Any, kwargs: Any, out: Tensor) -> Axes:
     return ()
 
 
-@rule("split", "split_with_sizes", "chunk", "unbind", "tensor_split")
+@rule(
+    *("split", "split_with_sizes", "chunk", "unbind", "tensor_split"),
+    *("unsafe_split", "unsafe_split_with_sizes", "unsafe_chunk"),
+)
 def _split(tracer: Tracer, args: Any, kwargs: Any, out: list[Tensor]) -> list[Axes]:
     moved = [getattr(torch.ops.aten, tracer.operator)(axis, *args[1:], **kwargs) for axis in tracer.axes(args[0])]
     return [tuple(pieces[index] for pieces in moved) for index in range(len(out))]

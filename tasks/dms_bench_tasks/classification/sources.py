@@ -1,0 +1,133 @@
+"""Where networks that are not timm's come from: torchvision, folders of transformers, functions of one's own."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import inspect
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from dms_bench.config.own_network import digest_of, is_own, maker_of
+from dms_bench.config.supernet import SupernetSpec
+from dms_bench.errors import UserError, nearest
+
+#: Makes a network for a number of classes, of channels, and a height and width in pixels.
+Create = Callable[[SupernetSpec, int, int, int], nn.Module]
+
+_TORCHVISION = "torchvision:"
+#: Beginning of a name in torchvision, an argument, and its value at a height and width. Auxiliary classifiers, whose
+#: scores no recipe has a loss for, are left out, and weights drawn by PyTorch's own rules.
+_ARGUMENTS: tuple[tuple[str, str, Callable[[int], Any]], ...] = (
+    ("vit_", "image_size", lambda size: size),
+    ("maxvit_", "input_size", lambda size: (size, size)),
+    ("googlenet", "aux_logits", lambda size: False),
+    ("googlenet", "init_weights", lambda size: False),
+    ("inception_v3", "aux_logits", lambda size: False),
+    ("inception_v3", "init_weights", lambda size: False),
+)
+#: What functions of one's own may take, by the names that timm has for it.
+_HANDED_OVER = ("num_classes", "in_chans", "img_size")
+
+
+def other_source(name: str) -> Create | None:
+    """Return what makes a network of another source than timm; None for timm's."""
+    if name.startswith(_TORCHVISION):
+        return _of_torchvision
+    if is_own(name):
+        return _own
+    return _of_transformers if is_folder(name) else None
+
+
+def is_folder(name: str) -> bool:
+    """Whether the name of a model is that of a folder of transformers."""
+    return (Path(name).expanduser() / "config.json").is_file()
+
+
+class Scores(nn.Module):
+    """A network that returns its scores in a mapping or an object, as `logits`: hands on these alone.
+
+    Args:
+        network: the network.
+    """
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return the scores of images [B, channels, H, W], [B, classes]."""
+        scores: Tensor = self.network(images).logits
+        return scores
+
+    def init_weights(self) -> None:
+        """Draw the weights by transformers' own rules, which `reinitialise` does not know."""
+        rule = getattr(self.network, "_init_weights", None)
+        if rule is not None:
+            with torch.no_grad():
+                for module in self.network.modules():
+                    rule(module)
+
+
+def _of_torchvision(supernet: SupernetSpec, classes: int, channels: int, size: int) -> nn.Module:
+    from torchvision.models import get_model, list_models
+
+    name = supernet.model.removeprefix(_TORCHVISION)
+    names = list_models(module=importlib.import_module("torchvision.models"))
+    if name not in names:
+        raise UserError(f"torchvision has no classifier {name!r}; {nearest(name, names)}")
+    if channels != 3:
+        raise UserError(f"torchvision's networks take colour images: set task.channels to 3, not {channels}")
+    args = {argument: value(size) for family, argument, value in _ARGUMENTS if name.startswith(family)} | supernet.args
+    if not supernet.pretrained:
+        model: nn.Module = get_model(name, weights=None, num_classes=classes, **args)
+        return model
+    return _with_classes(get_model(name, weights="DEFAULT", **args), classes)
+
+
+def _with_classes(model: nn.Module, classes: int) -> nn.Module:
+    """Replace the last linear layer, which gives the scores of ImageNet's classes, unless there are as many."""
+    name, last = [(name, module) for name, module in model.named_modules() if isinstance(module, nn.Linear)][-1]
+    if last.out_features != classes:
+        parent, _, attribute = name.rpartition(".")
+        setattr(model.get_submodule(parent), attribute, nn.Linear(last.in_features, classes))
+    return model
+
+
+def _of_transformers(supernet: SupernetSpec, classes: int, channels: int, size: int) -> nn.Module:
+    if importlib.util.find_spec("transformers") is None:
+        raise UserError(f"supernet {supernet.model!r} is a folder of transformers: pip install 'dms-bench[language]'")
+    from transformers import AutoConfig, AutoModelForImageClassification
+
+    folder = str(Path(supernet.model).expanduser())
+    own = json.loads((Path(folder) / "config.json").read_text())
+    sizes = {"image_size": size, "num_channels": channels, "num_labels": classes}
+    fields = {name: value for name, value in sizes.items() if name in own or name == "num_labels"}
+    config = AutoConfig.from_pretrained(folder, **{**fields, **supernet.args})
+    if supernet.pretrained:
+        return Scores(
+            AutoModelForImageClassification.from_pretrained(folder, config=config, ignore_mismatched_sizes=True)
+        )
+    return Scores(AutoModelForImageClassification.from_config(config))
+
+
+def _own(supernet: SupernetSpec, classes: int, channels: int, size: int) -> nn.Module:
+    if supernet.pretrained:
+        raise UserError(
+            f"supernet {supernet.model!r} is a network of your own: load its weights in that function, or give "
+            "supernet.checkpoint in the place of supernet.pretrained"
+        )
+    if supernet.code != digest_of(supernet.model):
+        raise UserError(f"the code of {supernet.model!r} has changed since the trial was made: run the suite anew")
+    make = maker_of(supernet.model)
+    taken = inspect.signature(make).parameters
+    handed = dict(zip(_HANDED_OVER, (classes, channels, size), strict=True))
+    model = make(**{name: value for name, value in handed.items() if name in taken}, **supernet.args)
+    if not isinstance(model, nn.Module):
+        raise UserError(f"supernet {supernet.model!r} returns {type(model).__name__}, no torch.nn.Module")
+    return model

@@ -1,0 +1,123 @@
+"""Networks of one's own: found by name, told apart by their code."""
+
+import importlib
+import sys
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+
+from dms_bench.config import own_network
+from dms_bench.config.own_network import digest_of, is_own, maker_of
+from dms_bench.config.supernet import SupernetSpec
+from dms_bench.errors import UserError
+
+FILES = {
+    "ournets/__init__.py": "",
+    "ournets/small.py": """\
+from . import blocks
+from .deep.sizes import WIDTH
+import outside
+
+def build():
+    return WIDTH
+""",
+    "ournets/blocks.py": "def block(): pass\n",
+    "ournets/deep/__init__.py": "",
+    "ournets/deep/sizes.py": "WIDTH = 3\n",
+    "ournets/unused.py": "OTHER = 1\n",
+    "outside.py": "import json\n",
+}
+
+
+@pytest.fixture
+def nets(tmp_path, monkeypatch):
+    for name, text in FILES.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    yield tmp_path
+    forget()
+
+
+def forget():
+    for name in [name for name in sys.modules if name.partition(".")[0] in ("ournets", "outside")]:
+        del sys.modules[name]
+    importlib.invalidate_caches()
+    own_network.maker_of.cache_clear()
+    own_network.digest_of.cache_clear()
+
+
+@pytest.mark.parametrize(
+    ("name", "own"),
+    [
+        ("nets.small:build", True),
+        ("nets:Net", True),
+        ("resnet18", False),
+        ("hf-hub:timm/resnet18", False),
+        ("hf_hub:resnet18", False),
+        ("torchvision:resnet18", False),
+        ("local-dir:/models/a", False),
+        ("resnet18.a1_in1k", False),
+        ("C:/models", False),
+        ("nets:", False),
+    ],
+)
+def test_names_of_ones_own(name, own):
+    assert is_own(name) == own
+
+
+def test_a_function_is_found_in_the_working_folder(nets):
+    assert maker_of("ournets.small:build")() == 3
+
+
+@pytest.mark.parametrize("changed", ["ournets/small.py", "ournets/blocks.py", "ournets/deep/sizes.py", "outside.py"])
+def test_the_digest_changes_with_all_that_is_imported(nets, changed):
+    before = digest_of("ournets.small:build")
+    forget()
+    assert digest_of("ournets.small:build") == before
+    forget()
+    with Path(changed).open("a") as file:
+        file.write("# another line\n")
+    assert digest_of("ournets.small:build") != before
+
+
+def test_the_digest_stays_where_nothing_of_it_changes(nets):
+    before = digest_of("ournets.small:build")
+    forget()
+    Path("ournets/unused.py").write_text("OTHER = 2\n")
+    assert digest_of("ournets.small:build") == before
+
+
+def test_the_digest_is_part_of_the_supernet(nets):
+    spec = SupernetSpec(model="ournets.small:build")
+    assert spec.code == digest_of("ournets.small:build")
+    assert SupernetSpec.model_validate(spec.model_dump()) == spec
+    assert "code" not in SupernetSpec(model="resnet18").model_dump()
+
+
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        ("ournets.smal:build", "no module 'ournets.smal' is installed or in "),
+        ("nowhere:build", "no module 'nowhere' is installed or in "),
+        ("ournets.small:biuld", "ournets.small has no function 'biuld'; .*'build'"),
+        ("ournets.deep.sizes:WIDTH", "has no function 'WIDTH'"),
+        ("ournets.broken:build", "module 'ournets.broken' cannot be imported: ZeroDivisionError: division by zero"),
+        (
+            "ournets.needy:build",
+            "module 'ournets.needy' cannot be imported: ModuleNotFoundError: No module named 'numpi'",
+        ),
+    ],
+)
+def test_what_cannot_be_had_is_said_in_one_line(nets, model, message):
+    Path("ournets/broken.py").write_text("1 / 0\n")
+    Path("ournets/needy.py").write_text("import numpi\n")
+    with pytest.raises(UserError, match=message) as caught:
+        maker_of(model)
+    assert "\n" not in str(caught.value)
+    with pytest.raises(ValidationError) as refused:
+        SupernetSpec(model=model)
+    (error,) = refused.value.errors()
+    assert error["loc"] == ("model",)
