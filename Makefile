@@ -19,7 +19,7 @@ INSTALLED := $(VENV)/.installed
 
 PAPER_SUITES := $(sort $(wildcard benchmarks/paper/table*.yaml))
 
-.PHONY: help install quickstart paper-proxy test test-slow faults lint format docs ui lock clean
+.PHONY: help install quickstart paper-proxy test test-slow faults lint format docs ui zoo-extras lock clean
 
 help: ## List what there is
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "make %-12s %s\n", $$1, $$2 }'
@@ -75,9 +75,14 @@ docs: install ## Write the reference of every module, as it documents itself, in
 ui: install ## Browse results in MLflow's pages, on this machine only (PORT=5000)
 	$(BIN)/mlflow ui --backend-store-uri sqlite:///mlflow.db --host 127.0.0.1 --port $(PORT)
 
+zoo-extras: install ## Add the libraries of benchmarks/zoo/any.yaml and of examples/ to .venv, from a lock of their own
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes -r benchmarks/zoo/extras.lock
+
 lock: ## Resolve the dependencies anew into requirements.lock
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --upgrade --generate-hashes --no-header \
 	  --all-extras --group dev pyproject.toml --output-file requirements.lock
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --upgrade --generate-hashes --no-header --no-annotate \
+	  --constraints requirements.lock benchmarks/zoo/extras.in --output-file benchmarks/zoo/extras.lock
 
 clean: ## Remove the environment and caches; results (runs/, mlflow.db) stay
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis

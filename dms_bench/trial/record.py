@@ -18,7 +18,7 @@ from safetensors.torch import load_model, save_model
 from torch import nn
 
 from dms_bench.config.plugins import TASKS, parse_plugin
-from dms_bench.config.supernet import SupernetSpec
+from dms_bench.config.supernet import parse_supernet
 from dms_bench.config.task import TaskSpec
 from dms_bench.config.trial import Trial
 from dms_bench.errors import TrialFailure, UserError
@@ -122,7 +122,7 @@ def task_of(folder: Path) -> Task:
 def build(description: dict[str, Any]) -> nn.Module:
     """Build a described network; its weights are random, or empty where they are not the supernet's size."""
     spec = cast(TaskSpec, parse_plugin(TASKS, description["task"]))
-    supernet = untrained(SupernetSpec.model_validate(description["supernet"]))
+    supernet = untrained(parse_supernet(description["supernet"]))
     surgery = _SURGERY.validate_python(description["surgery"])
     model = make_task(spec, 0).build(supernet)
     apply_structure(model, surgery)
