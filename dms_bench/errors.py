@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 
 
 class UserError(Exception):
@@ -18,6 +19,27 @@ class TrialFailure(Exception):  # noqa: N818 - a trial fails, a user errs
 
     The trial is recorded as failed with this message, and the command line exits with 1.
     """
+
+
+class Refusals:
+    """Gathers what is wrong with the experiments of a suite, so that all of it is said at once."""
+
+    def __init__(self) -> None:
+        self._lines: dict[str, None] = {}
+
+    @contextmanager
+    def of(self, experiment: str) -> Iterator[None]:
+        """Note a UserError inside as one of an experiment, and go on behind."""
+        try:
+            yield
+        except UserError as error:
+            name = f"experiment {experiment!r}: "
+            self._lines.update(dict.fromkeys(f"{name}{line.removeprefix(name)}" for line in str(error).splitlines()))
+
+    def check(self) -> None:
+        """Raise a UserError with a line for each thing that was noted, if anything was."""
+        if self._lines:
+            raise UserError("\n".join(self._lines))
 
 
 def nearest(name: str, choices: Iterable[str], limit: int = 3) -> str:

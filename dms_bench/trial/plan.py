@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from dms_bench.config import Experiment, Range, Suite, Trial, grid_points, resolve, resolve_sample, sample_space
 from dms_bench.config.budget import ConstraintSpec, LatencyBudget, constraints_of, format_amount
-from dms_bench.errors import UserError
+from dms_bench.errors import Refusals, UserError
 from dms_bench.trial.gpu_days import gpu_days
 
 if TYPE_CHECKING:
@@ -84,15 +84,19 @@ def plan(suite: Suite) -> list[PlannedTrial]:
     """Return the trials of a suite with the estimated cost of their stages; nothing is trained.
 
     Raises:
-        UserError: a supernet that the task cannot build, or data that is not there.
+        UserError: a supernet that the task cannot build, or data that is not there, with a line for each.
     """
-    estimator = _Estimator()
-    planned = [estimator.planned(trial) for trial in resolve(suite)]
+    estimator, refusals, planned = _Estimator(), Refusals(), []
+    for trial in resolve(suite):
+        with refusals.of(trial.experiment):
+            planned.append(estimator.planned(trial))
     for experiment in suite.experiments:
         if experiment.sweep.sample:
             for point in grid_points(experiment):
-                first = resolve_sample(suite, experiment, point, _first_sample(experiment))
-                planned.append(estimator.planned(first, samples=experiment.sweep.sample.samples))
+                with refusals.of(experiment.name):
+                    first = resolve_sample(suite, experiment, point, _first_sample(experiment))
+                    planned.append(estimator.planned(first, samples=experiment.sweep.sample.samples))
+    refusals.check()
     return planned
 
 

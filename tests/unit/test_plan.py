@@ -83,7 +83,10 @@ def test_a_task_that_lacks_functions_is_refused_in_a_line(planned, monkeypatch):
         monkeypatch.delattr(Linear, name)
     with pytest.raises(UserError) as refused:
         planned()
-    assert str(refused.value) == f"task 'linear': its class {__name__}.Linear lacks train_samples() and export()"
+    assert (
+        str(refused.value)
+        == f"experiment 'lines': task 'linear': its class {__name__}.Linear lacks train_samples() and export()"
+    )
 
 
 def stages(trial):

@@ -70,5 +70,7 @@ def test_an_epoch_without_what_trials_are_compared_by_is_a_failure(
 
 def test_a_task_that_lacks_a_function_is_refused_before_anything_runs(toy_trial, monkeypatch):
     monkeypatch.delattr(toy_trial().task.load_implementation(), "recalibrate")
-    with pytest.raises(UserError, match=r"^task 'toy': its class toy_task\.Toy lacks recalibrate\(\)$"):
+    with pytest.raises(
+        UserError, match=r"^experiment '.*': task 'toy': its class toy_task\.Toy lacks recalibrate\(\)$"
+    ):
         check([toy_trial()])

@@ -210,3 +210,27 @@ def test_a_single_window_is_not_taken_for_the_batch():
     assert {group.size for group in space.groups} >= {24, 3}
     small = cut(model, space, halved(space))
     assert small(torch.randn(3, 3, 12, 8)).shape == (3, 3)
+
+
+class Remembering(nn.Module):
+    """Keeps what it computes from its weights while it is in eval mode, as LeViT of transformers does."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem, self.table, self.head = nn.Linear(6, 12), nn.Parameter(torch.randn(4, 12)), nn.Linear(12, 3)
+        self.kept = None
+
+    def train(self, mode=True):
+        self.kept = None if mode else self.kept
+        return super().train(mode)
+
+    def forward(self, x):
+        if self.training or self.kept is None:
+            self.kept = self.table.mean(0)
+        return self.head(self.stem(x) * self.kept)
+
+
+def test_what_a_network_keeps_of_its_weights_is_computed_anew():
+    space = find_space(Remembering().eval(), torch.randn(2, 6))
+    assert {group.name: group.size for group in space.groups} == {"stream": 12}
+    assert space.proof_error < 1e-12
