@@ -21,7 +21,7 @@ from typing import Any
 
 import torch
 import yaml
-from torch import nn
+from torch import Tensor, nn
 
 from dms_bench.scaling import Example
 from dms_bench.scaling.shapes import example_of_shapes
@@ -40,6 +40,27 @@ class Entry:
         torch.manual_seed(0)
         model = _built({"make": self.content["make"], "args": self.content.get("args", {})})
         return model.eval(), example_of_shapes(_input(self.content["example"]))
+
+
+class Tagger(nn.Module):
+    """A recurrent layer of torch between two linear ones, as taggers have it: alone, all of it would be output.
+
+    Args:
+        kind: of the layer: LSTM, GRU, RNN.
+        width: of what the layer reads.
+        options: of the layer.
+    """
+
+    def __init__(self, kind: str, width: int, **options: Any) -> None:
+        super().__init__()
+        self.first, self.layer = nn.Linear(width, width), getattr(nn, kind)(width, **options)
+        features = options.get("proj_size") or options["hidden_size"]
+        self.last = nn.Linear(features * (2 if options.get("bidirectional") else 1), 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return scores of five tags at every step."""
+        scores: Tensor = self.last(self.layer(self.first(x))[0])
+        return scores
 
 
 @dataclass(frozen=True)

@@ -248,6 +248,9 @@ def _changed_integers(
         values = {} if shape is None else {"d_model": shape[1]}
     elif isinstance(getattr(module, "normalized_shape", None), tuple) and weight is not None and len(weight) == 1:
         values = {"normalized_shape": weight[0]}
+    elif isinstance(getattr(module, "normalized_shape", None), tuple) and getattr(module, "weight", None) is None:
+        normalised = [site.elements for site in space.norms if site.module == name]
+        values = {"normalized_shape": _number(normalised[0], kept)} if normalised else {}
     else:
         values = _integers_by_size(name, module, space, kept)
     return {key: value for key, value in values.items() if _current(module, key) != value}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import re
 from collections.abc import Container, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from typing import Any
 
@@ -166,12 +167,22 @@ class _Proof:
         #: Which of the masks are tried: not that of the fewest elements, where what fails is helped otherwise.
         self.tried = slice(None, -1)
         self.inputs = inputs.in_precision(dtype)
+        if dtype == torch.double:
+            try:
+                with torch.no_grad(), self.unrounded():
+                    _run(self.model, self.inputs.one)
+            except RuntimeError as error:
+                raise _NoDoubleError from error
         self.trains = idle and self._runs_in_training(copy.deepcopy(self.model))
+
+    def unrounded(self) -> AbstractContextManager[None]:
+        """Leave in double precision, where that is tried, what a model's code rounds to single."""
+        return _InDouble() if self.dtype == torch.double else nullcontext()  # type: ignore[no-untyped-call]
 
     def _runs_in_training(self, model: nn.Module) -> bool:
         """Whether a network runs in training mode; its failure is noted."""
         try:
-            with torch.no_grad(), torch.random.fork_rng(devices=[]), _InDouble():  # type: ignore[no-untyped-call]
+            with torch.no_grad(), torch.random.fork_rng(devices=[]), self.unrounded():
                 self.inputs.traced(model.train())
         except _FAILURES as error:
             self.failure = f"the cut network fails in training mode in {_code_of(error)}"
@@ -253,7 +264,7 @@ class _Proof:
         """Largest relative difference of the masked and the cut network's outputs on an example."""
         architecture = self.space.architecture(mask)
         try:
-            with torch.no_grad(), self.forward.using(mask.to(self.dtype)), _InDouble():  # type: ignore[no-untyped-call]
+            with torch.no_grad(), self.forward.using(mask.to(self.dtype)), self.unrounded():
                 expected = _run(self.masked, example)
         except RuntimeError as error:
             if self.dtype == torch.double:
@@ -261,10 +272,10 @@ class _Proof:
             raise
         small = cut(self.model, self.space, architecture)
         try:
-            with torch.no_grad(), countable(small), _InDouble(), FlopCounterMode(display=False) as counter:  # type: ignore[no-untyped-call]
+            with torch.no_grad(), countable(small), self.unrounded(), FlopCounterMode(display=False) as counter:
                 result = _run(small, self.inputs.one)
             if example is not self.inputs.one:
-                with torch.no_grad(), _InDouble():  # type: ignore[no-untyped-call]
+                with torch.no_grad(), self.unrounded():
                     result = _run(small, example)
         except _FAILURES as error:
             # Integers in the model's code that the cut did not correct.

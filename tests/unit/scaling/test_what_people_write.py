@@ -234,3 +234,40 @@ def test_what_a_network_keeps_of_its_weights_is_computed_anew():
     space = find_space(Remembering().eval(), torch.randn(2, 6))
     assert {group.name: group.size for group in space.groups} == {"stream": 12}
     assert space.proof_error < 1e-12
+
+
+class Modulated(nn.Module):
+    """A norm without weights of its own, as adaptive norms of diffusion transformers have it."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem, self.shift = nn.Linear(6, 12), nn.Linear(6, 24)
+        self.norm, self.head = nn.LayerNorm(12, elementwise_affine=False), nn.Linear(12, 3)
+
+    def forward(self, x):
+        scale, shift = self.shift(x).chunk(2, dim=-1)
+        return self.head(self.norm(self.stem(x)) * (1 + scale) + shift)
+
+
+def test_a_norm_without_weights_follows_its_input():
+    model = Modulated().eval()
+    space = find_space(model, torch.randn(2, 6))
+    assert {group.size for group in space.groups} == {12}
+    assert cut(model, space, halved(space)).norm.normalized_shape == (6,)
+
+
+class Rounding(nn.Module):
+    """Makes single precision of what it is given, so that it does not run in double."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem, self.head = nn.Linear(6, 12), nn.Linear(12, 3)
+
+    def forward(self, x):
+        return self.head(functional.relu(self.stem(x.mul(4).round().int() / 4)))
+
+
+def test_a_network_that_does_not_run_in_double_is_proven_in_single():
+    space = find_space(Rounding().eval(), torch.randn(2, 6))
+    assert {group.name: group.size for group in space.groups} == {"stem": 12}
+    assert 0 < space.proof_error < 1e-5
