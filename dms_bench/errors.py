@@ -1,4 +1,4 @@
-"""The two ways in which a run can end badly, and nearest-name suggestions for both."""
+"""The two ways in which a run can end badly, several of the first at once, and nearest names for both."""
 
 from __future__ import annotations
 

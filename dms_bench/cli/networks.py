@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from dms_bench.scaling import SearchSpace
 
 #: Of ImageNet, for which most of timm's networks were made.
-_CLASSES = 1000
+_CLASSES, _COLOURS = 1000, 3
 
 
 def space(
@@ -39,7 +39,9 @@ def space(
     image_size: Annotated[
         int | None, typer.Option(min=1, help="Height and width; the model's own by default.", show_default=False)
     ] = None,
-    channels: Annotated[int, typer.Option(min=1, help="Channels of the image.")] = 3,
+    channels: Annotated[
+        int | None, typer.Option(min=1, help="Channels of the image; 3 by default.", show_default=False)
+    ] = None,
     arg: Annotated[
         list[str] | None,
         typer.Option(
@@ -66,11 +68,12 @@ def space(
     from dms_bench.report.space import describe_space, render_space
 
     if example is not None:
-        if image_size is not None:
-            raise UserError("--example says what the network is given: leave --image-size out")
+        if image_size is not None or channels is not None:
+            raise UserError("--example says what the network is given: leave --image-size and --channels out")
         given, found = _by_example(supernet, example)
         description = describe_space(supernet.label(), given, found)
     else:
+        channels = channels or _COLOURS
         size, found, known = _classifier(supernet, channels, image_size)
         description = {**describe_space(supernet.label(), (channels, size, size), found), "cached": known}
     write(json.dumps(description, indent=2) if format == "json" else render_space(description), output)

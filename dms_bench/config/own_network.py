@@ -37,7 +37,7 @@ def maker_of(model: str) -> Callable[..., Any]:
         sys.path.append(os.getcwd())
     try:
         module = importlib.import_module(name)
-    except Exception as error:  # whatever that module does on import
+    except (Exception, SystemExit) as error:  # whatever that module does on import, such as reading a command line
         absent = error.name if isinstance(error, ModuleNotFoundError) else None
         reason = (
             f"no module {absent!r} is installed or in {os.getcwd()}"
@@ -48,7 +48,10 @@ def maker_of(model: str) -> Callable[..., Any]:
     maker = getattr(module, function, None)
     if not callable(maker):
         callables = [attribute for attribute, value in vars(module).items() if callable(value)]
-        raise UserError(f"network {model!r}: {name} has no function {function!r}; {nearest(function, callables)}")
+        place = getattr(module, "__file__", None) or "built in"
+        raise UserError(
+            f"network {model!r}: {name} ({place}) has no function {function!r}; {nearest(function, callables)}"
+        )
     made: Callable[..., Any] = maker
     return made
 
@@ -61,11 +64,14 @@ def digest_of(model: str) -> str:
     others (`site-packages`), where it is the package alone.
 
     Raises:
-        UserError: see `maker_of`.
+        UserError: see `maker_of`; or there is no source.
     """
     maker_of(model)
     digest = hashlib.sha256()
-    for name, path in sorted(_imported(model.partition(":")[0]).items()):
+    files = _imported(model.partition(":")[0])
+    if not files:
+        raise UserError(f"network {model!r}: its module has no source, by which changes would be noticed")
+    for name, path in sorted(files.items()):
         digest.update(f"{name}\0".encode() + path.read_bytes() + b"\0")
     return digest.hexdigest()[:_LENGTH]
 
@@ -73,16 +79,18 @@ def digest_of(model: str) -> str:
 def _imported(first: str) -> dict[str, Path]:
     """Return the files of a module and of those beside it that it needs, by the modules' names; imports nothing."""
     top = sys.modules[first.partition(".")[0]]
-    if not top.__file__:
+    if hasattr(top, "__path__"):  # a package, also one without a file of its own
+        folder = Path(next(iter(top.__path__))).resolve().parent
+    elif getattr(top, "__file__", None):
+        folder = Path(str(top.__file__)).resolve().parent
+    else:
         return {}
-    own = Path(top.__file__).resolve()
-    folder = own.parents[1] if hasattr(top, "__path__") else own.parent
     shared = folder.name in ("site-packages", "dist-packages")
     files: dict[str, Path] = {}
     waiting = [first]
     while waiting:
         name = waiting.pop()
-        path = _file(folder, name)
+        path = _file(folder, name) if name else None
         if path is None or name in files or (shared and name.partition(".")[0] != top.__name__):
             continue
         files[name] = path
@@ -106,7 +114,11 @@ def _parents(name: str) -> Iterator[str]:
 def _imports(path: Path, name: str) -> Iterator[str]:
     """Yield what the source of a module imports, also within functions: modules, and what may be some."""
     package = name if path.name == "__init__.py" else name.rpartition(".")[0]
-    for node in ast.walk(ast.parse(path.read_bytes())):
+    try:
+        tree = ast.parse(path.read_bytes())
+    except (SyntaxError, ValueError):  # of a neighbour that is not imported after all
+        return
+    for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):

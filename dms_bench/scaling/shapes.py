@@ -54,7 +54,7 @@ def _is_shape(content: Any) -> bool:
 def _tensor(content: Mapping[str, Any], generator: torch.Generator) -> Tensor:
     shape = content["shape"]
     if unknown := content.keys() - _FIELDS:
-        raise ValueError(f"{sorted(unknown)[0]!r} says nothing of a tensor: it has shape, below, value and dtype")
+        raise ValueError(f"unknown field {min(map(str, unknown))!r}: a tensor has shape, below, value and dtype")
     if (shape != [] and not _is_shape(shape)) or any(size < 0 for size in shape):
         raise ValueError(f"{shape!r} is no shape: write the sizes in a list, such as [1, 3, 64, 64]")
     dtype = getattr(torch, str(content["dtype"]), None) if "dtype" in content else None

@@ -66,7 +66,7 @@ def _find(task_json: str, supernet_json: str) -> SearchSpace:
     content = {"task": json.loads(task_json), "supernet": json.loads(supernet_json)}
     config = Path(supernet.model).expanduser() / "config.json"
     if config.is_file():  # a folder of transformers
-        content["config"] = config.read_text()
+        content["config"] = [config.read_text(), version("transformers")]
     return cached(content, type(spec), find)[0]
 
 
@@ -128,7 +128,11 @@ def space_on(supernet: SupernetSpec, shapes: Any) -> tuple[Example, SearchSpace]
         UserError: there is no such network, or it cannot be searched on that.
     """
     if not is_own(supernet.model):
-        raise UserError(f"an example goes with a network of your own, package.module:function: not {supernet.model!r}")
+        raise UserError(f"an example needs a network of your own (package.module:function), not {supernet.model!r}")
+    if supernet.multiplied or supernet.pretrained or supernet.checkpoint:
+        raise UserError(
+            f"{supernet.model}: width, depth, pretrained and checkpoint have no meaning for its search space"
+        )
     try:
         example = example_of_shapes(shapes)
     except (ValueError, TypeError, RuntimeError) as error:

@@ -303,12 +303,12 @@ def test_space_of_a_network_of_ones_own_on_an_example(dms_bench, tmp_path, monke
 @pytest.mark.parametrize(
     ("model", "options", "message"),
     [
-        ("resnet18", ("--example", "[1, 3, 64, 64]"), "an example goes with a network of your own"),
+        ("resnet18", ("--example", "[1, 3, 64, 64]"), "an example needs a network of your own"),
         ("resnet18", ("--example", "[1, 3"), "--example '[1, 3'"),
         ("timm:create_model", ("--example", "{shape: 3}"), "3 is no shape"),
         ("timm:create_model", ("--example", "[1, 3, 64, 64]"), "timm:create_model: TypeError"),
         ("timm:create_modle", (), "did you mean 'create_model'"),
-        ("resnet18", ("--example", "[1, 3, 64, 64]", "--image-size", "64"), "leave --image-size out"),
+        ("resnet18", ("--example", "[1, 3, 64, 64]", "--image-size", "64"), "leave --image-size and --channels out"),
     ],
 )
 def test_space_of_what_is_not_there_ends_in_one_line(dms_bench, model, options, message):

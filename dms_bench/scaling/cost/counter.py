@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -28,7 +28,11 @@ def countable(model: nn.Module) -> Iterator[None]:
     """Inside it recurrent layers and attention run as operators that the counter knows, unlike their fused forms."""
     recurrent = any(isinstance(module, nn.RNNBase) for module in model.modules())
     fused = unfused() if may_fuse(model) else nullcontext()
-    with torch.backends.mkldnn.flags(enabled=False) if recurrent else nullcontext(), fused:
+    with ExitStack() as stack:
+        if recurrent:
+            stack.enter_context(torch.backends.mkldnn.flags(enabled=False))
+            stack.enter_context(torch.backends.cudnn.flags(enabled=False))
+        stack.enter_context(fused)
         yield
 
 

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Callable
+from typing import Any
+
 import torch
 from torch import nn
 
@@ -22,5 +26,13 @@ def reinitialise(model: nn.Module, seed: int) -> None:
             if callable(reset):
                 reset()
         initialise = getattr(model, "init_weights", None)
-        if callable(initialise):
+        if callable(initialise) and _takes_nothing(initialise):
             initialise()
+
+
+def _takes_nothing(function: Callable[..., Any]) -> bool:
+    """Whether a function can be called without arguments; some of that name want a module (`apply(init_weights)`)."""
+    parameters = inspect.signature(function).parameters.values()
+    return all(
+        each.default is not each.empty or each.kind in (each.VAR_POSITIONAL, each.VAR_KEYWORD) for each in parameters
+    )

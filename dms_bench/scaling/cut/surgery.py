@@ -38,12 +38,12 @@ class Skip(nn.Module):
 
     def __init__(self, length: int = 0) -> None:
         super().__init__()
-        self.length = length
+        self._tuple_length = length
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """Return the first argument; further ones of the block (masks, sizes) are ignored."""
         x = entry_of(args, kwargs)
-        return (x, *[None] * (self.length - 1)) if self.length else x
+        return (x, *[None] * (self._tuple_length - 1)) if self._tuple_length else x
 
 
 @dataclass(frozen=True)

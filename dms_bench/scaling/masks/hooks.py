@@ -103,8 +103,7 @@ class ScaleWeight(MaskHook):
         assert weight is not None
         vector = self.state.vectors[self.index]
         # A frozen weight stays the only copy of itself, and no gradient of its size is computed for the mask's sake.
-        scales_input = args and (args[0].numel() < weight.numel() or not weight.requires_grad)
-        if self.input_dim is not None and scales_input:
+        if self.input_dim is not None and args and (args[0].numel() < weight.numel() or not weight.requires_grad):
             return (_scaled(args[0], vector, self.input_dim), *args[1:])
         self.original = weight
         self.put(self.scaled(weight, vector))

@@ -171,7 +171,7 @@ class _Proof:
             try:
                 with torch.no_grad(), self.unrounded():
                     _run(self.model, self.inputs.one)
-            except RuntimeError as error:
+            except _FAILURES as error:
                 raise _NoDoubleError from error
         self.trains = idle and self._runs_in_training(copy.deepcopy(self.model))
 
@@ -266,7 +266,7 @@ class _Proof:
         try:
             with torch.no_grad(), self.forward.using(mask.to(self.dtype)), self.unrounded():
                 expected = _run(self.masked, example)
-        except RuntimeError as error:
+        except _FAILURES as error:
             if self.dtype == torch.double:
                 raise _NoDoubleError from error
             raise

@@ -172,7 +172,7 @@ class ShapeCallRecorder(Calls):
                     sizes[outs[0]] = ins
                 continue  # else batch, tokens or positions alone
             if len(outs) == 1:
-                sizes[outs[0]] = ins
+                sizes[outs[0]] = [dim for dim in ins if operand.size(dim) > 1] or ins
                 continue
             # Labels that repeat were merged with the batch or positions, which only the code knows.
             merged = len(ins) == 1 and _repeats(self._labels_along(operand, ins[0]))

@@ -203,27 +203,32 @@ class Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
         """Follow what runs in training mode alone as well (auxiliary outputs), after `run`.
 
         Labels go on as they are, and what was seen before stays; layers that had not run are searched without counting
-        as cost. Buffers are left as they were. Nothing happens where the network does not run on the example then.
+        as cost. Parameters and buffers are left as they were. Nothing happens where the network does not run on the
+        example then.
 
         Args:
             example: the input.
             samples: how many it has.
         """
         trace = self.trace
-        before = (list(trace.contractions), list(trace.norms), list(trace.products), list(trace.calls))
+        before = (list(trace.contractions), list(trace.norms), list(trace.calls))
         called = {call.name for call in trace.calls}
-        buffers = {name: buffer.clone() for name, buffer in self._model.named_buffers()}
+        buffers = {name: dict(module._buffers) for name, module in self._modules.items()}
+        values = [(tensor, tensor.clone()) for tensor in [*self._model.parameters(), *self._model.buffers()]]
         with modes_kept(self._model), torch.random.fork_rng(devices=[]):
             try:
                 self._watch(example, samples, self._model.train())
-            except (RuntimeError, ValueError, TypeError, AssertionError, IndexError, KeyError):
+            except Exception:  # whatever its code makes of an input without targets
                 self._stack.clear()  # it wants more in training (targets) than in use
+        for name, module in self._modules.items():
+            module._buffers.clear()
+            module._buffers.update(buffers[name])
         with torch.no_grad():
-            for name, buffer in self._model.named_buffers():
-                buffer.copy_(buffers[name])
+            for tensor, value in values:
+                tensor.copy_(value)
         contractions, norms = trace.contractions[len(before[0]) :], trace.norms[len(before[1]) :]
-        trace.contractions, trace.norms, trace.products, trace.calls = before
-        trace.contractions += [replace(each, macs=0.0) for each in contractions if each.module not in called]
+        trace.contractions, trace.norms, trace.calls = before
+        trace.contractions += [replace(each, macs=0.0) for each in contractions]
         trace.norms += [each for each in norms if each.module not in called]
 
     def _watch(self, example: Example, samples: int, model: nn.Module | None = None) -> None:
@@ -305,8 +310,13 @@ class Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def _returns_state(self, module: nn.RNNBase, output: Any) -> None:
         """Unite the last state with the first: a sequence of one step does not show that one becomes the other."""
+        hidden = self._hidden(module)
+        if type(output) is not tuple or len(output) != 2:  # of a class of one's own
+            if hidden is not None:
+                self.labels.freeze(hidden, "a state that is not returned")
+            return
         state = output[1][0] if isinstance(output[1], tuple) else output[1]
-        hidden, last = self._hidden(module), self.along(state, -1)
+        last = self.along(state, -1)
         if hidden is not None and last is not None:
             self.labels.unite(hidden, last)
         elif hidden is not None:

@@ -123,8 +123,7 @@ def load_weights(model: nn.Module, path: str) -> None:
 
 def network(model: nn.Module) -> nn.Module:
     """Return the network inside of a search's wrapper, or the model itself."""
-    inside = model.model if isinstance(model, Supernet) else model
-    return next((module for module in inside.modules() if hasattr(module, "get_classifier")), inside)
+    return model.model if isinstance(model, Supernet) else model
 
 
 def initialise(model: nn.Module, seed: int) -> None:

@@ -50,7 +50,7 @@ def is_folder(name: str) -> bool:
 
 
 class Scores(nn.Module):
-    """A network that returns its scores in a mapping or an object, as `logits`: hands on these alone.
+    """A network that returns its scores in an object, as `logits`: hands on these alone.
 
     Args:
         network: the network.
@@ -83,18 +83,30 @@ def _of_torchvision(supernet: SupernetSpec, classes: int, channels: int, size: i
         raise UserError(f"torchvision has no classifier {name!r}; {nearest(name, names)}")
     if channels != 3:
         raise UserError(f"torchvision's networks take colour images: set task.channels to 3, not {channels}")
+    if supernet.pretrained:
+        return _with_classes(_without_auxiliary(get_model(name, weights="DEFAULT", **supernet.args)), classes)
     args = {argument: value(size) for family, argument, value in _ARGUMENTS if name.startswith(family)} | supernet.args
-    if not supernet.pretrained:
-        model: nn.Module = get_model(name, weights=None, num_classes=classes, **args)
-        return model
-    return _with_classes(get_model(name, weights="DEFAULT", **args), classes)
+    model: nn.Module = get_model(name, weights=None, num_classes=classes, **args)
+    return model
+
+
+def _without_auxiliary(model: nn.Module) -> nn.Module:
+    """Take the auxiliary classifiers off a pretrained GoogLeNet or Inception, which is built with them."""
+    for name in [name for name, _ in model.named_children() if name.lower().startswith("aux")]:
+        setattr(model, name, None)
+    if hasattr(model, "aux_logits"):
+        model.aux_logits = False  # type: ignore[assignment]
+    return model
 
 
 def _with_classes(model: nn.Module, classes: int) -> nn.Module:
-    """Replace the last linear layer, which gives the scores of ImageNet's classes, unless there are as many."""
-    name, last = [(name, module) for name, module in model.named_modules() if isinstance(module, nn.Linear)][-1]
-    if last.out_features != classes:
-        parent, _, attribute = name.rpartition(".")
+    """Replace the last layer, which gives the scores of ImageNet's classes, unless there are as many."""
+    layers = {name: module for name, module in model.named_modules() if isinstance(module, nn.Linear | nn.Conv2d)}
+    name, last = list(layers.items())[-1]
+    parent, _, attribute = name.rpartition(".")
+    if isinstance(last, nn.Conv2d) and last.out_channels != classes:  # SqueezeNet's
+        setattr(model.get_submodule(parent), attribute, nn.Conv2d(last.in_channels, classes, 1))
+    elif isinstance(last, nn.Linear) and last.out_features != classes:
         setattr(model.get_submodule(parent), attribute, nn.Linear(last.in_features, classes))
     return model
 
@@ -108,12 +120,26 @@ def _of_transformers(supernet: SupernetSpec, classes: int, channels: int, size: 
     own = json.loads((Path(folder) / "config.json").read_text())
     sizes = {"image_size": size, "num_channels": channels, "num_labels": classes}
     fields = {name: value for name, value in sizes.items() if name in own or name == "num_labels"}
-    config = AutoConfig.from_pretrained(folder, **{**fields, **supernet.args})
-    if supernet.pretrained:
-        return Scores(
-            AutoModelForImageClassification.from_pretrained(folder, config=config, ignore_mismatched_sizes=True)
+    config = AutoConfig.from_pretrained(folder, **fields)
+    for argument in supernet.args:
+        if not hasattr(config, argument):
+            raise UserError(
+                f"supernet.args.{argument} is no field of its configuration; {nearest(argument, vars(config))}"
+            )
+    config.update(supernet.args)
+    if not supernet.pretrained:
+        return Scores(AutoModelForImageClassification.from_config(config))
+    network, info = AutoModelForImageClassification.from_pretrained(
+        folder, config=config, ignore_mismatched_sizes=True, output_loading_info=True
+    )
+    changed = sorted(str(key[0] if isinstance(key, tuple) else key) for key in info["mismatched_keys"])
+    odd = [key for key in changed if not key.startswith(("classifier", "head", "fc"))]
+    if odd:
+        raise UserError(
+            f"supernet {supernet.model!r}: its pretrained {odd[0]} ({len(odd)} in all) has another size: take its own "
+            "image_size and channels, and none of its sizes in supernet.args"
         )
-    return Scores(AutoModelForImageClassification.from_config(config))
+    return Scores(network)
 
 
 def _own(supernet: SupernetSpec, classes: int, channels: int, size: int) -> nn.Module:
@@ -129,5 +155,5 @@ def _own(supernet: SupernetSpec, classes: int, channels: int, size: int) -> nn.M
     handed = dict(zip(_HANDED_OVER, (classes, channels, size), strict=True))
     model = make(**{name: value for name, value in handed.items() if name in taken}, **supernet.args)
     if not isinstance(model, nn.Module):
-        raise UserError(f"supernet {supernet.model!r} returns {type(model).__name__}, no torch.nn.Module")
+        raise UserError(f"supernet {supernet.model!r} returns a {type(model).__name__}, not a torch.nn.Module")
     return model

@@ -1,6 +1,7 @@
 """Classifiers that are not timm's."""
 
 import pytest
+import timm
 import torch
 from torch import nn
 from torch.nn import functional
@@ -96,6 +97,39 @@ def test_a_network_of_ones_own_is_told_the_classes_where_it_asks():
     assert build(f"{OWN}plain")(torch.zeros(2, 3, 32, 32)).shape == (2, 4)
 
 
+class Backboned(nn.Module):
+    """A network of timm inside of one's own."""
+
+    def __init__(self, num_classes):
+        super().__init__()
+        self.backbone = timm.create_model("resnet10t", num_classes=0)
+        self.head = nn.Linear(512, num_classes)
+
+    def forward(self, images):
+        return self.head(self.backbone(images))
+
+    def init_weights(self, module):
+        """Meant for `apply`."""
+
+
+def test_a_network_around_one_of_timm_is_taken_as_a_whole():
+    model = build(f"{OWN}Backboned")
+    assert models.network(model) is model
+    models.initialise(model, seed=1)
+
+
+def test_fields_that_a_configuration_lacks_are_refused(vision):
+    folder, _ = vision
+    with pytest.raises(UserError, match=r"num_hiden_layers is no field of .*did you mean 'num_hidden_layers'"):
+        build(str(folder), args={"num_hiden_layers": 1})
+
+
+def test_pretrained_weights_of_another_size_are_refused(vision):
+    folder, _ = vision
+    with pytest.raises(UserError, match="has another size: take its own image_size"):
+        build(str(folder), size=32, pretrained=True)
+
+
 def test_only_the_network_is_averaged_in_a_search():
     model = build(f"{OWN}Own")
     supernet = Supernet(model, torch.randn(1, 3, 32, 32))
@@ -116,7 +150,7 @@ def test_only_the_network_is_averaged_in_a_search():
         (f"{OWN}plain", {"size": 16}, "cannot take images of 3 x 16 x 16"),
         (f"{OWN}plain", {"classes": 5}, r"\[1, 5\] is expected, it returns \[1, 4\]"),
         (f"{OWN}talkative", {}, "returns more than its scores in training"),
-        (f"{OWN}pair", {}, "returns tuple, no torch.nn.Module"),
+        (f"{OWN}pair", {}, "returns a tuple, not a torch.nn.Module"),
         (f"{OWN}Own", {"code": "0123456789ab"}, "has changed since the trial was made"),
     ],
 )

@@ -102,7 +102,7 @@ def test_the_digest_is_part_of_the_supernet(nets):
     [
         ("ournets.smal:build", "no module 'ournets.smal' is installed or in "),
         ("nowhere:build", "no module 'nowhere' is installed or in "),
-        ("ournets.small:biuld", "ournets.small has no function 'biuld'; .*'build'"),
+        ("ournets.small:biuld", "ournets.small \\(.*\\) has no function 'biuld'; .*'build'"),
         ("ournets.deep.sizes:WIDTH", "has no function 'WIDTH'"),
         ("ournets.broken:build", "module 'ournets.broken' cannot be imported: ZeroDivisionError: division by zero"),
         (
@@ -121,3 +121,25 @@ def test_what_cannot_be_had_is_said_in_one_line(nets, model, message):
         SupernetSpec(model=model)
     (error,) = refused.value.errors()
     assert error["loc"] == ("model",)
+
+
+def test_a_package_without_an_init_file_is_read_as_well(nets):
+    Path("ournets/__init__.py").unlink()
+    before = digest_of("ournets.small:build")
+    forget()
+    Path("ournets/blocks.py").write_text("def block():\n    return 1\n")
+    assert digest_of("ournets.small:build") != before
+
+
+def test_a_neighbour_that_does_not_parse_changes_the_digest_and_no_more(nets):
+    Path("ournets/blocks.py").write_text("def block(:\n")
+    Path("ournets/small.py").write_text("def build():\n    from . import blocks\n")
+    assert digest_of("ournets.small:build")
+
+
+def test_a_module_that_ends_the_program_or_has_no_source_is_refused(nets):
+    Path("ournets/script.py").write_text("raise SystemExit(3)\n")
+    with pytest.raises(UserError, match="cannot be imported: SystemExit: 3"):
+        maker_of("ournets.script:main")
+    with pytest.raises(UserError, match="has no source"):
+        digest_of("sys:exit")

@@ -116,7 +116,7 @@ def test_a_network_behind_an_address_is_not_kept(cache, found, monkeypatch):
     original = implementation.build
     named = SupernetSpec(model="mlp")
     monkeypatch.setattr(implementation, "build", lambda self, supernet: original(self, named))
-    spaces.space_of(task, SupernetSpec(model="hub:mlp"))
+    spaces.space_of(task, SupernetSpec(model="hf-hub:mlp"))
     assert len(found) == 1
     assert not cache.exists()
 

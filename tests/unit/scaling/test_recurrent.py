@@ -117,3 +117,55 @@ def test_projections_of_states_stay():
     space = find_space(model.eval(), torch.randn(4, 2, 6))
     assert {group.name for group in space.groups} == set()
     assert space.excluded["rnn"] == "inside a recurrent layer with projections"
+
+
+class Packed(nn.Module):
+    """Reads sequences of different lengths, and gives its last state alone."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.words, self.rnn, self.last = nn.Embedding(20, 6), nn.LSTM(6, 14, batch_first=True), nn.Linear(14, 3)
+
+    def forward(self, words):
+        lengths = words.gt(0).sum(1).cpu()
+        packed = nn.utils.rnn.pack_padded_sequence(self.words(words), lengths, batch_first=True, enforce_sorted=False)
+        return self.last(self.rnn(packed)[1][0][-1])
+
+
+def test_packed_sequences_are_searched_or_refused_and_never_a_crash():
+    torch.manual_seed(0)
+    words = torch.tensor([[3, 4, 5, 6, 7], [8, 9, 2, 0, 0]])
+    model = Packed().eval()
+    space = find_space(model, words)
+    assert space.macs > 0
+    if "rnn" in space.names:
+        small = cut(model, space, space.architecture(torch.arange(space.units.total).remainder(2).float()))
+        assert small(words).shape == (2, 3)
+
+
+class FirstOfTwo(nn.LSTM):
+    """Returns its outputs alone."""
+
+    def forward(self, x):
+        return super().forward(x)[0]
+
+
+def test_a_layer_of_ones_own_class_stays():
+    model = nn.Sequential(nn.Linear(6, 9), FirstOfTwo(9, 14, bidirectional=True), nn.Linear(28, 3)).eval()
+    space = find_space(model, torch.randn(4, 2, 6))
+    assert {group.name for group in space.groups} == {"0"}
+    assert space.excluded["1"] == "a state that is not returned"
+
+
+def test_single_precision_made_in_the_code_is_no_crash():
+    class OneHot(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.rnn, self.last = nn.GRU(20, 14, batch_first=True), nn.Linear(14, 3)
+
+        def forward(self, words):
+            return self.last(self.rnn(nn.functional.one_hot(words, 20).float())[0])
+
+    space = find_space(OneHot().eval(), torch.randint(20, (2, 5)))
+    assert {group.name: group.size for group in space.groups} == {"rnn": 14}
+    assert space.proof_error < 1e-5

@@ -42,7 +42,7 @@ def test_a_mapping_gives_keyword_arguments_and_nests():
     [
         ({"shape": 3}, "3 is no shape"),
         ([{"shape": [2, -1]}], "is no shape"),
-        ([{"shape": [2, 3], "bellow": 5}], "'bellow' says nothing of a tensor"),
+        ([{"shape": [2, 3], "bellow": 5}], "unknown field 'bellow'"),
         ([{"shape": [2, 3], "dtype": "flaot"}], "torch has no type 'flaot'"),
     ],
 )

@@ -271,3 +271,32 @@ def test_a_network_that_does_not_run_in_double_is_proven_in_single():
     space = find_space(Rounding().eval(), torch.randn(2, 6))
     assert {group.name: group.size for group in space.groups} == {"stem": 12}
     assert 0 < space.proof_error < 1e-5
+
+
+class Functional(nn.Module):
+    """Reads a weight of its own in training alone, in a module that runs otherwise, too."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem, self.head, self.extra = nn.Linear(6, 12), nn.Linear(12, 3), nn.Linear(4, 4)
+        self.prototypes = nn.Parameter(torch.randn(5, 12))
+
+    def forward(self, x):
+        x = functional.relu(self.stem(x))
+        if not self.training:
+            return self.head(x)
+        self.extra(x.new_zeros(1, 4))
+        return self.head(x), functional.linear(x, self.prototypes)
+
+
+def test_weights_that_training_alone_reads_are_masked_there():
+    torch.manual_seed(0)
+    model, x = Functional().eval(), torch.randn(4, 6)
+    space = find_space(model, x)
+    mask = halved(space)
+    small = cut(model, space, mask).train()
+    net = Supernet(model, space)
+    with net._masked.using(space.mask(mask)):
+        masked = model.train()(x)
+    for ours, expected in zip(small(x), masked, strict=True):
+        torch.testing.assert_close(ours, expected)
