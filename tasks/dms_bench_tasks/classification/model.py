@@ -122,8 +122,20 @@ def load_weights(model: nn.Module, path: str) -> None:
 
 
 def network(model: nn.Module) -> nn.Module:
-    """Return the network inside of a search's wrapper, or the model itself."""
-    return model.model if isinstance(model, Supernet) else model
+    """Return the network inside of a search's wrapper, or the model itself.
+
+    A wrapper of another kind has no layers in it but a network of timm; where there are more, as a head beside a
+    backbone, the model is the network.
+    """
+    inside = model.model if isinstance(model, Supernet) else model
+    bare = (nn.ParameterDict, nn.ParameterList)  # a structure
+    parts = [
+        child for child in inside.children() if any(True for _ in child.parameters()) and not isinstance(child, bare)
+    ]
+    if hasattr(inside, "get_classifier") or len(parts) != 1:
+        return inside
+    part = network(parts[0])
+    return part if hasattr(part, "get_classifier") else inside
 
 
 def initialise(model: nn.Module, seed: int) -> None:
