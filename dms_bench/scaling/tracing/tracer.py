@@ -20,8 +20,10 @@ from dms_bench.scaling.modules.modes import modes_kept
 from dms_bench.scaling.modules.norm_kinds import recognise_norms
 from dms_bench.scaling.tracing.calls import ShapeCallRecorder, head_counts
 from dms_bench.scaling.tracing.labels import Axes, Labels, along, canonical, lay, varying_dims
-from dms_bench.scaling.tracing.operators import CONTRACTIONS, RESIDUAL_OPERATORS, is_pointwise
+from dms_bench.scaling.tracing.operators import CONTRACTIONS, is_pointwise
+from dms_bench.scaling.tracing.paths import ResidualPaths
 from dms_bench.scaling.tracing.records import ModuleCall, NormCall, Seen, Trace
+from dms_bench.scaling.tracing.recurrent import first_state, unite_states
 
 #: A rule gets the tracer, the operator's arguments and result, and returns the result's axes (of the
 #: first result where there are several), or a list of axes when the result is a list of equals.
@@ -57,10 +59,7 @@ class Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self._stack: list[ModuleCall] = []
         #: Ids of what was made from the network's input, of `_batch` samples; the rest is computed once.
         self._fed: set[int] = set()
-        #: Tensors that reach another unchanged but for additions: id -> ids of ancestors.
-        self._residual_of: dict[int, frozenset[int]] = {}
-        #: Tensors that reach another through norms as well, and those of them to which something was added on the way.
-        self._normed_of: dict[int, tuple[frozenset[int], frozenset[int]]] = {}
+        self._paths = ResidualPaths()
         self._batch = 1
         #: Name of the operator that is running, without the underscore of in-place variants.
         self.operator = ""
@@ -257,12 +256,12 @@ class Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
             return out
         operands = [value for value in tree_flatten((args, kwargs))[0] if isinstance(value, Tensor)]
         self._alive.append((operands, out))
-        self._track_residual(name, operands, out)
+        self._paths.track(name, operands, out)
         fed = any(id(value) in self._fed for value in operands) or self._feeds(operands, out)
         if fed:
             self._fed.update(id(value) for value in tree_flatten(out)[0] if isinstance(value, Tensor))
         if self.operator == "zeros" and not operands:
-            self._set(out, self._first_state(out))
+            self._set(out, first_state(self._modules.get(self.module), out, self.along))
         if self.operator not in CONTRACTIONS and not any(self.axes(value) for value in operands):
             return out
         rule = self._rules.get(name) or self._rules.get(name.rstrip("_"))
@@ -291,36 +290,6 @@ class Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
         else:
             self._set(out if isinstance(out, Tensor) else out[0], axes)
         return out
-
-    def _first_state(self, zeros: Tensor) -> Axes:
-        """Return the axes of the state that a recurrent layer begins with, as large as its hidden size.
-
-        Its layers and directions have one hidden size in common, and the same elements of it.
-        """
-        hidden = self._hidden(self._modules.get(self.module))
-        if hidden is None or zeros.size(-1) != len(hidden):
-            return ()
-        return (lay(hidden, zeros.dim() - 1, zeros.shape),)
-
-    def _hidden(self, module: nn.Module | None) -> Tensor | None:
-        """Return the labels that the state of a recurrent layer has, [hidden size]."""
-        weights = module._parameters if isinstance(module, nn.RNNBase | nn.RNNCellBase) else {}
-        weight = weights.get("weight_hh_l0", weights.get("weight_hh"))
-        return None if weight is None else self.along(weight, 1)
-
-    def _returns_state(self, module: nn.RNNBase, output: Any) -> None:
-        """Unite the last state with the first: a sequence of one step does not show that one becomes the other."""
-        hidden = self._hidden(module)
-        if type(output) is not tuple or len(output) != 2:  # of a class of one's own
-            if hidden is not None:
-                self.labels.freeze(hidden, "a state that is not returned")
-            return
-        state = output[1][0] if isinstance(output[1], tuple) else output[1]
-        last = self.along(state, -1)
-        if hidden is not None and last is not None:
-            self.labels.unite(hidden, last)
-        elif hidden is not None:
-            self.labels.freeze(hidden, "a state of fixed size")
 
     def _feeds(self, operands: list[Tensor], out: Any) -> bool:
         """Whether what is the same for all samples (learned queries) is repeated for each of them."""
@@ -379,16 +348,14 @@ class Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def _leave(self, module: nn.Module, args: Any, output: Any) -> None:
         if isinstance(module, nn.RNNBase):
-            self._returns_state(module, output)
+            unite_states(module, output, self.along, self.labels)
         call = self._stack.pop()
         call.output = output
         if self._is_recognised(call):
             self._own_norm(call, output)
         if (self._is_recognised(call) or isinstance(module, nn.LayerNorm | nn.RMSNorm)) and len(call.inputs) == 1:
-            self._reaches(call.inputs[0], output)
-        features = id(features_of(output))
-        call.residual_of = self._residual_of.get(features, frozenset())
-        call.normed_of = self._normed_of.get(features, (frozenset(), frozenset()))[1]
+            self._paths.reaches(call.inputs[0], output)
+        call.residual_of, call.normed_of = self._paths.of(features_of(output))
 
     def _is_recognised(self, call: ModuleCall) -> bool:
         """Whether a call is a recognised norm of its one input; some take a residual as well and add it."""
@@ -412,24 +379,3 @@ class Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
             if kind == "response" and varying_dims(axis) != [dim]:
                 self.labels.freeze(axis, "a response norm runs over it")
         self._set(output, self.axes(tensor))
-
-    def _track_residual(self, name: str, operands: list[Tensor], out: Any) -> None:
-        """An addition keeps both operands as ancestors; what only reshapes, activates or scales keeps its own."""
-        operator = name.rstrip("_")
-        scales = operator in ("mul", "div") and len(operands) == 1
-        if not isinstance(out, Tensor) or not (scales or operator in RESIDUAL_OPERATORS):
-            return
-        ancestors: frozenset[int] = frozenset()
-        for operand in operands if operator == "add" else operands[:1]:
-            if operand.shape.numel() == out.shape.numel():
-                ancestors |= self._residual_of.get(id(operand), frozenset()) | {id(operand)}
-                self._reaches(operand, out, added=operator == "add")
-        self._residual_of[id(out)] = ancestors
-
-    def _reaches(self, operand: Tensor, out: Tensor, *, added: bool = False) -> None:
-        """Note that what reaches an operand, through norms or not, reaches a result."""
-        none: tuple[frozenset[int], frozenset[int]] = (frozenset(), frozenset())
-        reached, joined = self._normed_of.get(id(operand), none)
-        reached |= {id(operand)}
-        others, also_joined = self._normed_of.get(id(out), none)
-        self._normed_of[id(out)] = (others | reached, also_joined | (reached if added else joined))
