@@ -25,7 +25,8 @@ class Refusals:
     """Gathers what is wrong with the experiments of a suite, so that all of it is said at once."""
 
     def __init__(self) -> None:
-        self._lines: dict[str, None] = {}
+        #: What is wrong -> the experiments in which it is, both in the order in which they were met.
+        self._wrong: dict[str, dict[str, None]] = {}
 
     @contextmanager
     def of(self, experiment: str) -> Iterator[None]:
@@ -33,13 +34,21 @@ class Refusals:
         try:
             yield
         except UserError as error:
-            name = f"experiment {experiment!r}: "
-            self._lines.update(dict.fromkeys(f"{name}{line.removeprefix(name)}" for line in str(error).splitlines()))
+            for line in str(error).splitlines():
+                text = line.removeprefix(f"experiment {experiment!r}: ")
+                self._wrong.setdefault(text, {})[experiment] = None
 
     def check(self) -> None:
         """Raise a UserError with a line for each thing that was noted, if anything was."""
-        if self._lines:
-            raise UserError("\n".join(self._lines))
+        if self._wrong:
+            raise UserError("\n".join(f"{_named(list(names))}: {text}" for text, names in self._wrong.items()))
+
+
+def _named(experiments: list[str]) -> str:
+    """Name the first experiments, and count the others: what is written in `defaults` is wrong in all of them."""
+    named = ", ".join(map(repr, experiments[:3]))
+    more = f" and {len(experiments) - 3} more" if len(experiments) > 3 else ""
+    return f"experiment{'s' * (len(experiments) > 1)} {named}{more}"
 
 
 def nearest(name: str, choices: Iterable[str], limit: int = 3) -> str:

@@ -125,10 +125,10 @@ def _nearest_file(path: Path) -> str:
     """Return a phrase with the suite files that the missing one may have been."""
     # Below the file's own folder there may be anything: an environment, a whole disk.
     beside = path.parent.glob("*.y*ml") if path.parent.is_dir() else ()
-    found = {str(file) for file in sorted((*beside, *Path("benchmarks").rglob("*.y*ml")))}
-    if not found:
+    suites = {str(file) for file in sorted((*beside, *Path("benchmarks").rglob("*.y*ml")))}
+    if not suites:
         return f"no YAML files in {path.parent}"
-    by_name = {Path(file).name: file for file in found}
+    by_name = {Path(file).name: file for file in suites}
     phrase = nearest(path.name, by_name)
     for name, file in by_name.items():
         phrase = phrase.replace(f"'{name}'", f"'{file}'")

@@ -55,9 +55,9 @@ def in_profile(path: Path, document: Any, profile: str | None) -> Path:
     """Return where a path of the profiled document stands in the file: the profile's own fields first."""
     if profile is None:
         return path
-    own = ("profiles", profile)
-    inside = _depth(document, (*own, *path)) - len(own)
-    return (*own, *path) if inside > 0 and inside >= _depth(document, path) else path
+    section = ("profiles", profile)
+    inside = _depth(document, (*section, *path)) - len(section)
+    return (*section, *path) if inside > 0 and inside >= _depth(document, path) else path
 
 
 def combined(document: Any, smoke: bool) -> dict[str, Any]:
@@ -97,13 +97,13 @@ def as_written(path: Path, document: dict[str, Any], smoke: bool) -> Path:
     if len(path) < 3 or path[0] != "experiments":
         return path
     field = path[2:]
-    places: list[Path] = [("smoke",)] if smoke else []
-    places += [path[:2], ("defaults",)]
-    depths = [_depth(document, (*place, *field)) - len(place) for place in places]
+    layers: list[Path] = [("smoke",)] if smoke else []
+    layers += [path[:2], ("defaults",)]
+    depths = [_depth(document, (*layer, *field)) - len(layer) for layer in layers]
     deepest = max(depths)
-    # A missing field belongs to the experiment, unless only another place has what it is missing from.
-    place = path[:2] if deepest <= 0 else places[depths.index(deepest)]
-    return (*place, *field)
+    # A missing field belongs to the experiment, unless only another layer has what it is missing from.
+    layer = path[:2] if deepest <= 0 else layers[depths.index(deepest)]
+    return (*layer, *field)
 
 
 def _depth(node: Any, path: Path) -> int:

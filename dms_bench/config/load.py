@@ -108,19 +108,24 @@ def _hidden_behind(problems: list[Problem], content: dict[str, Any]) -> list[Pro
                 wrong.setdefault(position, []).append(problem)
     readable = {
         position: {field: value for field, value in experiment.items() if field in Experiment.model_fields}
+        | {"name": str(position)}  # of two that have one name
         for position, experiment in enumerate(experiments)
         if isinstance(experiment, dict) and all(_of_unknown_field(problem) for problem in wrong.get(position, ()))
     }
+    if not readable:
+        return []
     resources = {} if any(path[:1] == ("resources",) for path, _ in problems) else content.get("resources", {})
     try:
         resolve(Suite.model_validate({"name": "rest", "resources": resources, "experiments": list(readable.values())}))
-    except ValidationError:  # two of one name, which was said
-        return []
     except InvalidSpecError as error:
         positions = list(readable)
-        found = [Problem((path[0], positions[int(path[1])], *path[2:]), text) for path, text in error.problems]
+        hidden = [Problem((path[0], positions[int(path[1])], *path[2:]), text) for path, text in error.problems]
         # A misspelt field is probably the one that is missing: say it once.
-        return [one for one in found if not (one.path[1] in wrong and len(one.path) == 3 and one.text == "missing")]
+        return [
+            problem
+            for problem in hidden
+            if not (problem.path[1] in wrong and len(problem.path) == 3 and problem.text == "missing")
+        ]
     return []
 
 

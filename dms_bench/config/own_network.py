@@ -48,9 +48,9 @@ def maker_of(model: str) -> Callable[..., Any]:
     maker = getattr(module, function, None)
     if not callable(maker):
         callables = [attribute for attribute, value in vars(module).items() if callable(value)]
-        place = getattr(module, "__file__", None) or "built in"
+        file = getattr(module, "__file__", None) or "built in"
         raise UserError(
-            f"network {model!r}: {name} ({place}) has no function {function!r}; {nearest(function, callables)}"
+            f"network {model!r}: {name} ({file}) has no function {function!r}; {nearest(function, callables)}"
         )
     made: Callable[..., Any] = maker
     return made

@@ -59,8 +59,8 @@ def _resolve(suite: Suite) -> list[Trial]:
     trials: dict[str, Trial] = {}
     problems: list[Problem] = []
     for position, experiment in enumerate(suite.experiments):
-        found, wrong = _resolve_experiment(suite, experiment)
-        trials |= {trial.hash: trial for trial in found}
+        resolved, wrong = _resolve_experiment(suite, experiment)
+        trials |= {trial.hash: trial for trial in resolved}
         problems += [Problem(("experiments", position, *path), text) for path, text in wrong]
     if problems:
         raise InvalidSpecError(problems)
@@ -97,15 +97,17 @@ def resolve_sample(suite: Suite, experiment: Experiment, point: Mapping[str, Any
     try:
         return _Validator(suite, experiment).trial(choices)
     except InvalidSpecError as error:
-        place: Path = ("experiments", suite.experiments.index(experiment))
-        raise InvalidSpecError([Problem((*place, *path), text) for path, text in error.problems]) from None
+        start: Path = ("experiments", suite.experiments.index(experiment))
+        raise InvalidSpecError([Problem((*start, *path), text) for path, text in error.problems]) from None
 
 
 def _resolve_experiment(suite: Suite, experiment: Experiment) -> tuple[list[Trial], list[Problem]]:
     """Return the trials of an experiment and what is wrong with it; a sampled one is only checked."""
     wrong_fields = _wrong_fields(experiment)
     if wrong_fields:
-        return [], wrong_fields
+        _, others = _resolve_experiment(suite, _without(experiment, {str(path[-1]) for path, _ in wrong_fields}))
+        # A misspelt field is probably the one that is missing: say it once.
+        return [], wrong_fields + [problem for problem in others if problem.text != "missing"]
     size = math.prod(len(values) for values in experiment.sweep.grid.values())
     if size > MAX_TRIALS:
         return [], [Problem(("sweep", "grid"), f"{size} combinations; at most {MAX_TRIALS} are run")]
@@ -132,17 +134,28 @@ def _resolve_experiment(suite: Suite, experiment: Experiment) -> tuple[list[Tria
 def _wrong_fields(experiment: Experiment) -> list[Problem]:
     """Return the swept fields that no trial has, or that are swept twice."""
     problems = []
-    for place, fields in (("grid", experiment.sweep.grid), ("sample.space", sample_space(experiment))):
+    for part, fields in (("grid", experiment.sweep.grid), ("sample.space", sample_space(experiment))):
         for field in fields:
-            path: Path = ("sweep", *place.split("."), field)
+            path: Path = ("sweep", *part.split("."), field)
             top = field.split(".")[0]
             if top == "resources":
                 problems.append(Problem(path, "decides where a trial runs, not what it computes: not to be swept"))
             elif top not in _SWEPT:
                 problems.append(Problem(path, f"no field of a trial; {nearest(top, _SWEPT)}"))
-            elif place != "grid" and field in experiment.sweep.grid:
+            elif part != "grid" and field in experiment.sweep.grid:
                 problems.append(Problem(path, "is in the grid already"))
     return problems
+
+
+def _without(experiment: Experiment, fields: set[str]) -> Experiment:
+    """Return the experiment with fewer swept fields, to see what else is wrong with it."""
+    grid = {field: values for field, values in experiment.sweep.grid.items() if field not in fields}
+    sample = experiment.sweep.sample
+    if sample:
+        space = {field: values for field, values in sample.space.items() if field not in fields}
+        sample = sample.model_copy(update={"space": space}) if space else None
+    sweep = experiment.sweep.model_copy(update={"grid": grid, "sample": sample})
+    return experiment.model_copy(update={"sweep": sweep})
 
 
 def _combinations(experiment: Experiment) -> Iterable[tuple[Choice, ...]]:
@@ -227,8 +240,8 @@ def _placed(problem: Problem, choices: Sequence[Choice]) -> Problem:
         return problem
     rest = problem.path[len(best.field.split(".")) :]
     # That the field does not exist has nothing to do with any one of its values.
-    place = best.path[:-1] if not rest and problem.text.startswith(UNKNOWN) else best.path
-    return Problem((*place, *rest), problem.text)
+    written = best.path[:-1] if not rest and problem.text.startswith(UNKNOWN) else best.path
+    return Problem((*written, *rest), problem.text)
 
 
 def _only_with(path: Path, failing: list[Sequence[Choice]], everywhere: dict[str, set[Path]]) -> str:

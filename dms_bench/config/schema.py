@@ -70,9 +70,9 @@ def suite_schema() -> dict[str, Any]:
         "additionalProperties": {"$ref": "#/$defs/Profile"},
         "description": "Laid over the suite by --profile; lists are replaced.",
     }
-    found = {"$schema": "https://json-schema.org/draft/2020-12/schema", **suite, "$defs": definitions}
-    _loosen(found)
-    return found
+    schema = {"$schema": "https://json-schema.org/draft/2020-12/schema", **suite, "$defs": definitions}
+    _loosen(schema)
+    return schema
 
 
 def _loosen(schema: Any) -> None:

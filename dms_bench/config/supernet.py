@@ -132,5 +132,5 @@ def parse_supernet(content: dict[str, Any]) -> SupernetSpec:
     try:
         return SupernetSpec.model_validate(content)
     except ValidationError as error:
-        found = problems_of(error, content)
-        raise InvalidSpecError([Problem(("supernet", *path), text) for path, text in found]) from None
+        problems = problems_of(error, content)
+        raise InvalidSpecError([Problem(("supernet", *path), text) for path, text in problems]) from None

@@ -81,10 +81,12 @@ class Trial(Spec):
     @classmethod
     def _recipe_of_the_task(cls, value: Any, info: ValidationInfo) -> Any:
         task = info.data.get("task")
-        if task is None:
-            return None  # a task that did not validate is reported by itself
         if value is None or isinstance(value, Recipe):
             return value
+        if task is None:  # it is reported by itself; what the recipes of all tasks have is checked all the same
+            if isinstance(value, Mapping):
+                value = {field: given for field, given in value.items() if field in Recipe.model_fields}
+            return Recipe.model_validate(value)
         return type(task).recipe_class.model_validate(value)
 
     @model_validator(mode="after")

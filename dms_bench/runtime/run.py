@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from dms_bench.config import Suite, Trial, resolve
-from dms_bench.errors import Refusals
+from dms_bench.trial.preflight import Preflight
 from dms_bench.trial.storage import CLAIM_SECONDS, SuiteFolder
 
 if TYPE_CHECKING:
@@ -57,31 +57,9 @@ def check(trials: Iterable[Trial]) -> None:
     Raises:
         UserError: they are not, with a line for each thing.
     """
-    from dms_bench.tasks import make_task
-
-    seen: set[object] = set()
-    refusals = Refusals()
+    preflight = Preflight()
     for trial in trials:
-        task_key = trial.task.content_hash()
-        supernet_key = (task_key, trial.network.content_hash(), trial.pipeline == "DMSnp")
-        budget_key = (*supernet_key, trial.supernet.content_hash(), trial.budget, trial.method.uses_budget)
-        stages = [recipe for recipe in (trial.pretrain, trial.search, trial.retrain) if recipe]
-        recipes = {(task_key, recipe.content_hash()): recipe for recipe in stages}
-        if {budget_key, *recipes} <= seen:
-            continue
-        with refusals.of(trial.experiment):
-            task = make_task(trial.task, trial.seed)
-            if task_key not in seen:
-                task.prepare()
-            for key, recipe in recipes.items():
-                if key not in seen:
-                    task.check_recipe(recipe)
-            if supernet_key not in seen and (trial.pipeline != "DMSnp" or trial.network != trial.supernet):
-                task.build(trial.network)  # a missing checkpoint, or an unknown network, is noticed here
-            if trial.method.uses_budget:
-                from dms_bench.trial.budget import check_counted
-                from dms_bench.trial.spaces import space_of
-
-                check_counted(trial, space_of(trial.task, trial.supernet))
-        seen |= {task_key, supernet_key, budget_key, *recipes}
-    refusals.check()
+        preflight.check_data(trial)
+        preflight.check_recipes(trial)
+        preflight.check_networks(trial)
+    preflight.refusals.check()

@@ -19,8 +19,9 @@ from typing import TYPE_CHECKING, Any
 
 from dms_bench.config import Experiment, Range, Suite, Trial, grid_points, resolve, resolve_sample, sample_space
 from dms_bench.config.budget import ConstraintSpec, LatencyBudget, constraints_of, format_amount
-from dms_bench.errors import Refusals, UserError
+from dms_bench.errors import UserError
 from dms_bench.trial.gpu_days import gpu_days
+from dms_bench.trial.preflight import Preflight
 
 if TYPE_CHECKING:
     from dms_bench.config.supernet import SupernetSpec
@@ -84,19 +85,22 @@ def plan(suite: Suite) -> list[PlannedTrial]:
     """Return the trials of a suite with the estimated cost of their stages; nothing is trained.
 
     Raises:
-        UserError: a supernet that the task cannot build, or data that is not there, with a line for each.
+        UserError: a supernet that the task cannot build, a recipe that it cannot use, or data that is not there, with a
+            line for each.
     """
-    estimator, refusals, planned = _Estimator(), Refusals(), []
+    estimator, preflight, planned = _Estimator(), Preflight(), []
     for trial in resolve(suite):
-        with refusals.of(trial.experiment):
+        preflight.check_recipes(trial)
+        with preflight.refusals.of(trial.experiment):
             planned.append(estimator.planned(trial))
     for experiment in suite.experiments:
         if experiment.sweep.sample:
             for point in grid_points(experiment):
-                with refusals.of(experiment.name):
+                with preflight.refusals.of(experiment.name):
                     first = resolve_sample(suite, experiment, point, _first_sample(experiment))
+                    preflight.check_recipes(first)
                     planned.append(estimator.planned(first, samples=experiment.sweep.sample.samples))
-    refusals.check()
+    preflight.refusals.check()
     return planned
 
 

@@ -66,6 +66,7 @@ WRONG = {
     "run unknown-optimizer.yaml": "'sdg'",
     "run good.yaml --storage binary": "binary",
     "plan unknown-model.yaml": "resnet81",
+    "plan unknown-optimizer.yaml": "retrain: opt: timm has no optimiser 'sdg'",
     "plan vast.yaml": "more than the whole",
     "plan no-data.yaml": "no/such/folder",
     "validate good.yaml unknown-method.yaml nothing.yaml": "nothing.yaml: no such file",

@@ -47,13 +47,17 @@ class Linear:
     def example_input(self, batch=2):
         return torch.zeros(batch, 10)
 
+    def check_recipe(self, recipe):
+        if recipe.epochs > 100:
+            raise UserError("epochs: more than a hundred")
+
     def train_samples(self):
         return SAMPLES
 
     def unused(self, *_):
         pytest.fail("a plan trains and reads nothing")
 
-    prepare = check_recipe = initialise = fit = losses = recalibrate = evaluate = export = unused
+    prepare = initialise = fit = losses = recalibrate = evaluate = export = unused
 
 
 @pytest.fixture
@@ -117,6 +121,16 @@ def test_more_than_the_supernet_is_refused(planned):
     message = r"^experiment 'lines': budget params 111 is more than the whole linear, which has 110 params$"
     with pytest.raises(UserError, match=message):
         planned(budget={"kind": "params", "target": PARAMS + 1})
+
+
+def test_recipes_that_the_task_cannot_use_are_refused_beside_all_else(planned):
+    with pytest.raises(UserError) as refused:
+        planned(search={"epochs": 101}, retrain={"epochs": 102}, budget={"kind": "params", "target": PARAMS + 1})
+    assert str(refused.value).splitlines() == [
+        "experiment 'lines': search: epochs: more than a hundred",
+        "experiment 'lines': retrain: epochs: more than a hundred",
+        "experiment 'lines': budget params 111 is more than the whole linear, which has 110 params",
+    ]
 
 
 def test_shared_pretraining_is_counted_once(planned):

@@ -27,3 +27,18 @@ def test_nothing_is_raised_where_nothing_was_wrong_and_other_errors_pass():
     refusals.check()
     with pytest.raises(ZeroDivisionError), refusals.of("a"):
         1 / 0  # noqa: B018
+
+
+def test_what_is_wrong_in_several_experiments_is_one_line():
+    refusals = Refusals()
+    for name in ("a", "b", "c", "d", "e", "a"):
+        with refusals.of(name):
+            raise UserError(f"experiment {name!r}: no data")
+    with refusals.of("b"):
+        raise UserError("too large")
+    with pytest.raises(UserError) as caught:
+        refusals.check()
+    assert str(caught.value).splitlines() == [
+        "experiments 'a', 'b', 'c' and 2 more: no data",
+        "experiment 'b': too large",
+    ]

@@ -81,8 +81,8 @@ class Figures(Spec):
         """Return the whole search cost in device days (TPU days count as days); None where none is printed."""
         days = [self.public_gpu_days, self.public_tpu_days, self.private_gpu_days, self.total_gpu_days]
         hours = [self.public_gpu_hours, self.private_gpu_hours]
-        found = [value for value in days if value is not None] + [value / 24 for value in hours if value is not None]
-        return sum(found) if found else None
+        parts = [value for value in days if value is not None] + [value / 24 for value in hours if value is not None]
+        return sum(parts) if parts else None
 
 
 class PublishedRow(Figures):

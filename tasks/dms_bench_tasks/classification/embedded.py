@@ -43,9 +43,9 @@ class EmbeddedSource:
         fields = type(recipe).model_fields
         given = [name for name in _PIPELINE_OPTIONS if getattr(recipe, name) != fields[name].get_default()]
         if given:
-            raise UserError(f"recipe: {', '.join(given)}: not for {self.data.name!r}, whose augmentation is 'shift'")
+            raise UserError(f"{', '.join(given)}: not for {self.data.name!r}, whose augmentation is 'shift'")
         if recipe.shift >= self.size:
-            raise UserError(f"recipe: shift {recipe.shift} must be less than the image size {self.size}")
+            raise UserError(f"shift {recipe.shift} must be less than the image size {self.size}")
         steps_per_epoch(self.train_samples(), recipe)
 
     def train_samples(self) -> int:

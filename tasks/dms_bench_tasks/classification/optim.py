@@ -36,7 +36,7 @@ def make_optimizer(model: nn.Module, recipe: ClassificationRecipe) -> Optimizer:
     """
     name = recipe.opt.lower().rpartition("_")[2]
     if name not in (known := list_optimizers()):
-        raise UserError(f"recipe: timm has no optimiser {recipe.opt!r}; {nearest(name, known)}")
+        raise UserError(f"opt: timm has no optimiser {recipe.opt!r}; {nearest(name, known)}")
     view = _Weights(model)
     groups = param_groups_weight_decay(view, recipe.weight_decay, no_weight_decay_list=view.no_weight_decay())
     try:
@@ -45,7 +45,7 @@ def make_optimizer(model: nn.Module, recipe: ClassificationRecipe) -> Optimizer:
         )
     except (TypeError, ValueError, AssertionError, ImportError) as error:
         reason = (str(error) or type(error).__name__).splitlines()[0]
-        raise UserError(f"recipe: optimiser {recipe.opt!r} with {recipe.opt_kwargs}: {reason}") from error
+        raise UserError(f"optimiser {recipe.opt!r} with {recipe.opt_kwargs}: {reason}") from error
     return optimizer
 
 

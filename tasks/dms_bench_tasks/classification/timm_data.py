@@ -77,7 +77,7 @@ class TimmSource:
     def check_recipe(self, recipe: ClassificationRecipe) -> None:
         """Raise UserError for options of the embedded sets."""
         if recipe.shift:
-            raise UserError("recipe: shift is for the embedded sets; timm's images are cropped at random ('scale')")
+            raise UserError("shift is for the embedded sets; timm's images are cropped at random ('scale')")
 
     def train_samples(self) -> int:
         """Return the number of training images; where the suite gives it, the data need not be there."""

@@ -179,9 +179,36 @@ def test_recipes_are_not_blamed_for_an_unknown_task(document, experiment):
     assert problems(document) == ["experiments[0].task: unknown task 'tyo'; did you mean 'toy'?"]
 
 
+def test_an_unknown_task_hides_nothing_that_recipes_of_all_tasks_have(document, experiment):
+    experiment["task"] = "tyo"
+    experiment["search"] = 3
+    experiment["retrain"] |= {"lr": 0.1, "epochs": 0}
+    assert problems(document) == [
+        "experiments[0].task: unknown task 'tyo'; did you mean 'toy'?",
+        "experiments[0].search: 3 is not a mapping",
+        "experiments[0].retrain.epochs: 0 must be at least 1",
+    ]
+
+
 def test_two_experiments_of_one_name(document, experiment):
     document["experiments"].append(experiment)
     assert problems(document) == ["experiments: two experiments have the name 'toys'"]
+    document["experiments"].append(experiment | {"seed": "x"})
+    assert problems(document) == [
+        "experiments: two experiments have the name 'toys'",
+        "experiments[2].seed: 'x' is not a whole number",
+    ]
+
+
+def test_a_misspelt_sweep_hides_nothing_else_of_its_experiment(document, experiment):
+    method = experiment.pop("method")
+    experiment["sweep"] = {"grid": {"metod": [method], "seed": [0, "x"]}}
+    experiment["retrain"]["epochs"] = 0
+    assert sorted(problems(document)) == [
+        "experiments[0].retrain.epochs: 0 must be at least 1",
+        "experiments[0].sweep.grid.metod: no field of a trial; did you mean 'method'?",
+        "experiments[0].sweep.grid.seed[1]: 'x' is not a whole number",
+    ]
 
 
 def test_a_mistake_in_the_defaults_is_said_once(document, experiment):
