@@ -17,6 +17,7 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 from dms_bench.kernels import guard
 from dms_bench.scaling.architecture import Architecture
@@ -25,9 +26,10 @@ from dms_bench.scaling.example import AnyExample
 from dms_bench.scaling.find import find_space
 from dms_bench.scaling.fit import TOLERANCE, fit_to_budget, nearest
 from dms_bench.scaling.masks.hooks import MaskedForward
+from dms_bench.scaling.projection import Projection
 from dms_bench.scaling.schedule import Schedule
 from dms_bench.scaling.space.space import SearchSpace
-from dms_bench.scaling.structure.freeze import decided_depth, ranked_by_depth
+from dms_bench.scaling.structure.freeze import decided_depth, filled_depth, ranked_by_depth
 from dms_bench.scaling.structure.relaxation import Relaxation, TopK
 
 #: The phases of a search that says nothing else.
@@ -39,7 +41,8 @@ class Supernet(nn.Module):
 
     The wrapped network keeps its own parameters and forward signature. In your own training loop:
     give `structure_parameters()` an optimiser of their own, begin each step by `begin_step(progress, budget)`, add
-    `resource_loss` of the budget that it returns to the loss, and call `update()` after both optimisers' steps.
+    `resource_loss` of the budget that it returns to the loss, and call `update()` after both optimisers' steps. With
+    `begin_step(progress, budget, projected=True)` the structure is held at the budget, and there is no resource loss.
 
     Args:
         model: the network, trained in place.
@@ -77,6 +80,8 @@ class Supernet(nn.Module):
         self._probe = torch.zeros(self.space.units.total, dtype=like.dtype, device=like.device, requires_grad=True)
         self._mask = self._probe.detach()
         self._hard: Tensor | None = None
+        #: Of the hook by which gradients run along the budget; None where they are left as they are.
+        self._along_budget: RemovableHandle | None = None
 
     @property
     def ratios(self) -> Tensor:
@@ -101,32 +106,45 @@ class Supernet(nn.Module):
             self.relaxation.freeze_depth(None)
 
     @torch.no_grad()
-    def freeze_depth(self, budget: Budget | None = None) -> None:
+    def freeze_depth(self, budget: Budget | None = None, *, filled: bool = False) -> None:
         """Decide which blocks stay, for the rest of the search and the cut.
 
         Args:
             budget: its cost stays within that of one block of what the search pays for; MACs where there is none.
+            filled: as many blocks stay as the widths need to use the budget up.
         """
         kept, soft = (size.cpu() for size in self.relaxation.soft_size())
         hard = self.relaxation.hard_mask()[self.space.width_elements :].cpu()
         cost = self.space.macs_model if budget is None else budget.to(torch.device("cpu")).usage
-        self.relaxation.freeze_depth(decided_depth(self.space, cost, kept, soft, hard))
+        depth = decided_depth(self.space, cost, kept, soft, hard)
+        self.relaxation.freeze_depth(filled_depth(self.space, cost, soft, depth) if filled and budget else depth)
 
-    def begin_step(self, progress: float, budget: Budget, schedule: Schedule = WHOLE_SEARCH) -> Budget:
+    def begin_step(
+        self, progress: float, budget: Budget, schedule: Schedule = WHOLE_SEARCH, *, projected: bool = False
+    ) -> Budget:
         """Begin a step in the phase that it belongs to, and return the budget that holds in it.
 
         Args:
             progress: finished share of the search, in [0, 1).
             budget: what the search is to arrive at.
             schedule: when its phases end.
+            projected: hold the structure at the budget (`dms_bench.scaling.projection`).
         """
         self.relaxation.observing = progress < schedule.observe
         self.relaxation.anneal(progress)
+        projection = Projection(self.relaxation, self.soft_size) if projected and progress >= schedule.observe else None
+        if projection is not None and progress < schedule.decay:
+            budget = projection.from_largest(budget)
         falling = budget.falling(progress, schedule.decay, schedule.observe)
         if progress < schedule.decay:
             self.depth_frozen = False
         elif not self.depth_frozen:
-            self.freeze_depth(falling)
+            self.freeze_depth(falling, filled=projected)
+        if self._along_budget is not None:
+            self._along_budget.remove()
+            self._along_budget = None
+        if projection is not None:
+            self._along_budget = projection.meet(falling)
         return falling
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:

@@ -53,6 +53,7 @@ SCALING = [
     "proof",
     "latency",
     "budget",
+    "projection",
     "fit",
     "find",
     "supernet",

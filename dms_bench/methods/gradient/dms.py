@@ -56,16 +56,19 @@ class DmsStructure:
         self.supernet, self.spec = supernet, spec
         self.final = self.budget = budget.to(supernet.structure_parameters()[0].device)
         self.schedule = Schedule(spec.observe_share, spec.decay_share)
+        self.projected = spec.budget == "projected"
         self.trains_weights = trains_weights
         optimizers = {"adam": torch.optim.Adam, "sgd": torch.optim.SGD}
         self.optimizer = optimizers[spec.structure.optimizer](supernet.structure_parameters(), lr=spec.structure.lr)
 
     def begin_step(self, progress: float) -> None:
         """Observe, then lower the target; freeze the depth once the target has arrived."""
-        self.budget = self.supernet.begin_step(progress, self.final, self.schedule)
+        self.budget = self.supernet.begin_step(progress, self.final, self.schedule, projected=self.projected)
 
     def loss(self) -> Tensor:
-        """The weighted resource loss (5), a scalar."""
+        """The weighted resource loss (5), a scalar; zero where the structure is held at its budget."""
+        if self.projected:
+            return torch.zeros((), device=self.supernet.hard_mask().device)
         return self.spec.resource_weight * self.supernet.resource_loss(self.budget)
 
     def end_step(self) -> None:

@@ -26,8 +26,14 @@ class GradientSpec(MethodSpec):
 
     structure: StructureOptimizer = StructureOptimizer()
     """The optimiser of the structure parameters, separate from the weights'."""
+    # Not part of a content where it is not given: trials from before there was a choice keep their hashes.
+    budget: Annotated[Literal["penalty", "projected"], Field(exclude_if=lambda value: value == "penalty")] = "penalty"
+    """How the search is brought to its budget. penalty: by a resource loss above the falling target (equation 6).
+    projected: every step shifts all units by one number, so that what the search pays for is the falling target; there
+    is no resource loss, and gradients move along what costs the same."""
     resource_weight: Annotated[float, Field(gt=0)] = 1.0
-    """Weight of the resource loss beside the task's loss (equation 5)."""
+    """Weight of the resource loss beside the task's loss (equation 5); without meaning where the budget is
+    projected."""
     observe_share: Annotated[float, Field(ge=0, lt=1)] = 0.2
     """Share of the search before which nothing is decided: the importance is collected and the target is the whole
     supernet's cost."""
@@ -41,6 +47,10 @@ class GradientSpec(MethodSpec):
             shares = f"observe_share {self.observe_share} must be less than decay_share {self.decay_share}"
             raise ValueError(f"{shares}: the target falls between them")
         return self
+
+    def canonical(self) -> Self:
+        """Return the method without a weight that weighs nothing."""
+        return self if self.budget == "penalty" else self.model_copy(update={"resource_weight": 1.0})
 
 
 class Dms(GradientSpec):
@@ -78,6 +88,15 @@ class GumbelSpec(GradientSpec):
     most probable sizes."""
     temperature: Annotated[float, Field(gt=0)] = 0.1
     """Temperature of the Gumbel softmax; the fair variant starts 50 times as hot and ends there."""
+
+    @model_validator(mode="after")
+    def _projects_smooth_costs(self) -> Self:
+        if self.budget == "projected" and self.variant == "as_released":
+            raise ValueError(
+                "variant 'as_released' pays for its most probable sizes, which jump: no budget can be held by shifting "
+                "them; take variant 'fair', or budget 'penalty'"
+            )
+        return self
 
     def label(self) -> str:
         """Return the method with its variant: two methods, not two settings of one."""

@@ -48,6 +48,24 @@ def decided_depth(
     return depth
 
 
+def filled_depth(space: SearchSpace, usage: Callable[[Tensor, Tensor], Tensor], soft: Tensor, depth: Tensor) -> Tensor:
+    """Return a depth with more blocks, [B], where even the largest widths do not use the budget up at the one given.
+
+    Args:
+        space: the search space.
+        usage: share of the budget, from kept elements [G] and masks of blocks [B].
+        soft: masks of the blocks that the search pays for, [B]; those nearest to 1/2 come back first.
+        depth: which blocks stay, 1 or 0, [B].
+    """
+    largest = torch.tensor(space.units.maximum[: len(space.groups)], dtype=torch.float64)
+    while float(usage(largest, depth)) < 1:
+        returning = _movable(space, depth, soft, removes=False)
+        if not returning:
+            break
+        depth = _toggled(depth, returning[0])
+    return depth
+
+
 def _within_bounds(space: SearchSpace, soft: Tensor, hard: Tensor) -> Tensor:
     """Return the binary masks with as many blocks of each stage as it may have; gates know nothing of bounds."""
     depth = torch.zeros_like(hard)

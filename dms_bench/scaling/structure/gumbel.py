@@ -26,6 +26,9 @@ COLD = 0.1
 #: The fair variant begins this much hotter than it ends.
 HEAT = 50.0
 
+#: Logits beyond this leave no doubt.
+CERTAIN = 40.0
+
 #: The probability with which the fair variant keeps an element, or a whole unit, at the start.
 SURE = 0.95
 
@@ -58,6 +61,18 @@ class Gumbel(Relaxation):
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + int(self.draws))
         self.noise.copy_(-torch.empty(self.noise.shape).exponential_(generator=generator).log())
         self.draws.add_(1)
+
+    @property
+    def reach(self) -> float:
+        """Beyond it every element stays, or goes."""
+        return CERTAIN + float(self.logits.detach().abs().max())
+
+    def _undecided(self, depth: bool) -> Tensor:
+        """Return 1 for the elements of units that are not decided, [E]."""
+        undecided = torch.ones(len(self._owner), dtype=self.logits.dtype, device=self.logits.device)
+        if self.depth_frozen or not depth:
+            undecided[self.width_elements :] = 0
+        return undecided
 
     def anneal(self, progress: float) -> None:
         """Cool exponentially."""
@@ -112,6 +127,11 @@ class ElementGates(Gumbel):
         """Return q = softmax(e)[0], [E]."""
         return torch.softmax(self.logits, -1)[:, 0]
 
+    def shrinking(self, *, depth: bool = True) -> Tensor:
+        """Return what makes every element less probable, [E, 2]."""
+        less = self._undecided(depth)
+        return torch.stack([-less, torch.zeros_like(less)], -1)
+
     def _order(self) -> Tensor:
         return self.logits.detach()[:, 0] - self.logits.detach()[:, 1]
 
@@ -139,6 +159,16 @@ class CountChoice(Gumbel):
     def expected_mask(self) -> Tensor:
         """Return the probability with which each element stays, [E]."""
         return self._kept(self._softmax(self.logits))
+
+    @property
+    def reach(self) -> float:
+        """Neighbouring choices of a large unit differ by little along `shrinking`."""
+        return super().reach * float(self._sizes.max())
+
+    def shrinking(self, *, depth: bool = True) -> Tensor:
+        """Return what makes choices the more probable the fewer elements they keep, from -1 to 1, [E]."""
+        choice = torch.arange(len(self._owner), device=self._owner.device) - self._starts[self._owner]
+        return (2 * (choice + 0.5) / self._sizes[self._owner] - 1) * self._undecided(depth)
 
     def _order(self) -> Tensor:
         return torch.arange(len(self._owner), dtype=torch.float32)

@@ -79,6 +79,29 @@ class Relaxation(nn.Module, ABC):
     def proposal(self) -> tuple[Tensor, Tensor]:
         """Return what the final cut starts from: number of elements per unit [U], and their importance [E]."""
 
+    @property
+    def reach(self) -> float:
+        """The scalar by which, along `shrinking`, every unit comes to its fewest elements, and back to its most."""
+        raise self._unshiftable()
+
+    def shrinking(self, *, depth: bool = True) -> Tensor:
+        """Return the direction in which all units that are not decided shrink alike; like the parameter.
+
+        Args:
+            depth: stages as well as groups.
+
+        Raises:
+            NotImplementedError: the relaxation has no such direction, and its search cannot be projected.
+        """
+        raise self._unshiftable()
+
+    def _unshiftable(self) -> NotImplementedError:
+        return NotImplementedError(f"{type(self).__name__} cannot be shifted to a budget")
+
+    def bounded(self, parameter: Tensor) -> Tensor:
+        """Return values of the parameter within their range."""
+        return parameter
+
     def anneal(self, progress: float) -> None:
         """Take up the finished share of the search, in [0, 1); most relaxations do not change with it."""
 
@@ -195,10 +218,23 @@ class TopK(Relaxation):
     def hard_mask(self) -> Tensor:
         """Return the binary mask of the k most important elements of each unit, [E]."""
         self.refresh()
-        return hard_mask(self._ranks(), self._bounded(self.ratios.detach())[self._owner])
+        return hard_mask(self._ranks(), self.bounded(self.ratios.detach())[self._owner])
 
-    def _bounded(self, ratios: Tensor) -> Tensor:
-        return torch.minimum(torch.maximum(ratios, self._lower), self._upper)
+    @property
+    def reach(self) -> float:
+        """Ratios lie in [0, 1]."""
+        return 1.0
+
+    def shrinking(self, *, depth: bool = True) -> Tensor:
+        """Return 1 for the ratio of every unit that is not decided, [U]."""
+        direction = torch.ones_like(self.ratios)
+        if self.depth_frozen or not depth:
+            direction[self.groups :] = 0
+        return direction
+
+    def bounded(self, parameter: Tensor) -> Tensor:
+        """Return ratios within what the units may keep, [U]."""
+        return torch.minimum(torch.maximum(parameter, self._lower), self._upper)
 
     def soft_size(self) -> tuple[Tensor, Tensor]:
         """Return widths from the ratios [G], blocks from their masks [B]."""
@@ -221,7 +257,7 @@ class TopK(Relaxation):
         if gradient is not None:
             update_importance(self.importance, self.importance_kind, mask, gradient, self.decay)
         self.refresh()
-        self.ratios.copy_(self._bounded(averaged(self.ratios, self._tied)))
+        self.ratios.copy_(self.bounded(averaged(self.ratios, self._tied)))
         if self.depth_frozen:  # an optimiser's momentum moves on where gradients are zero
             self.ratios[self.groups :] = self._frozen_ratios
 

@@ -22,6 +22,7 @@ from dms_bench.methods.gradient.spec import Dms, Get, Mes, Sns
 from dms_bench.scaling import Architecture, Supernet, budget_of, find_space
 
 STEPS = 60
+SEARCHES = {Dms: DmsSearch, Get: GetSearch, Mes: MesSearch, Sns: SnsSearch}
 
 
 class Separable:
@@ -65,6 +66,7 @@ def kept(architecture: Architecture) -> list[int]:
     "method",
     [
         DmsSearch(Dms(structure={"lr": 0.05})),
+        DmsSearch(Dms(budget="projected")),
         DmsSearch(Dms(importance="index", structure={"lr": 0.05})),
         DmsSearch(Dms(structure={"optimizer": "sgd", "lr": 0.05}, importance_decay=0)),
         GetSearch(Get()),
@@ -77,6 +79,7 @@ def kept(architecture: Architecture) -> list[int]:
     ],
     ids=[
         "dms",
+        "dms projected",
         "dms by index",
         "dms by sgd",
         "get",
@@ -147,6 +150,34 @@ def test_dms_finds_more_than_chance_and_lowers_its_target():
     assert any(not torch.equal(a, b) for a, b in zip(before, given.model.parameters(), strict=True))
 
 
+@pytest.mark.parametrize("method", [Dms, Get, Mes, Sns])
+def test_a_projected_search_needs_no_resource_loss_and_pays_for_its_target(method: Any) -> None:
+    given = context()
+    spec = method(budget="projected", structure={"lr": 0.05})
+    net = Supernet(given.model, given.space, SEARCHES[method](spec).relaxation(given))
+    structure = DmsStructure(net, spec, given.budget, trains_weights=True)
+    x = torch.randn(32, 16, generator=torch.Generator().manual_seed(3))
+    for step in range(20):
+        structure.begin_step(step / 20)
+        assert float(structure.loss()) == 0
+        values = structure.metrics()
+        if step >= 4:
+            assert values["soft_macs"] == pytest.approx(values["target_macs"], rel=0.01)
+        net(x).square().mean().backward()
+        structure.end_step()
+        net.zero_grad()
+    assert values["target_macs"] == pytest.approx(0.3 * given.space.macs)
+
+
+def test_what_a_projected_search_does_not_use_is_no_part_of_it() -> None:
+    assert Dms(budget="projected", resource_weight=3).canonical() == Dms(budget="projected").canonical()
+    assert Dms(resource_weight=3).canonical() != Dms().canonical()
+    assert "budget" not in Dms().model_dump(), "trials from before there was a choice keep their hashes"
+    for method in (Mes, Sns):
+        with pytest.raises(ValueError, match="variant 'fair'"):
+            method(variant="as_released", budget="projected")
+
+
 def test_dms_minus_leaves_the_weights_as_they_are():
     given = context(pipeline="DMSp-")
     before = [weight.clone() for weight in given.model.parameters()]
@@ -154,18 +185,19 @@ def test_dms_minus_leaves_the_weights_as_they_are():
     assert all(torch.equal(a, b) for a, b in zip(before, given.model.parameters(), strict=True))
 
 
-def test_the_structures_state_resumes_to_the_bit():
+@pytest.mark.parametrize("spec", [Dms(), Dms(budget="projected")], ids=["penalty", "projected"])
+def test_the_structures_state_resumes_to_the_bit(spec: Dms) -> None:
     def run(interrupted: bool) -> torch.Tensor:
         given = context()
         net = Supernet(given.model, given.space)
-        structure = DmsStructure(net, Dms(), given.budget, trains_weights=True)
+        structure = DmsStructure(net, spec, given.budget, trains_weights=True)
         x = torch.randn(32, 16, generator=torch.Generator().manual_seed(3))
         for step in range(6):
             if interrupted and step == 3:
                 saved, state = net.state_dict(), structure.state_dict()
                 net = Supernet(context().model, given.space)
                 net.load_state_dict(saved)
-                structure = DmsStructure(net, Dms(), given.budget, trains_weights=True)
+                structure = DmsStructure(net, spec, given.budget, trains_weights=True)
                 structure.load_state_dict(state)
             structure.begin_step(step / 6)
             (net(x).square().mean() + structure.loss()).backward()
