@@ -1,5 +1,8 @@
 """Every suite that we ship is valid, as it stands, as its profiles and as their smoke variants."""
 
+import csv
+import subprocess
+import sys
 from pathlib import Path
 
 import jsonschema
@@ -51,3 +54,27 @@ def test_suites_do_not_share_a_name():
 
 def _epochs(trial):
     return sum(recipe.epochs for recipe in (trial.pretrain, trial.search, trial.retrain) if recipe)
+
+
+@pytest.mark.slow
+def test_the_measurements_for_a_gpu_run_without_one(tmp_path):
+    command = [
+        "--csv",
+        str(tmp_path / "gpu.csv"),
+        "--device",
+        "cpu",
+        "--smoke",
+        "--part",
+        "agreement",
+        "--part",
+        "steps",
+    ]
+    subprocess.run([sys.executable, ROOT / "benchmarks" / "gpu" / "measure.py", *command], check=True, cwd=ROOT)
+    with (tmp_path / "gpu.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    differences = [float(row["value"]) for row in rows if row["measure"].startswith("relative difference")]
+    assert len(differences) == 4
+    assert max(differences) < 1e-5
+    ratios = {row["measure"]: float(row["value"]) for row in rows if row["measure"].endswith("/ plain step")}
+    assert len(ratios) == 3
+    assert all(ratio > 0 for ratio in ratios.values())
