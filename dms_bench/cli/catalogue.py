@@ -80,8 +80,8 @@ def options(listing: str, name: str) -> Group:
     if isinstance(spec, UserError):
         raise spec
     parts: list[Text | Table] = [Text(f"{noun} {name}: {summary(spec)}")]
-    found = [section for section in _sections(spec, noun) if section.rows]
-    parts += [_table(section) for section in found] or [Text("It has no options.\n")]
+    filled = [section for section in _sections(spec, noun) if section.rows]
+    parts += [_table(section) for section in filled] or [Text("It has no options.\n")]
     shown = example(spec, noun)
     if shown:
         parts.append(Text(f"For example, as part of an experiment:\n\n{shown}", no_wrap=True, overflow="ignore"))
@@ -89,10 +89,10 @@ def options(listing: str, name: str) -> Group:
 
 
 def _sections(spec: type[PluginSpec], noun: str) -> list[Section]:
-    found = sections(spec, noun)
+    all_sections = sections(spec, noun)
     if issubclass(spec, TaskSpec):
-        found += sections(spec.recipe_class, "pretrain, search, retrain")
-    return found
+        all_sections += sections(spec.recipe_class, "pretrain, search, retrain")
+    return all_sections
 
 
 def _table(section: Section) -> Table:

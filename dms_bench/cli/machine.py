@@ -23,14 +23,14 @@ def doctor(
     from dms_bench.runtime.doctor import examine
 
     out = console()
-    found = []
+    levels = []
     for finding in examine(storage, tracking):
-        found.append(finding.level)
+        levels.append(finding.level)
         line = Text(f"{finding.level:8}", style=_STYLES[finding.level])
         line.append(f"{finding.subject}: {finding.message}", style="default")
         if finding.advice:
             line.append(f"; {finding.advice}", style="bold")
         out.print(line, soft_wrap=True)
-    errors, warnings = found.count("error"), found.count("warning")
+    errors, warnings = levels.count("error"), levels.count("warning")
     out.print(f"{errors} errors, {warnings} warnings" if errors or warnings else "all is well")
     return 1 if errors else 0

@@ -70,12 +70,12 @@ def space(
     if example is not None:
         if image_size is not None or channels is not None:
             raise UserError("--example says what the network is given: leave --image-size and --channels out")
-        given, found = _by_example(supernet, example)
-        description = describe_space(supernet.label(), given, found)
+        input_text, search_space = _by_example(supernet, example)
+        description = describe_space(supernet.label(), input_text, search_space)
     else:
         channels = channels or _COLOURS
-        size, found, known = _classifier(supernet, channels, image_size)
-        description = {**describe_space(supernet.label(), (channels, size, size), found), "cached": known}
+        size, search_space, was_cached = _classifier(supernet, channels, image_size)
+        description = {**describe_space(supernet.label(), (channels, size, size), search_space), "cached": was_cached}
     write(json.dumps(description, indent=2) if format == "json" else render_space(description), output)
 
 
@@ -94,8 +94,8 @@ def _classifier(supernet: SupernetSpec, channels: int, image_size: int | None) -
 
     if ":" in supernet.model or other_source(supernet.model) is not None:
         return size, find(), False
-    asked = {"supernet": supernet.model_dump(mode="json"), "input": [channels, size, size], "classes": _CLASSES}
-    return size, *cached(asked, ClassificationTask, find)
+    request = {"supernet": supernet.model_dump(mode="json"), "input": [channels, size, size], "classes": _CLASSES}
+    return size, *cached(request, ClassificationTask, find)
 
 
 def _by_example(supernet: SupernetSpec, text: str) -> tuple[str, SearchSpace]:
@@ -109,10 +109,10 @@ def _by_example(supernet: SupernetSpec, text: str) -> tuple[str, SearchSpace]:
     from dms_bench.trial.spaces import space_on
 
     try:
-        example, found = space_on(supernet, yaml.safe_load(text))
+        example, search_space = space_on(supernet, yaml.safe_load(text))
     except yaml.YAMLError as error:
         raise UserError(f"--example {text!r}: {' '.join(str(error).split())}") from error
-    return repr(example).removeprefix("Example(").removesuffix(")"), found
+    return repr(example).removeprefix("Example(").removesuffix(")"), search_space
 
 
 def _supernet(model: str, args: list[str], exclude: list[str], fields: list[str]) -> SupernetSpec:

@@ -98,8 +98,8 @@ def _sections(schema: dict[str, Any], defs: dict[str, Any], title: str) -> Itera
     for name, value in shown.items():
         members = list(_members(value, defs))
         for member in members:
-            which = f" ({member['title']})" if len(members) > 1 else ""
-            yield from _sections(member, defs, f"{title}.{name}{which}")
+            suffix = f" ({member['title']})" if len(members) > 1 else ""
+            yield from _sections(member, defs, f"{title}.{name}{suffix}")
 
 
 def _row(name: str, value: dict[str, Any], needed: bool, defs: dict[str, Any]) -> Row:

@@ -47,8 +47,10 @@ def table(
     if bool(numbers) == all:
         raise UserError("name tables by their numbers, or give --all")
     paper = load_published(published)
-    wanted = [found.number for found in paper.tables] if all else list(dict.fromkeys(numbers or ()))
-    comparisons = _comparisons(paper, wanted, profile, tracking, published.parent)
+    table_numbers = (
+        [published_table.number for published_table in paper.tables] if all else list(dict.fromkeys(numbers or ()))
+    )
+    comparisons = _comparisons(paper, table_numbers, profile, tracking, published.parent)
     write(render_comparisons(comparisons, format), output)
 
 
@@ -59,12 +61,17 @@ def _comparisons(
     from dms_bench.report.paper.compare import choose_profile, suite_of
     from dms_bench.report.records import read_suites, suites_in
 
-    known = suites_in(tracking)
+    tracked = suites_in(tracking)
     tables = [paper.table(number) for number in numbers]
-    chosen = [choose_profile(found, profile, known) for found in tables]
-    suites = {suite_of(found, how) for found, how in zip(tables, chosen, strict=True)}
-    records = read_suites(tracking, suites & set(known))
-    return [compare(paper, found, how, records, str(folder)) for found, how in zip(tables, chosen, strict=True)]
+    chosen = [choose_profile(published_table, profile, tracked) for published_table in tables]
+    suites = {
+        suite_of(published_table, table_profile) for published_table, table_profile in zip(tables, chosen, strict=True)
+    }
+    records = read_suites(tracking, suites & set(tracked))
+    return [
+        compare(paper, published_table, table_profile, records, str(folder))
+        for published_table, table_profile in zip(tables, chosen, strict=True)
+    ]
 
 
 def figure(
@@ -84,10 +91,10 @@ def figure(
     from dms_bench.report.paper.figures import draw, save
 
     paper = load_published(published)
-    wanted = paper.figure(number)
-    tables = list(wanted.tables) if isinstance(wanted, ScatterFigure) else [wanted.table]
+    published_figure = paper.figure(number)
+    tables = list(published_figure.tables) if isinstance(published_figure, ScatterFigure) else [published_figure.table]
     comparisons = _comparisons(paper, tables, profile, tracking, published.parent)
-    for path in save(draw(wanted, comparisons, tracking), output or Path(f"figure{number}")):
+    for path in save(draw(published_figure, comparisons, tracking), output or Path(f"figure{number}")):
         typer.echo(f"wrote {path}")
 
 
@@ -109,9 +116,9 @@ def report(
     if published.exists():
         paper = load_published(published)
         comparisons = [
-            compare(paper, found, profile, records, str(published.parent))
-            for found in paper.tables
-            if (profile := profile_of(found, suite)) is not None
+            compare(paper, published_table, profile, records, str(published.parent))
+            for published_table in paper.tables
+            if (profile := profile_of(published_table, suite)) is not None
         ]
         figures = drawable(paper, comparisons, tracking)
     write(suite_page(tracking, suite, records, comparisons, figures), output)

@@ -31,11 +31,11 @@ def validate(suites: Annotated[list[Path], typer.Argument(metavar="SUITE...", he
         except UserError as error:
             wrong.append(str(error))
         else:
-            others = "".join(f"; profile {name}: {count}" for name, count in profiles.items())
+            profile_counts = "".join(f"; profile {name}: {count}" for name, count in profiles.items())
             trials, experiments = trial_count(suite), len(suite.experiments)
             typer.echo(
                 f"{path}: valid, {trials} trial{'s' * (trials != 1)} in {experiments} "
-                f"experiment{'s' * (experiments != 1)}{others}"
+                f"experiment{'s' * (experiments != 1)}{profile_counts}"
             )
     if wrong:
         raise UserError("\n".join(wrong))
@@ -91,8 +91,8 @@ def run(
     from dms_bench.runtime.run import run_suite
 
     elsewhere = {name: value for name, value in (("storage", storage), ("tracking", tracking)) if value is not None}
-    wanted = load_suite(suite, profile=profile, smoke=smoke)
-    return run_suite(wanted.model_copy(update=elsewhere), fresh=fresh)
+    loaded_suite = load_suite(suite, profile=profile, smoke=smoke)
+    return run_suite(loaded_suite.model_copy(update=elsewhere), fresh=fresh)
 
 
 def submit(
