@@ -29,8 +29,8 @@ def wrong(case: Case, spoil: str | None = None) -> dict[str, float]:
         case: the layer.
         spoil: one of those, to be made wrong: what a test of the check itself wants.
     """
-    found = errors(case, spoil)
-    return {name: error for name, error in found.items() if not error <= tolerance(case)}  # NaN is wrong, too
+    relative_errors = errors(case, spoil)
+    return {name: error for name, error in relative_errors.items() if not error <= tolerance(case)}  # NaN is wrong, too
 
 
 def errors(case: Case, spoil: str | None = None) -> dict[str, float]:

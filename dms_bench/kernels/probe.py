@@ -66,14 +66,14 @@ def probe(groups: Sequence[ProbeGroup], environment: dict[str, str] | None = Non
     Raises:
         RuntimeError: the processes could not be started; the message has the reason.
     """
-    asked = json.dumps([asdict(group) for group in groups])
+    request = json.dumps([asdict(group) for group in groups])
     with subprocess.Popen(
         [sys.executable, "-m", "dms_bench.kernels.probe"],
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         env={**_PATIENT, **os.environ, **(environment or {})}, start_new_session=True,
     ) as process:  # fmt: skip
         try:
-            answer, words = process.communicate(asked, timeout=_SECONDS)
+            answer, words = process.communicate(request, timeout=_SECONDS)
         except subprocess.TimeoutExpired:
             os.killpg(process.pid, signal.SIGKILL)  # with its forks, which would go on
             answer, words = process.communicate()
@@ -113,8 +113,8 @@ def _try(group: ProbeGroup) -> dict[str, Any]:
     deaths: list[Any] = []
     first = 0
     while first < len(group.cases) and len(deaths) < _LIVES:
-        status, last, found, line = _life(group, first)
-        wrong += found
+        status, last, wrong_cases, line = _life(group, first)
+        wrong += wrong_cases
         first = last + 1
         if status == 0:
             break
@@ -139,10 +139,10 @@ def _life(group: ProbeGroup, first: int) -> tuple[int | None, int, list[Any], st
         report.seek(0)
         lines = [json.loads(line) for line in report if line.endswith("\n")]
         words.seek(0)
-        said = [line.strip() for line in words if line.strip()]
+        stderr_lines = [line.strip() for line in words if line.strip()]
     reached = max((number for number, _ in lines), default=first)
-    found = [(number, errors) for number, errors in lines if errors]
-    return status, reached, found, said[-1] if said else ""
+    wrong_cases = [(number, errors) for number, errors in lines if errors]
+    return status, reached, wrong_cases, stderr_lines[-1] if stderr_lines else ""
 
 
 def _ended(child: int, report: int) -> int | None:
@@ -172,9 +172,9 @@ def _work(group: ProbeGroup, first: int, report: Any) -> None:
         guard()
     for number in range(first, len(group.cases)):
         print(json.dumps([number, None]), file=report, flush=True)  # that it is under way
-        found = wrong(group.cases[number], group.spoil if number == 0 else None)
-        if found:
-            print(json.dumps([number, found]), file=report, flush=True)
+        wrong_parts = wrong(group.cases[number], group.spoil if number == 0 else None)
+        if wrong_parts:
+            print(json.dumps([number, wrong_parts]), file=report, flush=True)
 
 
 if __name__ == "__main__":

@@ -37,7 +37,7 @@ def layers_of(model: nn.Module, example: Tensor) -> dict[Case, str]:
     finally:
         for module, mode in modes.items():
             module.training = mode
-    return recorder.found
+    return recorder.cases
 
 
 @contextmanager
@@ -60,20 +60,20 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def __init__(self, names: list[str]) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self.found: dict[Case, str] = {}
+        self.cases: dict[Case, str] = {}
         self._names = names
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         operator = func.overloadpacket
         if operator is torch.ops.aten.convolution:
             for case in _convolution(*args):
-                self.found.setdefault(case, self._names[-1])
+                self.cases.setdefault(case, self._names[-1])
         elif operator in (torch.ops.aten.addmm, torch.ops.aten.mm):
             data, weight = args[-2:]
             if weight.dim() == 2 and _checkable(data):
                 rows = min(len(data), _ROWS)
                 case = Case(rows, (), _fewer(data.shape[1]), _fewer(weight.shape[1]), dtype=_dtype(data))
-                self.found.setdefault(replace(case, device=data.device.type), self._names[-1])
+                self.cases.setdefault(replace(case, device=data.device.type), self._names[-1])
         return func(*args, **(kwargs or {}))
 
 
