@@ -186,7 +186,9 @@ def make_task(spec: TaskSpec, seed: int) -> Task:
         if not callable(getattr(task, name, None)) or getattr(type(task), name, None) is declaration
     ]
     if missing:
-        made = type(task)
+        task_class = type(task)
         lacks = f"{', '.join(missing[:-1])} and {missing[-1]}" if len(missing) > 1 else missing[0]
-        raise UserError(f"task {spec.kind!r}: its class {made.__module__}.{made.__qualname__} lacks {lacks}")
+        raise UserError(
+            f"task {spec.kind!r}: its class {task_class.__module__}.{task_class.__qualname__} lacks {lacks}"
+        )
     return task

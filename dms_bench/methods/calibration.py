@@ -60,33 +60,33 @@ def look(context: SearchContext, batches: int) -> float:
 
 def plain_sites(model: nn.Module, space: SearchSpace) -> list[Site]:
     """Return the sites whose layer applies a weight of its own to features of its input: linear, convolution."""
-    found = []
+    sites = []
     for site in space.sites:
         module = model.get_submodule(site.module)
         usual = isinstance(module, nn.Linear) or (isinstance(module, nn.modules.conv._ConvNd) and module.groups == 1)
         if usual and site.dim == 1 and not getattr(module, "transposed", False):
-            found.append(site)
-    return found
+            sites.append(site)
+    return sites
 
 
 def input_moments(context: SearchContext, sites: list[Site], batches: int) -> dict[str, Moments]:
     """Return the moments of the inputs of some sites' layers, by layer."""
-    found: dict[str, Moments] = {}
+    moments: dict[str, Moments] = {}
 
     def note(name: str, x: Tensor, output: Any) -> None:
         linear = isinstance(modules[name], nn.Linear)
         rows = (x if linear else x.movedim(1, -1)).detach().flatten(0, -2).double()
-        own = Moments(len(rows), rows.sum(0).cpu(), rows.square().sum(0).cpu())
-        if name in found:
-            own.count += found[name].count
-            own.total += found[name].total
-            own.square += found[name].square
-        found[name] = own
+        batch_moments = Moments(len(rows), rows.sum(0).cpu(), rows.square().sum(0).cpu())
+        if name in moments:
+            batch_moments.count += moments[name].count
+            batch_moments.total += moments[name].total
+            batch_moments.square += moments[name].square
+        moments[name] = batch_moments
 
     modules = {site.module: context.model.get_submodule(site.module) for site in sites}
     with watched(modules, note):
         look(context, batches)
-    return found
+    return moments
 
 
 def weight_of(model: nn.Module, site: Site) -> Tensor:

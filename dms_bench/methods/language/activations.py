@@ -60,7 +60,7 @@ class FlapSearch:
         sums, times = torch.zeros(2, space.units.total, dtype=torch.double)
         for site in sites:
             raw = moments[site.module].variance * weight_of(context.model, site).square().sum(0)
-            plain, squared = (per_element(space, site, one) for one in (raw, raw.square()))
+            plain, squared = (per_element(space, site, values) for values in (raw, raw.square()))
             sums += torch.where(heads, squared, plain)
             times += per_element(space, site, torch.ones_like(raw))
         _check(space, times)
@@ -80,7 +80,7 @@ def _standardised(space: SearchSpace, scores: Tensor) -> Tensor:
     return torch.cat(parts)
 
 
-def _check(space: SearchSpace, seen: Tensor) -> None:
+def _check(space: SearchSpace, times: Tensor) -> None:
     for group, start in zip(space.groups, space.units.starts, strict=False):
-        if not bool(seen[start : start + group.size].any()):
+        if not bool(times[start : start + group.size].any()):
             raise UserError(f"no plain layer reads group {group.name!r}, so that its activations cannot be weighed")

@@ -41,7 +41,7 @@ class ShortGptSearch:
         with watched({name: context.model.get_submodule(name) for name in names}, note):
             look(context, self.spec.batches)
         influence = [sums[name] / passes[name] for name in names]
-        return _without(context, sorted(range(len(names)), key=lambda place: influence[place]))
+        return _without(context, sorted(range(len(names)), key=lambda block: influence[block]))
 
 
 class SlebSearch:
@@ -54,17 +54,17 @@ class SlebSearch:
         """Return the architecture without the blocks that were found one by one."""
         blocks, space = len(_blocks(context)), context.space
         masked = MaskedForward(context.model, space)
-        gone: list[int] = []
+        removed: list[int] = []
         try:
-            while len(gone) < blocks - 2 and not _meets(context, gone):
+            while len(removed) < blocks - 2 and not _meets(context, removed):
                 losses = {}
-                for place in (other for other in range(1, blocks - 1) if other not in gone):
-                    with masked.using(_mask(context, [*gone, place]).to(context.loop.device)):
-                        losses[place] = look(context, self.spec.batches)
-                gone.append(min(losses, key=lambda place: losses[place]))
+                for block in (candidate for candidate in range(1, blocks - 1) if candidate not in removed):
+                    with masked.using(_mask(context, [*removed, block]).to(context.loop.device)):
+                        losses[block] = look(context, self.spec.batches)
+                removed.append(min(losses, key=lambda block: losses[block]))
         finally:
             strip_hooks(context.model)
-        return _without(context, gone)
+        return _without(context, removed)
 
 
 def _blocks(context: SearchContext) -> list[str]:
@@ -74,34 +74,34 @@ def _blocks(context: SearchContext) -> list[str]:
     return names
 
 
-def _mask(context: SearchContext, gone: list[int]) -> Tensor:
+def _mask(context: SearchContext, removed: list[int]) -> Tensor:
     mask = context.space.full()
-    mask[[context.space.width_elements + place for place in gone]] = 0
+    mask[[context.space.width_elements + block for block in removed]] = 0
     return mask
 
 
-def _meets(context: SearchContext, gone: list[int]) -> bool:
+def _meets(context: SearchContext, removed: list[int]) -> bool:
     space = context.space
     sizes = torch.tensor([float(group.size) for group in space.groups])
-    return float(context.budget.usage(sizes[None], _mask(context, gone)[space.width_elements :])) <= 1
+    return float(context.budget.usage(sizes[None], _mask(context, removed)[space.width_elements :])) <= 1
 
 
 def _without(context: SearchContext, order: list[int]) -> Architecture:
     """Return the architecture without the first blocks of an order, as many as the budget asks for."""
     space = context.space
-    gone: list[int] = []
-    stage_of = [stage for stage, its in enumerate(space.stages) for _ in its.blocks]
-    left = [stage.size for stage in space.stages]
-    for place in order:
-        if _meets(context, gone):
+    removed: list[int] = []
+    stage_of = [number for number, stage in enumerate(space.stages) for _ in stage.blocks]
+    remaining = [stage.size for stage in space.stages]
+    for block in order:
+        if _meets(context, removed):
             break
-        stage = stage_of[place]
-        if left[stage] > space.stages[stage].minimum:
-            gone.append(place)
-            left[stage] -= 1
+        stage = stage_of[block]
+        if remaining[stage] > space.stages[stage].minimum:
+            removed.append(block)
+            remaining[stage] -= 1
     importance = weight_norms(context.model, space)
     # What goes first is worth least; what was not in the order stays longest.
-    for rank, place in enumerate(order):
-        importance[space.width_elements + place] = (rank + 1) / (len(order) + 1)
-    counts = torch.tensor([float(size) for size in [*(group.size for group in space.groups), *left]])
+    for rank, block in enumerate(order):
+        importance[space.width_elements + block] = (rank + 1) / (len(order) + 1)
+    counts = torch.tensor([float(size) for size in [*(group.size for group in space.groups), *remaining]])
     return space.architecture(fit_to_budget(space, counts, importance, context.budget))

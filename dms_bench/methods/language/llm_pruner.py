@@ -76,9 +76,9 @@ class LlmPrunerSearch:
         for (name, dim), elements in space.occurrences():
             if name in weights:
                 w, g, f = weights[name].detach(), first[name] / batches, second[name] / batches
-                own = self._weighed(w.double(), g.double(), f.double()).cpu()
-                others = [other for other in range(own.dim()) if other != dim]
-                summed = own.sum(others) if others else own
+                weighed = self._weighed(w.double(), g.double(), f.double()).cpu()
+                other_dims = [axis for axis in range(weighed.dim()) if axis != dim]
+                summed = weighed.sum(other_dims) if other_dims else weighed
                 scores.index_add_(0, torch.where(elements >= 0, elements, space.units.total), summed)
         result = scores[:-1].abs()
         result[space.width_elements :] = 1.0

@@ -53,13 +53,13 @@ def maker_scores(model: nn.Module, space: SearchSpace, saliency: Saliency) -> Te
     """
     total = space.units.total + 1
     scores = torch.zeros(total, dtype=torch.float64)
-    made = torch.zeros(total, dtype=torch.bool)
+    scored = torch.zeros(total, dtype=torch.bool)
     for part in _parts(model, space, norms=()):
         if part.makes:
             indices = torch.bincount(_places(part, total), minlength=total)
-            fresh = (indices > 0) & ~made
+            fresh = (indices > 0) & ~scored
             scores[fresh] = (_summed(part, saliency, total) / indices.clamp(min=1))[fresh]
-            made |= fresh
+            scored |= fresh
     return scores[:-1]
 
 
@@ -90,12 +90,12 @@ def shared_scores(
 def topologies(model: nn.Module, space: SearchSpace) -> Tensor:
     """Number the kinds of width groups: equal for groups that lie along the same kinds of parameters, [G]."""
     owner, modules = space.units.owner, dict(model.named_modules())
-    found: list[list[str]] = [["heads"] if group.heads else [] for group in space.groups]
+    parameter_kinds: list[list[str]] = [["heads"] if group.heads else [] for group in space.groups]
     for (name, dim), elements in space.occurrences():
         parent, _, leaf = name.rpartition(".")
         for group in set(owner[elements[elements >= 0]].tolist()):
-            found[group].append(f"{type(modules[parent]).__name__}.{leaf} {dim}")
-    kinds = [tuple(sorted(parts)) for parts in found]
+            parameter_kinds[group].append(f"{type(modules[parent]).__name__}.{leaf} {dim}")
+    kinds = [tuple(sorted(parts)) for parts in parameter_kinds]
     numbers = {kind: number for number, kind in enumerate(dict.fromkeys(kinds))}
     return torch.tensor([numbers[kind] for kind in kinds], dtype=torch.long)
 
@@ -121,9 +121,9 @@ def _places(part: _Part, total: int) -> Tensor:
 def _summed(part: _Part, saliency: Saliency, total: int) -> Tensor:
     """Sum a part's score over everything but its elements, [total]."""
     entries = saliency(part.weight).double().cpu()
-    others = [dim for dim in range(entries.dim()) if dim != part.dim]
-    own = entries.sum(others) if others else entries
-    return torch.zeros(total, dtype=torch.float64).index_add_(0, _places(part, total), own)
+    other_dims = [dim for dim in range(entries.dim()) if dim != part.dim]
+    sums = entries.sum(other_dims) if other_dims else entries
+    return torch.zeros(total, dtype=torch.float64).index_add_(0, _places(part, total), sums)
 
 
 def _groups(part: _Part, owner: Tensor) -> set[int]:

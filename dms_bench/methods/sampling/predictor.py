@@ -46,13 +46,13 @@ def predictor(context: SearchContext, samples: int, measured: Scorer) -> Scorer:
         for architecture in architectures:
             values.append(measured(architecture))
             context.loop.tick()
-        features, targets = np.stack([encoded(space, one) for one in architectures]), np.array(values)
-        known = samples - max(2, round(HELD_OUT * samples))
-        model = Regression(features[:known], targets[:known], context.trial.seed)
-        predicted = model(features[known:])
+        features, targets = np.stack([encoded(space, architecture) for architecture in architectures]), np.array(values)
+        fitted_on = samples - max(2, round(HELD_OUT * samples))
+        model = Regression(features[:fitted_on], targets[:fitted_on], context.trial.seed)
+        predicted = model(features[fitted_on:])
         metrics = {
-            "predictor_kendall": _correlation(stats.kendalltau, predicted, targets[known:]),
-            "predictor_spearman": _correlation(stats.spearmanr, predicted, targets[known:]),
+            "predictor_kendall": _correlation(stats.kendalltau, predicted, targets[fitted_on:]),
+            "predictor_spearman": _correlation(stats.spearmanr, predicted, targets[fitted_on:]),
             "predictor_samples": float(samples),
         }
     context.loop.epoch_done(1, metrics, {})
@@ -64,9 +64,9 @@ def encoded(space: SearchSpace, architecture: Architecture) -> NDArray[np.float6
     return np.array([kept / size for kept, size in space.sizes_of(architecture).values()])
 
 
-def _correlation(rank: Callable[..., Any], one: NDArray[np.float64], other: NDArray[np.float64]) -> float:
+def _correlation(rank: Callable[..., Any], predicted: NDArray[np.float64], measured: NDArray[np.float64]) -> float:
     """Return a rank correlation; 0 where all values of a side are equal, which order nothing."""
-    return float(rank(one, other).statistic) if np.ptp(one) and np.ptp(other) else 0.0
+    return float(rank(predicted, measured).statistic) if np.ptp(predicted) and np.ptp(measured) else 0.0
 
 
 class Regression:

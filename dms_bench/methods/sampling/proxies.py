@@ -77,17 +77,17 @@ def synflow(model: nn.Module, example: Tensor) -> float:
 
 def zico(model: nn.Module, losses: Losses) -> float:
     """Return the sum over layers of ln sum_w mean |g| / std g, over batches, in double precision."""
-    seen: dict[int, list[Tensor]] = {}
+    layer_gradients: dict[int, list[Tensor]] = {}
     model.train()
     for loss in losses(model):
         model.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
-        for place, weight in enumerate(_weights(model)):
+        for index, weight in enumerate(_weights(model)):
             if weight.grad is not None:
-                seen.setdefault(place, []).append(weight.grad.detach().double().flatten().clone())
+                layer_gradients.setdefault(index, []).append(weight.grad.detach().double().flatten().clone())
     model.zero_grad()
     total = 0.0
-    for gradients in seen.values():
+    for gradients in layer_gradients.values():
         batches = torch.stack(gradients)
         deviation = batches.std(0, unbiased=False)
         moving = deviation > 0
@@ -113,10 +113,10 @@ def zen(model: nn.Module, example: Tensor, generator: torch.Generator, batch: in
         x = torch.randn(batch, *example.shape[1:], generator=generator)
         step = torch.randn(batch, *example.shape[1:], generator=generator)
         features = getattr(model, "forward_features", model)
-        here = features(x)
+        unmoved = features(x)
         # Variances of this batch alone, not of a moving average.
         scales = sum(math.log(max(value, 1e-30)) / 2 for value in _variances(model, features, x))
-        moved = (here - features(x + _ZEN_STEP * step)).flatten(1).abs().sum(1).mean()
+        moved = (unmoved - features(x + _ZEN_STEP * step)).flatten(1).abs().sum(1).mean()
     return math.log(max(float(moved), 1e-30)) + scales
 
 

@@ -33,11 +33,11 @@ class SamplingSearch:
 
         generator = context.generator()
         genes = [self._random(context, generator) for _ in range(self._first)]
-        living = [judged(one) for one in genes]
+        living = [judged(subnet) for subnet in genes]
         best = max(living, key=lambda member: member[0])
         for _ in range(self.spec.candidates - self._first):
             ranked = sorted(living, key=lambda member: -member[0])
-            child = judged(self._child(context, [one for _, one in ranked], generator))
+            child = judged(self._child(context, [subnet for _, subnet in ranked], generator))
             living = [*ranked[:-1], child]
             best = max(best, child, key=lambda member: member[0])
         return fitted(context, best[1], order)
@@ -55,9 +55,9 @@ class SamplingSearch:
     def _child(self, context: SearchContext, ranked: list[Tensor], generator: torch.Generator) -> Tensor:
         assert isinstance(self.spec, Evolution)
         parents = torch.randint(max(1, len(ranked) // 2), (2,), generator=generator).tolist()
-        one, other = (ranked[parent] for parent in parents)
-        child = torch.where(torch.rand(len(one), generator=generator) < 0.5, one, other)
-        mutates = torch.rand(len(one), generator=generator) < self.spec.mutation
+        first, second = (ranked[parent] for parent in parents)
+        child = torch.where(torch.rand(len(first), generator=generator) < 0.5, first, second)
+        mutates = torch.rand(len(first), generator=generator) < self.spec.mutation
         return torch.where(mutates, self._random(context, generator), child)
 
 
