@@ -138,19 +138,19 @@ def _block_rows(records: Sequence[Record], tuned: bool) -> list[Row]:
 def _groups(records: Sequence[Record], tuned: bool) -> list[_Group]:
     """Part one method's trials into rows."""
     varied = varied_settings(records)
-    own = [name for name in varied if tuned and name.startswith(_OWN_SETTINGS)]
-    others = [name for name in varied if name not in own]
+    tuned_settings = [name for name in varied if tuned and name.startswith(_OWN_SETTINGS)]
+    fixed_settings = [name for name in varied if name not in tuned_settings]
     parts: dict[tuple[str, ...], list[Record]] = defaultdict(list)
     for record in records:
-        parts[(_budget(record), *_values(record, others))].append(record)
-    found = []
+        parts[(_budget(record), *_values(record, fixed_settings))].append(record)
+    groups = []
     for part in parts.values():
         candidates: dict[tuple[str, ...], list[Record]] = defaultdict(list)
         for record in part:
-            candidates[_values(record, own)].append(record)
+            candidates[_values(record, tuned_settings)].append(record)
         chosen = part if len(candidates) == 1 else _best(list(candidates.values()))
-        found.append(_Group(chosen, tuple(varied), frozenset(varied), len(candidates)))
-    return found
+        groups.append(_Group(chosen, tuple(varied), frozenset(varied), len(candidates)))
+    return groups
 
 
 def _best(candidates: Sequence[list[Record]]) -> list[Record]:
@@ -164,21 +164,21 @@ def _best(candidates: Sequence[list[Record]]) -> list[Record]:
     first = candidates[0][0]
     sign = 1 if _higher_is_better(first) else -1
     measured = [(_validation(records), records) for records in candidates]
-    seeds = max(found.n for found, _ in measured)
+    seeds = max(validation.n for validation, _ in measured)
     if seeds == 0:
         raise UserError(
             f"{_name(first)} at {_budget(first)} was run with {len(candidates)} settings, and none has a finished "
             "trial with a value on the validation split to choose by"
         )
     return max(
-        ((sign * (found.mean or 0.0), records) for found, records in measured if found.n == seeds),
+        ((sign * (validation.mean or 0.0), records) for validation, records in measured if validation.n == seeds),
         key=lambda pair: pair[0],
     )[1]
 
 
 def _validation(records: Sequence[Record]) -> Estimate:
-    done = (record for record in records if record.status == names.FINISHED)
-    return estimate([value for record in done if (value := record.validation) is not None and math.isfinite(value)])
+    finished = (record for record in records if record.status == names.FINISHED)
+    return estimate([value for record in finished if (value := record.validation) is not None and math.isfinite(value)])
 
 
 def _rivals(ours: _Group, groups: Sequence[_Group], kind: str) -> list[Record]:
@@ -187,16 +187,16 @@ def _rivals(ours: _Group, groups: Sequence[_Group], kind: str) -> list[Record]:
         return []
     theirs = [group for group in groups if group.kind == kind]
     varied = ours.varied.union(*(group.varied for group in theirs))
-    found = _matching([record for group in theirs for record in group.records], ours.records[0], varied)
-    several = found and any(name.startswith(_OWN_SETTINGS) for name in varied_settings(found))
-    return [] if several else found
+    matching = _matching([record for group in theirs for record in group.records], ours.records[0], varied)
+    several = matching and any(name.startswith(_OWN_SETTINGS) for name in varied_settings(matching))
+    return [] if several else matching
 
 
 def varied_settings(records: Sequence[Record]) -> list[str]:
     """Return the dotted fields in which trials of one method differ, apart from seed and budget."""
-    seen = {name for record in records for name in record.params}
+    settings = {name for record in records for name in record.params}
     same = set(records[0].params.items()).intersection(*(record.params.items() for record in records))
-    return sorted(name for name in seen - dict(same).keys() if not name.startswith(_NOT_A_SETTING))
+    return sorted(name for name in settings - dict(same).keys() if not name.startswith(_NOT_A_SETTING))
 
 
 def _matching(controls: Iterable[Record], ours: Record, settings: Iterable[str]) -> list[Record]:
@@ -217,8 +217,8 @@ def _row(group: _Group, controls: Sequence[Record], dms: Sequence[Record]) -> Ro
     records = group.records
     first = records[0]
     tags = first.tags
-    done = [record for record in records if record.status == names.FINISHED]
-    values = _by_seed(done)
+    finished = [record for record in records if record.status == names.FINISHED]
+    values = _by_seed(finished)
     measured = estimate(list(values.values()))
     delta, delta_dms = (paired_difference(values, _by_seed(rivals)) for rivals in (controls, dms))
     statuses = [record.status for record in records]
@@ -232,27 +232,27 @@ def _row(group: _Group, controls: Sequence[Record], dms: Sequence[Record]) -> Ro
         mean=measured.mean,
         ci95=measured.ci95,
         n=measured.n,
-        macs=_mean(done, "macs"),
-        params=_mean(done, "params"),
-        latency_ms=_mean(done, "latency_ms"),
-        search_device_days=_mean(done, "search_device_days"),
-        device=_distinct(done, names.DEVICE),
+        macs=_mean(finished, "macs"),
+        params=_mean(finished, "params"),
+        latency_ms=_mean(finished, "latency_ms"),
+        search_device_days=_mean(finished, "search_device_days"),
+        device=_distinct(finished, names.DEVICE),
         delta_random=delta.mean,
         delta_random_ci95=delta.ci95,
         failed=statuses.count(names.FAILED),
         stopped=statuses.count(names.STOPPED),
         unfinished=statuses.count(names.RUNNING),
-        budget_missed=sum(record.metrics.get("budget_missed", 0) > 0 for record in done),
+        budget_missed=sum(record.metrics.get("budget_missed", 0) > 0 for record in finished),
         delta_n=delta.n,
-        public_device_days=_mean(done, "public_device_days"),
-        device_kind=_distinct(done, names.DEVICE_KIND),
+        public_device_days=_mean(finished, "public_device_days"),
+        device_kind=_distinct(finished, names.DEVICE_KIND),
         suite=first.suite,
         experiment=tags[names.EXPERIMENT],
         pipeline=tags[names.PIPELINE],
         kind=tags[names.METHOD],
-        supernet_macs=_mean(done, "supernet_macs"),
-        supernet_params=_mean(done, "supernet_params"),
-        supernet_latency_ms=_mean(done, "supernet_latency_ms"),
+        supernet_macs=_mean(finished, "supernet_macs"),
+        supernet_params=_mean(finished, "supernet_params"),
+        supernet_latency_ms=_mean(finished, "supernet_latency_ms"),
         higher_is_better=_higher_is_better(first),
         unit=unit.symbol,
         decimals=unit.decimals,
@@ -261,7 +261,7 @@ def _row(group: _Group, controls: Sequence[Record], dms: Sequence[Record]) -> Ro
         delta_dms_n=delta_dms.n,
         validation=_validation(records).mean,
         settings_tried=group.tried,
-        search_load=estimate([load for record in done if (load := record.search_load) is not None]).mean,
+        search_load=estimate([load for record in finished if (load := record.search_load) is not None]).mean,
         weights=first.weights,
         budget_order=-math.inf if tags[names.METHOD] == CEILING else float(tags.get(names.BUDGET_ORDER, "inf")),
         failed_trials=tuple(sorted(record.name for record in records if record.status == names.FAILED)),
@@ -310,11 +310,11 @@ def _distinct(records: Sequence[Record], tag: str) -> str:
 
 
 def _environment(records: Sequence[Record]) -> dict[str, tuple[str, ...]]:
-    found: dict[str, set[str]] = defaultdict(set)
+    distinct: dict[str, set[str]] = defaultdict(set)
     for different in {record.tags.get(names.ENVIRONMENT): record for record in records}.values():
         for name, value in different.environment.items():
-            found[name].add(value)
-    return {name: tuple(sorted(values)) for name, values in sorted(found.items())}
+            distinct[name].add(value)
+    return {name: tuple(sorted(values)) for name, values in sorted(distinct.items())}
 
 
 def _order(row: Row) -> tuple[object, ...]:

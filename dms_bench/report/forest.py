@@ -31,17 +31,17 @@ def forest(rows: Sequence[Row], label: str) -> str:
     shown = [row for row in rows if row.mean is not None and math.isfinite(row.mean)]
     if not shown:
         return ""
-    budgets = [(budget, list(own)) for budget, own in groupby(shown, key=lambda row: row.budget)]
+    budgets = [(budget, list(members)) for budget, members in groupby(shown, key=lambda row: row.budget)]
     foot = len(budgets) * _HEADING + len(shown) * _LINE
     x = measure_axis(shown, _LABELS, _WIDTH - _RIGHT)
     size = f'viewBox="0 0 {_WIDTH} {foot + _BOTTOM}"'
     parts = [f'<svg class="panel" {size} role="img" aria-label="{escape(label, quote=True)}">']
     parts += _grid(x, foot, fmt.heading(shown[0].metric, shown[0].unit))
     level = 0.0
-    for budget, own in budgets:
+    for budget, members in budgets:
         level += _HEADING
         parts.append(f'<text class="budget" x="4" y="{level - 9:.1f}">{escape(budget)}</text>')
-        for row in own:
+        for row in members:
             parts += _line(row, x, level + _LINE / 2)
             level += _LINE
     return "\n".join([*parts, "</svg>"])
@@ -49,10 +49,10 @@ def forest(rows: Sequence[Row], label: str) -> str:
 
 def _grid(x: Axis, foot: float, heading: str) -> list[str]:
     parts = []
-    for value in ticks(x.low, x.high, wanted=7):
-        place = f"{x(value):.1f}"
-        parts.append(f'<line class="grid" x1="{place}" x2="{place}" y1="0" y2="{foot}"/>')
-        parts.append(f'<text class="tick" x="{place}" y="{foot + 17}" text-anchor="middle">{value:.6g}</text>')
+    for value in ticks(x.low, x.high, count=7):
+        position = f"{x(value):.1f}"
+        parts.append(f'<line class="grid" x1="{position}" x2="{position}" y1="0" y2="{foot}"/>')
+        parts.append(f'<text class="tick" x="{position}" y="{foot + 17}" text-anchor="middle">{value:.6g}</text>')
     parts.append(f'<line class="axis" x1="{_LABELS}" x2="{_WIDTH - _RIGHT}" y1="{foot}" y2="{foot}"/>')
     centre = (_LABELS + _WIDTH - _RIGHT) / 2
     parts.append(f'<text class="name" x="{centre}" y="{foot + 38}" text-anchor="middle">{escape(heading)}</text>')

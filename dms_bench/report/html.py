@@ -16,20 +16,20 @@ _NUMBERS_FROM, _MEAN_COLUMN, _METHOD_COLUMN = 2, 2, 1
 
 def render_html(rows: Sequence[Row], title: str = "Leaderboard") -> str:
     """Return the page."""
-    found = blocks(rows)
+    board_blocks = blocks(rows)
     suites = ", ".join(sorted({row.suite for row in rows}))
     trials = sum(row.n for row in rows)
-    comparisons = f"{len(found)} comparison{'s' * (len(found) != 1)}"
+    comparisons = f"{len(board_blocks)} comparison{'s' * (len(board_blocks) != 1)}"
     lead = f"Suite {suites}: {trials} finished trial{'s' * (trials != 1)} in {comparisons}"
     return page(title, lead, [*board_sections(rows), environment_section(rows)])
 
 
 def board_sections(rows: Sequence[Row]) -> list[str]:
     """Return a leaderboard as sections of a page: plots, a table for each comparison, notes."""
-    found = blocks(rows)
+    board_blocks = blocks(rows)
     return [
-        _plots(found, rows),
-        *[f"<section><h2>{escape(block.title)}</h2>{_table(block)}</section>" for block in found],
+        _plots(board_blocks, rows),
+        *[f"<section><h2>{escape(block.title)}</h2>{_table(block)}</section>" for block in board_blocks],
         f"<section><h2>How to read it</h2>{_notes(rows)}</section>",
     ]
 
@@ -56,11 +56,13 @@ def page(title: str, lead: str, sections: Sequence[str]) -> str:
     )
 
 
-def _plots(found: Sequence[Block], rows: Sequence[Row]) -> str:
+def _plots(board_blocks: Sequence[Block], rows: Sequence[Row]) -> str:
     colour = colours(rows)
     if len(colour) > len(PALETTE):
-        return _forests(found, rows)
-    figures = _figures([(block.title, panel(block.rows, colour, f"{block.title}: against MACs")) for block in found])
+        return _forests(board_blocks, rows)
+    figures = _figures(
+        [(block.title, panel(block.rows, colour, f"{block.title}: against MACs")) for block in board_blocks]
+    )
     if not figures:
         return ""
     entries = [f'<li><i style="background:{shade}"></i>{escape(method)}</li>' for method, shade in colour.items()]
@@ -75,8 +77,8 @@ def _plots(found: Sequence[Block], rows: Sequence[Row]) -> str:
     )
 
 
-def _forests(found: Sequence[Block], rows: Sequence[Row]) -> str:
-    figures = _figures([(block.title, forest(block.rows, f"{block.title}: every method")) for block in found])
+def _forests(board_blocks: Sequence[Block], rows: Sequence[Row]) -> str:
+    figures = _figures([(block.title, forest(block.rows, f"{block.title}: every method")) for block in board_blocks])
     if not figures:
         return ""
     heading = ", ".join(sorted({row.metric for row in rows}))
@@ -118,8 +120,8 @@ def _notes(rows: Sequence[Row]) -> str:
 def _environment(rows: Sequence[Row]) -> str:
     values: dict[str, set[str]] = {}
     for row in rows:
-        for name, found in row.environment.items():
-            values.setdefault(name, set()).update(found)
+        for name, row_values in row.environment.items():
+            values.setdefault(name, set()).update(row_values)
     entries = []
     for name, several in sorted(values.items()):
         text = "<br>".join(escape(value) for value in sorted(several))

@@ -21,7 +21,7 @@ _GAP, _EDGES = 2, 2
 
 
 @dataclass(frozen=True)
-class Line:
+class LeaderboardLine:
     """One row as text, a cell per column."""
 
     cells: tuple[str, ...]
@@ -38,7 +38,7 @@ class Block:
 
     title: str
     columns: tuple[str, ...]
-    lines: tuple[Line, ...]
+    lines: tuple[LeaderboardLine, ...]
     #: Columns that were left out for want of room.
     left_out: tuple[str, ...] = ()
 
@@ -61,11 +61,11 @@ class Block:
         for column in _LEAVE_OUT:
             if block.width <= width:
                 break
-            place = block.columns.index(column)
+            index = block.columns.index(column)
             block = replace(
                 block,
-                columns=_without(block.columns, place),
-                lines=tuple(replace(line, cells=_without(line.cells, place)) for line in block.lines),
+                columns=_without(block.columns, index),
+                lines=tuple(replace(line, cells=_without(line.cells, index)) for line in block.lines),
                 left_out=(*block.left_out, column),
             )
         return block
@@ -74,7 +74,7 @@ class Block:
 def blocks(rows: Sequence[Row]) -> list[Block]:
     """Group rows, in their order, into comparable blocks."""
     several = len({row.suite for row in rows}) > 1
-    found = []
+    comparable_blocks = []
     for _, comparable in groupby(rows, key=_identity):
         block = list(comparable)
         first = block[0]
@@ -84,8 +84,10 @@ def blocks(rows: Sequence[Row]) -> list[Block]:
         lines = tuple(line for members in budgets for line in _lines(members, columns))
         headings = ("budget", *(column.heading for column in columns))
         weights = f", weights {first.weights}" if first.weights else ""
-        found.append(Block(f"{experiment}: {first.task}, {first.model}, {first.pipeline}{weights}", headings, lines))
-    return found
+        comparable_blocks.append(
+            Block(f"{experiment}: {first.task}, {first.model}, {first.pipeline}{weights}", headings, lines)
+        )
+    return comparable_blocks
 
 
 def _identity(row: Row) -> tuple[str, ...]:
@@ -160,13 +162,13 @@ def _columns(rows: Sequence[Row]) -> list[_Column]:
     return columns
 
 
-def _lines(rows: Sequence[Row], columns: Sequence[_Column]) -> list[Line]:
+def _lines(rows: Sequence[Row], columns: Sequence[_Column]) -> list[LeaderboardLine]:
     """Return the lines of one budget."""
     met = [row for row in rows if not row.budget_missed]  # who spends more than the others is not the best of them
     means = [row.mean for row in met if row.mean is not None and row.mean == row.mean]
     best = (max if rows[0].higher_is_better else min)(means) if len(means) > 1 else None
     return [
-        Line(
+        LeaderboardLine(
             ("" if index else row.budget, *(column.cell(row) for column in columns)),
             best=row.mean == best and best is not None and not row.budget_missed,
             opens=index == 0,
@@ -180,8 +182,8 @@ def _difference(row: Row, mean: float | None, ci95: float | None) -> str:
     return fmt.measure(mean, ci95, row.decimals, signed=True)
 
 
-def _without(cells: tuple[str, ...], place: int) -> tuple[str, ...]:
-    return cells[:place] + cells[place + 1 :]
+def _without(cells: tuple[str, ...], index: int) -> tuple[str, ...]:
+    return cells[:index] + cells[index + 1 :]
 
 
 def _fell_short(row: Row) -> bool:

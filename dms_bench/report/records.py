@@ -35,8 +35,8 @@ def read_suites(uri: str, suites: Iterable[str]) -> list[Record]:
     Raises:
         UserError: no such store.
     """
-    wanted = sorted(suites)
-    return unique(read_trials(uri, wanted)) if wanted else []
+    selected = sorted(suites)
+    return unique(read_trials(uri, selected)) if selected else []
 
 
 def suites_in(uri: str) -> list[str]:

@@ -53,13 +53,13 @@ def find(records: list[Record], name_or_hash: str) -> Record:
     """
     exact = [record for record in records if name_or_hash in (record.name, record.hash)]
     begins = [record for record in records if any(text.startswith(name_or_hash) for text in (record.hash, record.name))]
-    found = exact or (begins if len(name_or_hash) >= _SHORTEST else [])
-    if not found:
+    matches = exact or (begins if len(name_or_hash) >= _SHORTEST else [])
+    if not matches:
         raise UserError(f"no trial {name_or_hash!r}; {nearest(name_or_hash, [record.name for record in records])}")
-    if len(found) > 1:
-        several = ", ".join(f"{record.name} (suite {record.suite})" for record in found[:5])
-        raise UserError(f"{name_or_hash!r} is not one trial but {len(found)}: {several}")
-    return found[0]
+    if len(matches) > 1:
+        several = ", ".join(f"{record.name} (suite {record.suite})" for record in matches[:5])
+        raise UserError(f"{name_or_hash!r} is not one trial but {len(matches)}: {several}")
+    return matches[0]
 
 
 def _identity(record: Record) -> Table:

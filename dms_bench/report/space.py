@@ -95,7 +95,7 @@ def _excluded(excluded: Mapping[str, str]) -> Table:
     for column in ("not searched because", "number", "such as"):
         table.add_column(column, overflow="fold", justify="right" if column == "number" else "left")
     for reason in dict.fromkeys(excluded.values()):
-        names = [name for name, own in excluded.items() if own == reason]
+        names = [name for name, cause in excluded.items() if cause == reason]
         examples = ", ".join(names[:_NAMED]) + (", ..." if len(names) > _NAMED else "")
         table.add_row(Text(reason), str(len(names)), Text(examples))
     return table
@@ -107,15 +107,15 @@ def _summary(description: Mapping[str, Any]) -> str:
     blocks = sum(stage["size"] for stage in stages)
     error = description["proof_error"]
     reachable = {"MACs": description["reachable"]["macs"], "parameters": description["reachable"]["params"]}
-    given = description["input"]
-    shown = f"on {given}" if isinstance(given, str) else f"at {' x '.join(map(str, given))}"
+    example = description["input"]
+    shown = f"on {example}" if isinstance(example, str) else f"at {' x '.join(map(str, example))}"
     lines = [
         f"{description['model']} {shown}: "
         f"{fmt.number_of(len(groups), 'group')} with {fmt.number_of(elements, 'element')}, "
         f"{fmt.number_of(len(stages), 'stage')} with {fmt.number_of(blocks, 'removable block')}",
         *(
-            f"{what}: {fmt.count(low)} to {fmt.count(high)}, so {1 - low / high:.1%} searchable"
-            for what, (low, high) in reachable.items()
+            f"{quantity}: {fmt.count(low)} to {fmt.count(high)}, so {1 - low / high:.1%} searchable"
+            for quantity, (low, high) in reachable.items()
             if high
         ),
         *(f"all of {tie!r} keep equally many" for tie in dict.fromkeys(g["equal"] for g in groups if "equal" in g)),

@@ -41,17 +41,17 @@ def suite_page(
         figures: captions and figures (matplotlib's).
     """
     board = rows(records)
-    done = [record for record in records if record.status == names.FINISHED]
+    finished = [record for record in records if record.status == names.FINISHED]
     sections = [_section(html_section(comparison)) for comparison in comparisons]
     sections += [_section(f"<h2>{escape(caption)}</h2>{_picture(figure, caption)}") for caption, figure in figures]
     sections += board_sections(board)
     sections += [
-        _section(f"<h2>Architectures</h2>{_architectures(uri, done)}"),
-        _section(f"<h2>Cost by stage</h2>{_costs(done)}"),
+        _section(f"<h2>Architectures</h2>{_architectures(uri, finished)}"),
+        _section(f"<h2>Cost by stage</h2>{_costs(finished)}"),
         _section(f"<h2>Trials</h2>{_trials(records)}"),
         environment_section(board),
     ]
-    lead = f"{len(done)} finished of {len(records)} trials. Every mean is over trials of the list at the end."
+    lead = f"{len(finished)} finished of {len(records)} trials. Every mean is over trials of the list at the end."
     return page(f"Suite {suite}", lead, sections)
 
 
@@ -73,10 +73,10 @@ def _title(record: Record) -> str:
     return f"{tags[names.EXPERIMENT]}, {method}, {tags[names.BUDGET]}, seed {record.seed}"
 
 
-def _architectures(uri: str, done: Sequence[Record]) -> str:
+def _architectures(uri: str, finished: Sequence[Record]) -> str:
     """Draw the network of the first seed of every experiment, method and budget."""
     firsts: dict[tuple[str, ...], Record] = {}
-    for record in sorted(done, key=lambda found: found.seed):
+    for record in sorted(finished, key=lambda trial: trial.seed):
         settings = json.dumps(
             {key: value for key, value in record.params.items() if key.startswith("method.")}, sort_keys=True
         )
@@ -99,10 +99,10 @@ def _strip(network: Network, record: Record) -> str:
     # A network of few groups would otherwise be a stripe of a few millimetres.
     bar = max(_BAR, round(_WIDE / max(1, len(network.layers))))
     bars = []
-    for place, layer in enumerate(network.layers):
+    for index, layer in enumerate(network.layers):
         tip = f"<title>{escape(f'{layer.name}: {layer.kept} of {layer.whole}')}</title>"
         for height, colour in ((_TALL, _WHOLE), (_TALL * layer.kept / layer.whole, _KEPT)):
-            shape = f'x="{place * bar}" y="{_TALL - height:.1f}" width="{bar - 1}" height="{height:.1f}"'
+            shape = f'x="{index * bar}" y="{_TALL - height:.1f}" width="{bar - 1}" height="{height:.1f}"'
             bars.append(f'<rect {shape} fill="{colour}">{tip}</rect>')
     width = max(1, len(network.layers)) * bar
     macs, params = (fmt.count(record.metrics.get(name)) for name in ("macs", "params"))
@@ -114,14 +114,14 @@ def _strip(network: Network, record: Record) -> str:
     )
 
 
-def _costs(done: Sequence[Record]) -> str:
+def _costs(finished: Sequence[Record]) -> str:
     """Add up what the finished trials cost, by stage and device; a stage that trials share is in every one's record."""
     total: dict[tuple[str, str, str], list[float]] = {}
-    for record in done:
+    for record in finished:
         for cost in json.loads(record.tags.get(names.COSTS, "[]")):
             key = (cost["stage"], cost["device"], cost["kind"])
             total.setdefault(key, []).append(cost["devices"] * cost["seconds"] / 86400)
-    order = {stage: place for place, stage in enumerate(_STAGES)}
+    order = {stage: index for index, stage in enumerate(_STAGES)}
     lines = []
     for (stage, device, kind), days in sorted(total.items(), key=lambda item: (order.get(item[0][0], 99), item[0])):
         mean, whole = fmt.cost(sum(days) / len(days), kind), fmt.cost(sum(days), kind)
@@ -133,7 +133,7 @@ def _costs(done: Sequence[Record]) -> str:
 def _trials(records: Sequence[Record]) -> str:
     heading = ["trial", "status", "measure", "MACs", "params", "search", "run", "commit", "specification"]
     lines = []
-    for record in sorted(records, key=lambda found: found.name):
+    for record in sorted(records, key=lambda trial: trial.name):
         metric = record.tags[names.METRIC]
         spec = "\n".join(f"{name} = {value}" for name, value in sorted(record.params.items()))
         cells = [

@@ -102,9 +102,9 @@ def room(measured: Sequence[tuple[float, float]], *, percent: bool) -> tuple[flo
     return max(0.0, low - pad), min(high + pad, 100.0 if percent else math.inf)
 
 
-def ticks(low: float, high: float, wanted: int = 5) -> list[float]:
-    """Return round numbers between two bounds, about as many as wanted."""
-    raw = (high - low) / wanted
+def ticks(low: float, high: float, count: int = 5) -> list[float]:
+    """Return round numbers between two bounds, about `count` of them."""
+    raw = (high - low) / count
     magnitude = 10.0 ** math.floor(math.log10(raw))
     step = next(factor * magnitude for factor in (1, 2, 2.5, 5, 10) if factor * magnitude >= raw)
     first = math.ceil(low / step - 1e-9)
@@ -119,15 +119,15 @@ def _log_ticks(low: float, high: float) -> list[float]:
 
 def _grid(x: Axis, y: Axis, heading: str) -> list[str]:
     parts = []
-    for value in ticks(y.low, y.high, wanted=7):
+    for value in ticks(y.low, y.high, count=7):
         level = f"{y(value):.1f}"
         parts.append(f'<line class="grid" x1="{_LEFT}" x2="{_WIDTH - _RIGHT}" y1="{level}" y2="{level}"/>')
         parts.append(f'<text class="tick" x="{_LEFT - 7}" y="{level}" dy="0.35em" text-anchor="end">{value:.6g}</text>')
     for value in _log_ticks(x.low, x.high) if x.log else ticks(x.low, x.high):
-        place, foot = f"{x(value):.1f}", _HEIGHT - _BOTTOM
-        parts.append(f'<line class="mark" x1="{place}" x2="{place}" y1="{foot}" y2="{foot + 5}"/>')
+        position, foot = f"{x(value):.1f}", _HEIGHT - _BOTTOM
+        parts.append(f'<line class="mark" x1="{position}" x2="{position}" y1="{foot}" y2="{foot + 5}"/>')
         label = fmt.count(value).replace(".00", "").replace(".0", "")
-        parts.append(f'<text class="tick" x="{place}" y="{foot + 19}" text-anchor="middle">{label}</text>')
+        parts.append(f'<text class="tick" x="{position}" y="{foot + 19}" text-anchor="middle">{label}</text>')
     foot, centre = _HEIGHT - _BOTTOM, (_LEFT + _WIDTH - _RIGHT) / 2
     parts.append(f'<line class="axis" x1="{_LEFT}" x2="{_WIDTH - _RIGHT}" y1="{foot}" y2="{foot}"/>')
     scale = ", log scale" if x.log else ""

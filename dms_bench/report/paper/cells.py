@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dms_bench.report import format as fmt
-from dms_bench.report.paper.compare import Comparison, Line
+from dms_bench.report.paper.compare import Comparison, ComparisonLine
 from dms_bench.report.paper.measured import distilled
 from dms_bench.tracking import names
 
@@ -28,26 +28,26 @@ def title(comparison: Comparison) -> str:
 def columns(comparison: Comparison, *, full: bool) -> list[str]:
     """Return the headings; `full` where there is room."""
     measured = ["measure"] if len(comparison.table.measures) > 1 else []
-    found = ["row", *measured, "published", "ours", "n"]
+    headings = ["row", *measured, "published", "ours", "n"]
     if comparison.profile == "full":
-        found += ["difference", "in tolerance"]
-    found += ["MACs", "our MACs", "search cost", "our cost"]
-    return [*found, "over target", "our recipe", "runs"] if full else found
+        headings += ["difference", "in tolerance"]
+    headings += ["MACs", "our MACs", "search cost", "our cost"]
+    return [*headings, "over target", "our recipe", "runs"] if full else headings
 
 
-def cells(comparison: Comparison, line: Line, *, full: bool) -> list[str]:
+def cells(comparison: Comparison, line: ComparisonLine, *, full: bool) -> list[str]:
     """Return a line's texts, in the order of `columns`."""
     row, measured = line.row, line.measured
     several = [line.measure.field.rpartition("_")[0]] if len(comparison.table.measures) > 1 else []
-    found = [label(line), *several, _published(line), ours(line), str(line.ours.n) if measured else fmt.MISSING]
+    texts = [label(line), *several, _published(line), ours(line), str(line.ours.n) if measured else fmt.MISSING]
     if comparison.profile == "full":
         difference = fmt.MISSING if line.difference is None else f"{line.difference:+.2f}"
         within = _MARKS[line.within]
         if line.tolerance is not None and line.within is not None:
             within += f" (± {line.tolerance.points:g})"
-        found += [difference, within]
+        texts += [difference, within]
     macs = measured.mean("macs") if measured else None
-    found += [
+    texts += [
         fmt.MISSING if row.macs_g is None else f"{row.macs_g:g}G",
         fmt.count(macs),
         published_cost(line),
@@ -55,15 +55,15 @@ def cells(comparison: Comparison, line: Line, *, full: bool) -> list[str]:
     ]
     if full:
         over = list(measured.over_target().values()) if measured else []
-        found += [
+        texts += [
             f"{100 * sum(over) / len(over):+.1f} %" if over else fmt.MISSING,
             measured.recipe or fmt.MISSING if measured else fmt.MISSING,
             " ".join(measured.runs) or fmt.MISSING if measured else fmt.MISSING,
         ]
-    return found
+    return texts
 
 
-def label(line: Line) -> str:
+def label(line: ComparisonLine) -> str:
     """Return a row's name with what sets it apart."""
     row = line.row
     marks = [text for text, holds in (("distilled", row.distilled), ("later", row.later)) if holds]
@@ -71,7 +71,7 @@ def label(line: Line) -> str:
     return f"{row.name} ({', '.join(marks)})" if marks else row.name
 
 
-def ours(line: Line) -> str:
+def ours(line: ComparisonLine) -> str:
     """Return our mean with its interval, or why there is none."""
     if line.measured is None:
         return "not run"
@@ -84,16 +84,16 @@ def ours(line: Line) -> str:
     return f"{mean:.2f}" if half is None else f"{mean:.2f} ± {half:.2f}"
 
 
-def _published(line: Line) -> str:
+def _published(line: ComparisonLine) -> str:
     if not line.row.target_reached:
         return "target not reached"
     return fmt.MISSING if line.published is None else f"{line.published:g}"
 
 
-def published_cost(line: Line) -> str:
+def published_cost(line: ComparisonLine) -> str:
     """Return the printed search cost, public and private where the paper tells them apart."""
     row = line.row
-    more = "> " if row.cost_is_at_least else ""
+    at_least = "> " if row.cost_is_at_least else ""
     parts = [
         (row.public_gpu_days, row.private_gpu_days, "GPU-d"),
         (row.public_tpu_days, row.private_gpu_days, "TPU-d"),
@@ -102,11 +102,11 @@ def published_cost(line: Line) -> str:
     ]
     for public, private, unit in parts:
         if public is not None:
-            return f"{more}{public:g} + {private or 0:g} {unit}"
-    return fmt.MISSING if row.total_gpu_days is None else f"{more}{row.total_gpu_days:g} GPU-d"
+            return f"{at_least}{public:g} + {private or 0:g} {unit}"
+    return fmt.MISSING if row.total_gpu_days is None else f"{at_least}{row.total_gpu_days:g} GPU-d"
 
 
-def our_cost(line: Line) -> str:
+def our_cost(line: ComparisonLine) -> str:
     """Return our search cost, public and private, as devices x time."""
     if line.measured is None or not line.measured.records:
         return fmt.MISSING
@@ -119,48 +119,48 @@ def our_cost(line: Line) -> str:
 def notes(comparison: Comparison) -> list[str]:
     """Return what a reader must know: claim, verdict and its reasons, where it comes from, what is missing."""
     table = comparison.table
-    found = [f"Claim: {table.claim}"]
-    seen = f" on {comparison.task}" if comparison.task else ""
-    found.append(f"Verdict{seen} ({comparison.profile}): {_QUESTIONS[comparison.outcome]}.")
-    found += [f"- {verdict.question}: {verdict.outcome}; {verdict.evidence}" for verdict in comparison.verdicts]
+    sentences = [f"Claim: {table.claim}"]
+    on_task = f" on {comparison.task}" if comparison.task else ""
+    sentences.append(f"Verdict{on_task} ({comparison.profile}): {_QUESTIONS[comparison.outcome]}.")
+    sentences += [f"- {verdict.question}: {verdict.outcome}; {verdict.evidence}" for verdict in comparison.verdicts]
     if comparison.doubts:
-        found.append("Not said by the claim, and no part of the verdict:")
-        found += [f"- {doubt.question}: {_ANSWERS[doubt.outcome]}; {doubt.evidence}" for doubt in comparison.doubts]
+        sentences.append("Not said by the claim, and no part of the verdict:")
+        sentences += [f"- {doubt.question}: {_ANSWERS[doubt.outcome]}; {doubt.evidence}" for doubt in comparison.doubts]
     if comparison.correlation is not None:
         tau, n = comparison.correlation
-        found.append(f"Order of the rows beside the published order: Kendall's tau {tau:+.2f} over {n} rows.")
+        sentences.append(f"Order of the rows beside the published order: Kendall's tau {tau:+.2f} over {n} rows.")
     if comparison.profile == "proxy":
-        found.append(
+        sentences.append(
             "Proxy: the same question on small data and networks. Its accuracies are of another task than the "
             "published ones: no difference is taken."
         )
     if comparison.missing:
-        found.append(f"Missing: {', '.join(comparison.missing)}. Made by: {comparison.command}")
+        sentences.append(f"Missing: {', '.join(comparison.missing)}. Made by: {comparison.command}")
     commits = ", ".join(commit[:_SHORT_COMMIT] for commit in comparison.commits) or "none yet"
-    found.append(f"Ours: suite {comparison.suite}, profile {comparison.profile}, commit {commits}.")
-    return found
+    sentences.append(f"Ours: suite {comparison.suite}, profile {comparison.profile}, commit {commits}.")
+    return sentences
 
 
 def remarks(comparison: Comparison) -> list[str]:
     """Return what is to be said of the published figures: setting, sources, mixed or later rows, tolerances."""
     table = comparison.table
-    found = ["Setting of the paper: " + "; ".join(f"{name}: {text}" for name, text in table.setting.items()) + "."]
-    found += table.remarks
+    sentences = ["Setting of the paper: " + "; ".join(f"{name}: {text}" for name, text in table.setting.items()) + "."]
+    sentences += table.remarks
     for row in table.rows:
-        said = "; ".join(text for text in (row.source, row.remark) if text)
-        if said:
-            found.append(f"{row.name}: {said}.")
+        remark = "; ".join(text for text in (row.source, row.remark) if text)
+        if remark:
+            sentences.append(f"{row.name}: {remark}.")
     if comparison.profile == "full":
         tolerances = {line.tolerance.why: line.tolerance for line in comparison.lines if line.tolerance}
-        found += [f"Tolerance of {tolerance.points:g}: {why}." for why, tolerance in tolerances.items()]
-    return found
+        sentences += [f"Tolerance of {tolerance.points:g}: {why}." for why, tolerance in tolerances.items()]
+    return sentences
 
 
-def record(comparison: Comparison, line: Line) -> dict[str, object]:
+def record(comparison: Comparison, line: ComparisonLine) -> dict[str, object]:
     """Return everything about a line in full precision: a line of the CSV."""
     row, measured, mean = line.row, line.measured, line.ours
     verdict = comparison.outcome
-    found: dict[str, object] = {
+    fields: dict[str, object] = {
         "table": comparison.table.number,
         "profile": comparison.profile,
         "suite": comparison.suite,
@@ -186,10 +186,10 @@ def record(comparison: Comparison, line: Line) -> dict[str, object]:
         "published_search_days": row.search_days(),
     }
     numbers = ("macs", "params", "latency_ms", "public_device_days", "search_device_days")
-    found |= {name: measured.mean(name) if measured else None for name in numbers}
-    found |= {f"{stage}_device_days": _stage(line, stage) for stage in _STAGES if stage != "search"}
+    fields |= {name: measured.mean(name) if measured else None for name in numbers}
+    fields |= {f"{stage}_device_days": _stage(line, stage) for stage in _STAGES if stage != "search"}
     over = list(measured.over_target().values()) if measured else []
-    found |= {
+    fields |= {
         "over_target": sum(over) / len(over) if over else None,
         "device": measured.tag(names.DEVICE) if measured else "",
         "recipe": measured.recipe if measured else "",
@@ -201,8 +201,8 @@ def record(comparison: Comparison, line: Line) -> dict[str, object]:
         "source": row.source or ("" if row.control else f"{comparison.paper.venue}, table {comparison.table.number}"),
         "remark": row.remark,
     }
-    return found
+    return fields
 
 
-def _stage(line: Line, stage: str) -> float | None:
+def _stage(line: ComparisonLine, stage: str) -> float | None:
     return line.measured.mean(names.cost_metric(stage)) if line.measured else None

@@ -27,7 +27,7 @@ class Correlation(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Line:
+class ComparisonLine:
     """One measure of one row."""
 
     row: PublishedRow
@@ -80,7 +80,7 @@ class Comparison:
     command: str
     #: What our trials were trained on, as the leaderboard prints it; empty without trials.
     task: str
-    lines: tuple[Line, ...]
+    lines: tuple[ComparisonLine, ...]
     #: On the claim's rules, and on what it leaves open.
     verdicts: tuple[Verdict, ...]
     doubts: tuple[Verdict, ...]
@@ -137,10 +137,12 @@ def compare(
     where = f"table {table.number}, "
     table = table.in_proxy() if profile == "proxy" else table
     rows = {row.id: select(ours, row.ours, where + row.id) if row.ours is not None else None for row in table.rows}
-    measured = {name: found for name, found in rows.items() if found is not None}
+    measured = {name: trials for name, trials in rows.items() if trials is not None}
     tolerances = published.tolerances
     lines = tuple(
-        Line(row, measure, rows[row.id], tolerances[row.tolerance] if row.tolerance else None, profile == "full")
+        ComparisonLine(
+            row, measure, rows[row.id], tolerances[row.tolerance] if row.tolerance else None, profile == "full"
+        )
         for row in table.rows
         for measure in table.measures
     )
@@ -159,7 +161,7 @@ def compare(
     )
 
 
-def _correlation(lines: Sequence[Line]) -> Correlation | None:
+def _correlation(lines: Sequence[ComparisonLine]) -> Correlation | None:
     """Compare the order of the rows that the paper and we both have a figure for."""
     pairs = [
         (line.published, line.ours.mean)
@@ -174,16 +176,16 @@ def _correlation(lines: Sequence[Line]) -> Correlation | None:
     return Correlation(tau, len(pairs)) if tau == tau else None  # all equal: no order
 
 
-def choose_profile(table: PublishedTable, wanted: str | None, suites: Collection[str]) -> Profile:
+def choose_profile(table: PublishedTable, requested: str | None, suites: Collection[str]) -> Profile:
     """Return the profile to show: the one asked for, else the published setting where it has been run.
 
     Raises:
         UserError: there is no such profile.
     """
-    if wanted is None:
+    if requested is None:
         return "full" if suite_of(table, "full") in suites else "proxy"
-    if wanted == "full":
+    if requested == "full":
         return "full"
-    if wanted == "proxy":
+    if requested == "proxy":
         return "proxy"
-    raise UserError(f"profile {wanted!r} is not a choice; {nearest(wanted, ('proxy', 'full'))}")
+    raise UserError(f"profile {requested!r} is not a choice; {nearest(requested, ('proxy', 'full'))}")

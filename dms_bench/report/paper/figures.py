@@ -37,7 +37,7 @@ def draw(figure: Figure, comparisons: Sequence[Comparison], uri: str) -> Any:
         )
         if not records:
             raise UserError(f"figure {figure.number} needs a finished trial of {row.name}; run: {comparison.command}")
-        record = min(records, key=lambda found: found.seed)
+        record = min(records, key=lambda trial: trial.seed)
         task = "" if comparison.profile == "full" else f", proxy on {comparison.task}"
         networks.append(read_network(uri, record, f"{row.name}{task}, seed {record.seed}"))
     searched, designed = networks
@@ -46,18 +46,18 @@ def draw(figure: Figure, comparisons: Sequence[Comparison], uri: str) -> Any:
 
 def drawable(published: Published, comparisons: Sequence[Comparison], uri: str) -> list[tuple[str, Any]]:
     """Return the figures that can be drawn from some tables, with their captions."""
-    known = {comparison.table.number: comparison for comparison in comparisons}
-    found = []
+    by_number = {comparison.table.number: comparison for comparison in comparisons}
+    drawings = []
     for figure in published.figures:
         numbers = [figure.table] if isinstance(figure, WidthsFigure) else figure.tables
-        if not all(number in known for number in numbers):
+        if not all(number in by_number for number in numbers):
             continue
         try:
-            drawn = draw(figure, [known[number] for number in numbers], uri)
+            drawn = draw(figure, [by_number[number] for number in numbers], uri)
         except UserError:  # its trials have not finished; the tables say so
             continue
-        found.append((f"Figure {figure.number}: {figure.title}", drawn))
-    return found
+        drawings.append((f"Figure {figure.number}: {figure.title}", drawn))
+    return drawings
 
 
 def save(figure: Any, path: Path) -> list[Path]:
@@ -66,10 +66,10 @@ def save(figure: Any, path: Path) -> list[Path]:
     Raises:
         UserError: a file cannot be written.
     """
-    found = [path.with_name(f"{path.name}.{suffix}") for suffix in _FORMATS]
-    for file in found:
+    files = [path.with_name(f"{path.name}.{suffix}") for suffix in _FORMATS]
+    for file in files:
         try:
             figure.savefig(file, metadata={"Date": None} if file.suffix == ".svg" else None)
         except OSError as error:
             raise UserError(f"{file}: {error.strerror or error}") from None
-    return found
+    return files

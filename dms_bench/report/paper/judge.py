@@ -54,9 +54,9 @@ def together(outcomes: Sequence[Outcome]) -> Outcome:
 def _judge(rule: Rule, table: PublishedTable, rows: Mapping[str, Measured]) -> Verdict:
     if isinstance(rule, Misses | Reaches):
         return _target(rule, table.row(rule.row).name, rows[rule.row])
-    other = rule.to if isinstance(rule, Equal) else rule.than
-    ours, theirs = rows[rule.row], rows[other]
-    first, second = table.row(rule.row).name, table.row(other).name
+    rival = rule.to if isinstance(rule, Equal) else rule.than
+    ours, theirs = rows[rule.row], rows[rival]
+    first, second = table.row(rule.row).name, table.row(rival).name
     if isinstance(rule, Cheaper):
         return _cheaper(rule, f"{first} costs less than {second}", ours, theirs)
     measure = table.measures[0]

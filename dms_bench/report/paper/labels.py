@@ -26,7 +26,7 @@ class Label:
     size: float = 8.5
 
 
-def place(axes: Any, labels: Sequence[Label], points: Sequence[tuple[float, float]]) -> None:
+def place_labels(axes: Any, labels: Sequence[Label], points: Sequence[tuple[float, float]]) -> None:
     """Write names where they hide neither each other nor a point; limits and layout of the axes have to be final.
 
     Args:
@@ -39,7 +39,7 @@ def place(axes: Any, labels: Sequence[Label], points: Sequence[tuple[float, floa
     pixel = figure.dpi / 72
     frame = axes.get_window_extent(renderer)
     marks = [axes.transData.transform(point) for point in points]
-    taken: list[Box] = [(x - 5 * pixel, y - 5 * pixel, x + 5 * pixel, y + 5 * pixel) for x, y in marks]
+    occupied: list[Box] = [(x - 5 * pixel, y - 5 * pixel, x + 5 * pixel, y + 5 * pixel) for x, y in marks]
     for label in labels:
         text = axes.annotate(
             label.text, (label.x, label.y), (0, 0), textcoords="offset points", fontsize=label.size,
@@ -49,30 +49,30 @@ def place(axes: Any, labels: Sequence[Label], points: Sequence[tuple[float, floa
         extent = text.get_window_extent(renderer)
         width, height = extent.width + 4 * pixel, extent.height
         x, y = axes.transData.transform((label.x, label.y))
-        distance, box = _freest((x, y), (width, height), pixel, taken, frame)
+        distance, box = _freest((x, y), (width, height), pixel, occupied, frame)
         text.set_position(((box[0] - x) / pixel + 2, (box[1] - y) / pixel))
         if distance >= _LED:
             end = axes.transData.inverted().transform((min(max(x, box[0]), box[2]), min(max(y, box[1]), box[3])))
             axes.plot([label.x, end[0]], [label.y, end[1]], color=label.colour, lw=0.6, alpha=0.6, zorder=3)
-        taken.append(box)
+        occupied.append(box)
 
 
 def _freest(
-    point: tuple[float, float], size: tuple[float, float], pixel: float, taken: Sequence[Box], frame: Any
+    point: tuple[float, float], size: tuple[float, float], pixel: float, occupied: Sequence[Box], frame: Any
 ) -> tuple[int, Box]:
     """Return the first place around a point where a name hides nothing, else where it hides least, and its distance."""
-    places = (
+    positions = (
         (distance, _beside(point, size, right * distance * pixel, up * distance * pixel, right, up))
         for distance in _DISTANCES
         for right, up in _DIRECTIONS
     )
-    found: list[tuple[float, int, Box]] = []
-    for distance, box in places:
-        hidden = sum(_overlap(box, other) for other in taken) + _outside(box, frame)
+    candidates: list[tuple[float, int, Box]] = []
+    for distance, box in positions:
+        hidden = sum(_overlap(box, obstacle) for obstacle in occupied) + _outside(box, frame)
         if hidden == 0:
             return distance, box
-        found.append((hidden, distance, box))
-    _, distance, box = min(found, key=lambda place: place[0])
+        candidates.append((hidden, distance, box))
+    _, distance, box = min(candidates, key=lambda candidate: candidate[0])
     return distance, box
 
 

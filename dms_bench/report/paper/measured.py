@@ -31,8 +31,8 @@ class Measured:
 
     def by_seed(self, value: Callable[[Record], float | None]) -> dict[int, float]:
         """Return a number of every finished trial that has it, by the trial's seed."""
-        found = {record.seed: value(record) for record in self.records}
-        return {seed: number for seed, number in found.items() if number is not None and math.isfinite(number)}
+        numbers = {record.seed: value(record) for record in self.records}
+        return {seed: number for seed, number in numbers.items() if number is not None and math.isfinite(number)}
 
     def values(self, measure: Measure) -> dict[int, float]:
         """Return what was measured, by seed."""
@@ -49,8 +49,8 @@ class Measured:
 
     def days(self, stages: Iterable[str]) -> dict[int, float]:
         """Return the device days of some stages together, by seed; a stage that was not needed costs nothing."""
-        wanted = [names.cost_metric(stage) for stage in stages]
-        return self.by_seed(lambda record: math.fsum(record.metrics.get(name, 0.0) for name in wanted))
+        metrics = [names.cost_metric(stage) for stage in stages]
+        return self.by_seed(lambda record: math.fsum(record.metrics.get(name, 0.0) for name in metrics))
 
     def over_target(self) -> dict[int, float]:
         """Return by how much the search itself, before it was cut to the budget, was above its target (0.1: 10 %)."""
@@ -87,15 +87,15 @@ def select(records: Iterable[Record], selector: Selector, row: str) -> Measured:
     Raises:
         UserError: several settings fit, so that a seed occurs twice.
     """
-    found = [record for record in records if _fits(record, selector)]
-    done = [record for record in found if record.status == names.FINISHED]
-    seeds = [record.seed for record in done]
+    matching = [record for record in records if _fits(record, selector)]
+    finished = [record for record in matching if record.status == names.FINISHED]
+    seeds = [record.seed for record in finished]
     if len(set(seeds)) < len(seeds):
         twice = next(seed for seed in seeds if seeds.count(seed) > 1)
-        trials = ", ".join(record.name for record in done if record.seed == twice)
+        trials = ", ".join(record.name for record in finished if record.seed == twice)
         raise UserError(f"row {row!r} fits several trials of seed {twice} ({trials}): narrow its 'ours.where'")
-    statuses = [record.status for record in found]
-    return Measured(tuple(done), statuses.count(names.FAILED), statuses.count(names.RUNNING), selector.measured_at)
+    statuses = [record.status for record in matching]
+    return Measured(tuple(finished), statuses.count(names.FAILED), statuses.count(names.RUNNING), selector.measured_at)
 
 
 def _fits(record: Record, selector: Selector) -> bool:
@@ -103,27 +103,27 @@ def _fits(record: Record, selector: Selector) -> bool:
     return (
         tags[names.EXPERIMENT] == selector.experiment
         and tags[names.METHOD] == selector.method
-        and all(_same(record.params.get(field), wanted) for field, wanted in selector.where.items())
+        and all(_same(record.params.get(field), value) for field, value in selector.where.items())
     )
 
 
-def _same(text: str | None, wanted: str | bool | float) -> bool:
+def _same(text: str | None, expected: str | bool | float) -> bool:
     """Tell whether a field of the trial, which MLflow keeps as text, has a value."""
-    if text is None or isinstance(wanted, str):
-        return text == wanted
+    if text is None or isinstance(expected, str):
+        return text == expected
     try:
         value = json.loads(text)
     except ValueError:
         return False
-    return type(value) is bool and value == wanted if isinstance(wanted, bool) else bool(value == wanted)
+    return type(value) is bool and value == expected if isinstance(expected, bool) else bool(value == expected)
 
 
 def _recipe(record: Record) -> str:
     parts: list[str] = []
     for stage in _STAGES:
-        found = [record.params.get(f"{stage}.{name}") for name in _RECIPE]
-        if found[0] is not None:
-            epochs, optimizer, lr, batch = (text or "?" for text in found)
+        fields = [record.params.get(f"{stage}.{name}") for name in _RECIPE]
+        if fields[0] is not None:
+            epochs, optimizer, lr, batch = (text or "?" for text in fields)
             parts.append(f"{stage} {epochs} epochs of {optimizer} {lr} x {batch}")
     return "; ".join(parts)
 

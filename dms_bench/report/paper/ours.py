@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-from dms_bench.report.paper.compare import Line
+from dms_bench.report.paper.compare import ComparisonLine
 from dms_bench.report.paper.labels import Label
 from dms_bench.report.paper.measured import Measured, distilled
 from dms_bench.report.svg import CEILING_COLOUR, PALETTE, room
@@ -42,32 +42,34 @@ class Names(NamedTuple):
     labels: list[Label]
     points: list[tuple[float, float]]
 
-    def extend(self, others: Names) -> None:
+    def extend(self, added: Names) -> None:
         """Add what else is drawn in the panel."""
-        self.labels.extend(others.labels)
-        self.points.extend(others.points)
+        self.labels.extend(added.labels)
+        self.points.extend(added.points)
 
 
 class _Point(NamedTuple):
-    line: Line
+    line: ComparisonLine
     measured: Measured
     x: float
     mean: float
     half: float | None
 
 
-def short_name(line: Line) -> str:
+def short_name(line: ComparisonLine) -> str:
     """Return the name of a network of DMS without the method and the family, both of which its marker tells."""
     return line.row.name.replace("DMSnp-EN-", "").replace("DMSnp*-EN-", "*")
 
 
-def styles(lines: Sequence[Line]) -> list[Style]:
+def styles(lines: Sequence[ComparisonLine]) -> list[Style]:
     """Return the styles that are needed, in the order of the legend."""
     used = [_style(line.measured) for line in lines if line.measured]
     return [style for style in _IN_ORDER if style in used]
 
 
-def draw_ours(axes: Any, lines: Sequence[Line], x: Callable[[Line], float | None], *, log: bool) -> Names:
+def draw_ours(
+    axes: Any, lines: Sequence[ComparisonLine], x: Callable[[ComparisonLine], float | None], *, log: bool
+) -> Names:
     """Draw our means with their 95 % intervals, and return the names of DMS' networks.
 
     Args:
@@ -77,14 +79,14 @@ def draw_ours(axes: Any, lines: Sequence[Line], x: Callable[[Line], float | None
         log: whether that is a logarithm, where points stand where they are and not side by side.
     """
     placed = [
-        _Point(line, line.measured, where, line.ours.mean, line.ours.ci95)
+        _Point(line, line.measured, position, line.ours.mean, line.ours.ci95)
         for line in lines
-        if line.measured is not None and line.ours.mean is not None and (where := x(line)) is not None
+        if line.measured is not None and line.ours.mean is not None and (position := x(line)) is not None
     ]
-    found = Names([], [])
+    drawn = Names([], [])
     joined: dict[bool, list[tuple[float, float]]] = {False: [], True: []}
-    places = [point.x for point in placed]
-    step = 0.0 if log or not places else _APART * max(max(places) - min(places), max(places) / 4)
+    positions = [point.x for point in placed]
+    step = 0.0 if log or not positions else _APART * max(max(positions) - min(positions), max(positions) / 4)
     for group in _groups(placed):
         for index, point in enumerate(group):
             style, is_distilled = _style(point.measured), distilled(point.measured)
@@ -94,18 +96,18 @@ def draw_ours(axes: Any, lines: Sequence[Line], x: Callable[[Line], float | None
             axes.scatter(
                 *at, s=style.size, marker=style.marker, facecolor=face, edgecolor=style.colour, lw=1.3, zorder=5
             )
-            found.points.append(at)
+            drawn.points.append(at)
             if style is _STYLES["dms"]:
-                found.labels.append(Label(short_name(point.line), *at, style.colour))
+                drawn.labels.append(Label(short_name(point.line), *at, style.colour))
                 joined[is_distilled].append(at)
     for is_distilled, points in joined.items():
         if points and not log:
             dashes = (0, (4, 3)) if is_distilled else "-"
             axes.plot(*zip(*points, strict=True), color=_STYLES["dms"].colour, lw=1.4, ls=dashes, alpha=0.65, zorder=2)
-    return found
+    return drawn
 
 
-def fit_height(axes: Any, lines: Sequence[Line]) -> None:
+def fit_height(axes: Any, lines: Sequence[ComparisonLine]) -> None:
     """Give a panel room for the means; an interval that is far wider than these lie apart runs out of it."""
     estimates = [line.ours for line in lines]
     axes.set_ylim(room([(mean, half or 0.0) for mean, half, _ in estimates if mean is not None], percent=True))

@@ -11,8 +11,8 @@ import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from dms_bench.report.paper.compare import Comparison, Line
-from dms_bench.report.paper.labels import Label, place
+from dms_bench.report.paper.compare import Comparison, ComparisonLine
+from dms_bench.report.paper.labels import Label, place_labels
 from dms_bench.report.paper.ours import Names, draw_ours, fit_height, short_name, styles
 from dms_bench.report.svg import PALETTE
 from dms_bench.tracking import names
@@ -23,7 +23,7 @@ _SMALL, _LARGE = 42, 120
 _LEAST_DAYS = 1e-7
 _DMS = "DMSnp"
 
-Point = tuple[Line, float, float]
+Point = tuple[ComparisonLine, float, float]
 
 
 def draw_scatter(comparisons: Sequence[Comparison], title: str) -> Any:
@@ -45,22 +45,22 @@ def draw_scatter(comparisons: Sequence[Comparison], title: str) -> Any:
     axes = figure.subplots(2 if separate else 1, 2, squeeze=False)
     colours = _colours(lines)
     days = "search cost, public + private [GPU or TPU days]"
-    named = {
+    panel_names = {
         axes[0][0]: _panel(axes[0][0], lines, colours, _published_macs, "multiply-accumulates [G]", log=False),
         axes[0][1]: _panel(axes[0][1], lines, colours, _published_days, days, log=True),
     }
     axes[0][0].set_title("published: accuracy against MACs", loc="left", fontsize=11, color=_INK)
     axes[0][1].set_title("published: accuracy against search cost", loc="left", fontsize=11, color=_INK)
     if ours and comparable:
-        named[axes[0][0]].extend(draw_ours(axes[0][0], ours, _our_macs(1e9), log=False))
-        named[axes[0][1]].extend(draw_ours(axes[0][1], ours, _our_days, log=True))
+        panel_names[axes[0][0]].extend(draw_ours(axes[0][0], ours, _our_macs(1e9), log=False))
+        panel_names[axes[0][1]].extend(draw_ours(axes[0][1], ours, _our_days, log=True))
     if separate:
         task = " / ".join(sorted({comparison.task for comparison in comparisons if comparison.task}))
         kind = " / ".join(sorted({line.measured.tag(names.DEVICE_KIND).upper() for line in ours if line.measured}))
         for axis, name in zip(axes[1], ("MACs", "search cost"), strict=True):
             axis.set_title(f"ours, proxy ({task}): accuracy against {name}", loc="left", fontsize=11, color=_INK)
-        named[axes[1][0]] = draw_ours(axes[1][0], ours, _our_macs(1e6), log=False)
-        named[axes[1][1]] = draw_ours(axes[1][1], ours, _our_days, log=True)
+        panel_names[axes[1][0]] = draw_ours(axes[1][0], ours, _our_macs(1e6), log=False)
+        panel_names[axes[1][1]] = draw_ours(axes[1][1], ours, _our_days, log=True)
         _finish(axes[1][0], "multiply-accumulates [M], points of one budget side by side", log=False)
         _finish(axes[1][1], f"search cost, public + private [{kind} days]", log=True)
         for axis in axes[1]:
@@ -68,31 +68,31 @@ def draw_scatter(comparisons: Sequence[Comparison], title: str) -> Any:
     figure.suptitle(title, x=0.012, ha="left", fontsize=15, fontweight="bold", color=_INK)
     figure.legend(handles=_legend(colours, ours), loc="outside lower left", ncols=5, frameon=False, fontsize=9.5)
     figure.draw_without_rendering()  # names are placed in the final layout
-    for panel, drawn in named.items():
-        place(panel, drawn.labels, drawn.points)
+    for panel, drawn in panel_names.items():
+        place_labels(panel, drawn.labels, drawn.points)
     return figure
 
 
-def _distinct(lines: Sequence[Line]) -> list[Line]:
+def _distinct(lines: Sequence[ComparisonLine]) -> list[ComparisonLine]:
     """Drop rows that are printed in more than one table, keeping the one with a cost."""
-    found: dict[tuple[object, ...], Line] = {}
+    distinct: dict[tuple[object, ...], ComparisonLine] = {}
     for line in lines:
         row = line.row
         if row.control and not (line.measured and line.ours.n):
             continue
         key = (row.name, row.distilled, row.macs_g, line.published)
-        if key not in found or (found[key].row.search_days() is None and row.search_days() is not None):
-            found[key] = line
-    return list(found.values())
+        if key not in distinct or (distinct[key].row.search_days() is None and row.search_days() is not None):
+            distinct[key] = line
+    return list(distinct.values())
 
 
-def _family(line: Line) -> str:
+def _family(line: ComparisonLine) -> str:
     """Return a row's family: its name up to the size, `DMSnp-EN`, `EfficientNet`, `ZiCo`."""
     name = line.row.name.replace("*", "")
     return re.sub(r"[- ](EN[- ]?)?(B\d|L\d|A\d|XL|\d{3,}M?|[\d.]+G?)( .*)?$", r"", name).removesuffix("-EN")
 
 
-def _colours(lines: Sequence[Line]) -> dict[str, str]:
+def _colours(lines: Sequence[ComparisonLine]) -> dict[str, str]:
     """Give DMS the first colour, and other families with a line of points the next ones; single points are grey."""
     drawn = [line for line in lines if line.published is not None and not line.row.control]
     counts: dict[str, int] = {}
@@ -103,23 +103,23 @@ def _colours(lines: Sequence[Line]) -> dict[str, str]:
     return dict(zip(several, colours, strict=False))
 
 
-def _published_macs(line: Line) -> float | None:
+def _published_macs(line: ComparisonLine) -> float | None:
     return line.row.macs_g
 
 
-def _published_days(line: Line) -> float | None:
+def _published_days(line: ComparisonLine) -> float | None:
     return line.row.search_days()
 
 
-def _our_macs(unit: float) -> Callable[[Line], float | None]:
-    def macs(line: Line) -> float | None:
-        found = line.measured.mean("macs") if line.measured else None
-        return None if found is None else found / unit
+def _our_macs(unit: float) -> Callable[[ComparisonLine], float | None]:
+    def macs(line: ComparisonLine) -> float | None:
+        mean = line.measured.mean("macs") if line.measured else None
+        return None if mean is None else mean / unit
 
     return macs
 
 
-def _our_days(line: Line) -> float | None:
+def _our_days(line: ComparisonLine) -> float | None:
     if line.measured is None:
         return None
     public, private = (line.measured.mean(f"{name}_device_days") or 0.0 for name in ("public", "search"))
@@ -128,17 +128,17 @@ def _our_days(line: Line) -> float | None:
 
 def _panel(
     axes: Any,
-    lines: Sequence[Line],
+    lines: Sequence[ComparisonLine],
     colours: dict[str, str],
-    x: Callable[[Line], float | None],
+    x: Callable[[ComparisonLine], float | None],
     label: str,
     *,
     log: bool,
 ) -> Names:
     points = [
-        (line, where, line.published)
+        (line, position, line.published)
         for line in lines
-        if line.published is not None and not line.row.control and (where := x(line)) is not None
+        if line.published is not None and not line.row.control and (position := x(line)) is not None
     ]
     series: dict[tuple[str, bool], list[Point]] = {}
     for point in points:
@@ -152,26 +152,28 @@ def _panel(
             axes.plot(
                 [p[1] for p in joined], [p[2] for p in joined], color=colour, lw=1.4, ls=style, alpha=0.65, zorder=2
             )
-        for line, where, height in members:
+        for line, position, height in members:
             size = _LARGE if line.row.level == "high" else _SMALL
             marker = "D" if line.row.later else "o"
             face = "white" if distilled else colour
-            axes.scatter(where, height, s=size, marker=marker, facecolor=face, edgecolor=colour, lw=1.6, zorder=3)
+            axes.scatter(position, height, s=size, marker=marker, facecolor=face, edgecolor=colour, lw=1.6, zorder=3)
     _finish(axes, label, log=log)
     return Names(_label([point for point in points if _worth_a_name(point[0], colours)]), [p[1:] for p in points])
 
 
-def _worth_a_name(line: Line, colours: dict[str, str]) -> bool:
+def _worth_a_name(line: ComparisonLine, colours: dict[str, str]) -> bool:
     return _family(line) not in colours or line.row.later or _family(line) == _DMS
 
 
 def _label(points: Sequence[Point]) -> list[Label]:
     """Return the names of published points, those of DMS first."""
-    found = []
-    for line, where, height in sorted(points, key=lambda point: (_family(point[0]) != _DMS, point[1], -point[2])):
+    labels = []
+    for line, position, height in sorted(points, key=lambda point: (_family(point[0]) != _DMS, point[1], -point[2])):
         dms = _family(line) == _DMS
-        found.append(Label(short_name(line) if dms else line.row.name, where, height, PALETTE[0] if dms else "#4a5361"))
-    return found
+        labels.append(
+            Label(short_name(line) if dms else line.row.name, position, height, PALETTE[0] if dms else "#4a5361")
+        )
+    return labels
 
 
 def _finish(axes: Any, label: str, *, log: bool) -> None:
@@ -187,20 +189,20 @@ def _finish(axes: Any, label: str, *, log: bool) -> None:
     axes.margins(x=0.12, y=0.12)
 
 
-def _legend(colours: dict[str, str], ours: Sequence[Line]) -> list[Any]:
+def _legend(colours: dict[str, str], ours: Sequence[ComparisonLine]) -> list[Any]:
     from matplotlib.lines import Line2D
 
     def mark(label: str, **style: Any) -> Any:
         return Line2D([], [], **{"ls": "", "marker": "o", "color": _GREY, "markersize": 7, "label": label, **style})
 
-    found = [mark(family, color=colour, ls="-") for family, colour in colours.items()]
-    found += [
+    handles = [mark(family, color=colour, ls="-") for family, colour in colours.items()]
+    handles += [
         mark("single published point"),
         mark("distilled", markerfacecolor="white", ls=(0, (4, 3))),
         mark("high search cost", markersize=11),
         mark("later than the paper", marker="D"),
     ]
-    found += [
+    handles += [
         mark(f"ours, {style.label}", marker=style.marker, color=style.colour, markersize=9) for style in styles(ours)
     ]
-    return found
+    return handles

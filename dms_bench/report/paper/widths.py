@@ -76,9 +76,9 @@ def network_of(description: dict[str, Any], title: str) -> Network:
 
 
 def _stage(name: str, stages: set[str]) -> str:
-    known = [stage for stage in stages if name.startswith(f"{stage}.")]
-    if known:
-        return max(known, key=len)
+    enclosing = [stage for stage in stages if name.startswith(f"{stage}.")]
+    if enclosing:
+        return max(enclosing, key=len)
     parts = name.split(".")
     return ".".join(parts[:2]) if len(parts) > 2 and parts[1].isdigit() else parts[0]
 
@@ -101,9 +101,9 @@ def draw_widths(searched: Network, designed: Network, title: str) -> Any:
 
 
 def _panel(axes: Any, network: Network, tallest: int) -> None:
-    places = range(len(network.layers))
-    axes.bar(places, [layer.whole for layer in network.layers], width=0.8, color=_WHOLE, label="supernet's width")
-    axes.bar(places, [layer.kept for layer in network.layers], width=0.8, color=_KEPT, label="kept")
+    positions = range(len(network.layers))
+    axes.bar(positions, [layer.whole for layer in network.layers], width=0.8, color=_WHOLE, label="supernet's width")
+    axes.bar(positions, [layer.kept for layer in network.layers], width=0.8, color=_KEPT, label="kept")
     start = 0
     for number, (stage, end) in enumerate(_runs(network)):
         axes.axvspan(start - 0.5, end - 0.5, color=_SHADES[number % 2], zorder=0)
@@ -125,10 +125,10 @@ def _panel(axes: Any, network: Network, tallest: int) -> None:
 
 def _runs(network: Network) -> list[tuple[str, int]]:
     """Return every run of layers of one stage with where it ends."""
-    found: list[tuple[str, int]] = []
-    for place, layer in enumerate(network.layers):
-        if found and found[-1][0] == layer.stage:
-            found[-1] = (layer.stage, place + 1)
+    runs: list[tuple[str, int]] = []
+    for index, layer in enumerate(network.layers):
+        if runs and runs[-1][0] == layer.stage:
+            runs[-1] = (layer.stage, index + 1)
         else:
-            found.append((layer.stage, place + 1))
-    return found
+            runs.append((layer.stage, index + 1))
+    return runs

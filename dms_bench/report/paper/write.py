@@ -63,8 +63,8 @@ def _markdown(comparison: Comparison) -> str:
         )
     )
     lines += [_row([_escape(cell) for cell in cells.cells(comparison, line, full=True)]) for line in comparison.lines]
-    said = [*cells.notes(comparison), *cells.remarks(comparison)]
-    lines += ["", *[f"- {_escape(note.removeprefix('- '))}" for note in said]]
+    notes = [*cells.notes(comparison), *cells.remarks(comparison)]
+    lines += ["", *[f"- {_escape(note.removeprefix('- '))}" for note in notes]]
     return "\n".join(lines)
 
 
