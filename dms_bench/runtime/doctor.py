@@ -59,17 +59,17 @@ def _versions() -> list[Finding]:
 
     import torch
 
-    found = []
+    packages = []
     for name in _PACKAGES:
         try:
-            found.append(f"{name} {version(name)}")
+            packages.append(f"{name} {version(name)}")
         except PackageNotFoundError:
             continue
     built = re.findall(r"MKL-DNN v([\d.]+)", torch.__config__.show())
     isa = os.environ.get("ONEDNN_MAX_CPU_ISA", torch.backends.cpu.get_cpu_capability())
     cores = len(os.sched_getaffinity(0))
     return [
-        Finding("ok", "versions", f"Python {platform.python_version()}, {', '.join(found)}"),
+        Finding("ok", "versions", f"Python {platform.python_version()}, {', '.join(packages)}"),
         Finding(
             "ok", "processor", f"{cpu_name()}, {cores} cores, {isa}; {f'oneDNN {built[0]}' if built else 'no oneDNN'}"
         ),
@@ -114,17 +114,17 @@ def _own_process() -> int:
 
 def _storage(storage: str) -> list[Finding]:
     folder = Path(storage).expanduser().absolute()
-    place = next(parent for parent in (folder, *folder.parents) if parent.exists())
+    existing = next(parent for parent in (folder, *folder.parents) if parent.exists())
     try:
-        if place == folder:
+        if existing == folder:
             SuiteFolder(folder).check_room()
         else:  # nothing is left behind where no suite has run
-            probe = place / f".dms-bench-doctor-{os.getpid()}"
+            probe = existing / f".dms-bench-doctor-{os.getpid()}"
             write_atomic(probe, b"\0" * 2**16)
             probe.unlink()
     except (OSError, TrialFailure) as error:
         return [Finding("error", "storage", str(error), "choose another folder with `--storage`")]
-    free = shutil.disk_usage(place).free
+    free = shutil.disk_usage(existing).free
     message = f"{folder}: {free / _GIB:.1f} GiB free"
     if free >= _SOME_ROOM:
         return [Finding("ok", "storage", message)]

@@ -130,7 +130,7 @@ class Driver:
                     self._sample(sweep)
         except NodeOutOfMemoryError:
             for work in crowd.thin(RETRIES + 1):
-                self.ended(work, died=True, said=OUT_OF_MEMORY)
+                self.ended(work, died=True, ray_message=OUT_OF_MEMORY)
             self.say(f"a node ran out of memory; going on with at most {crowd.most} at once")
             return False
         except RayLostError:
@@ -164,7 +164,7 @@ class Driver:
         self._crowd.started(work)
         self._board.started(work)
 
-    def ended(self, work: Work, died: bool, said: str = "") -> None:
+    def ended(self, work: Work, died: bool, ray_message: str = "") -> None:
         """Take notice of work that is over (`hooks.Observer`)."""
         from dms_bench.runtime.console import summary_of
         from dms_bench.runtime.schedule import RETRIES
@@ -180,7 +180,7 @@ class Driver:
             self._board.ended(work, "stopped", stopped[0])
         else:
             if died or folder.failure() is None:
-                reason, words = cause(folder, said)
+                reason, words = cause(folder, ray_message)
                 try:
                     folder.fail(f"its process died {RETRIES + 1} times: {reason}", words)
                 except OSError as error:  # on a full disk workers cannot write down why they failed, either
@@ -197,12 +197,12 @@ class Driver:
 
     def _supernets(self, works: Sequence[Work]) -> list[Work]:
         """Return the training of each supernet that trials share and that is not trained yet."""
-        wanted: dict[str, Work] = {}
+        untrained: dict[str, Work] = {}
         for work in works:
             if work.supernet is not None and not work.supernet.stage("pretrain").finished():
                 supernet = self._work("supernet", work.trial)
-                wanted.setdefault(supernet.key, supernet)
-        return list(wanted.values())
+                untrained.setdefault(supernet.key, supernet)
+        return list(untrained.values())
 
     def _supernet_is_ready(self, work: Work) -> bool:
         """Tell whether the trial's supernet is there; if its training failed, so has the trial."""
@@ -267,8 +267,8 @@ class _SampledWork:
 
     def __init__(self, driver: Driver, sweep: SampledSweep) -> None:
         self._driver, self._sweep = driver, sweep
-        known = {trial.hash: _value(driver._work("trial", trial)) for trial in sweep.trials if driver._is_over(trial)}
-        self._sampler = Sampler(sweep, known, sweep.example.task.higher_is_better)
+        results = {trial.hash: _value(driver._work("trial", trial)) for trial in sweep.trials if driver._is_over(trial)}
+        self._sampler = Sampler(sweep, results, sweep.example.task.higher_is_better)
 
     @property
     def left(self) -> int:

@@ -55,8 +55,8 @@ def judge(bare: Sequence[Outcome], guarded: Sequence[Outcome], where: str) -> li
     tried, asked = sum(outcome.tried for outcome in guarded), sum(outcome.asked for outcome in guarded)
     right = f"{where}: {tried} layers, output and gradients right"
     if tried < asked:
-        left = f"{right}; {asked - tried} were not tried for want of time"
-        return [*findings, Finding("warning", subject, left, "ask again when this machine is less busy")]
+        message = f"{right}; {asked - tried} were not tried for want of time"
+        return [*findings, Finding("warning", subject, message, "ask again when this machine is less busy")]
     return [*findings, Finding("ok", subject, right)]
 
 
@@ -70,9 +70,9 @@ def _trouble(outcomes: Sequence[Outcome]) -> str:
     parts = []
     wrong = [(max(errors.values()), case, errors) for outcome in outcomes for case, errors in outcome.wrong]
     if wrong:
-        _, case, errors = max(wrong, key=lambda found: _size(found[0]))
-        what = ", ".join(f"{name} off by {error:.2g}" for name, error in errors.items())
-        parts.append(f"{case}: {what} (relative), {len(wrong)} such cases")
+        _, case, errors = max(wrong, key=lambda entry: _size(entry[0]))
+        deviations = ", ".join(f"{name} off by {error:.2g}" for name, error in errors.items())
+        parts.append(f"{case}: {deviations} (relative), {len(wrong)} such cases")
     deaths = {name: (case, line) for outcome in outcomes for case, name, line in outcome.deaths}
     parts += [f"{name} at or before {case}" + (f": {line!r}" if line else "") for name, (case, line) in deaths.items()]
     return "; ".join(parts)

@@ -44,8 +44,8 @@ class Observer(Protocol):
     def started(self, work: Work) -> None:
         """Work has begun, or has begun anew after its process died."""
 
-    def ended(self, work: Work, died: bool, said: str = "") -> None:
-        """Work is over; its process `died` once too often (what Ray `said` of that), or its folder says how."""
+    def ended(self, work: Work, died: bool, ray_message: str = "") -> None:
+        """Work is over; its process `died` once too often (of that Ray has a `ray_message`), or its folder says how."""
 
     def say(self, message: str) -> None:
         """There is something that the user should know."""

@@ -97,16 +97,16 @@ def check_nodes(folder: SuiteFolder, uri: str) -> None:
     Raises:
         UserError: some do not; a line for each.
     """
-    own = ray.get_runtime_context().get_node_id()
-    others = [node for node in ray.nodes() if node["Alive"] and node["NodeID"] != own]
-    if not others:
+    this_node = ray.get_runtime_context().get_node_id()
+    other_nodes = [node for node in ray.nodes() if node["Alive"] and node["NodeID"] != this_node]
+    if not other_nodes:
         return
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
     sign = folder.path / f".sign-{secrets.token_hex(8)}"
     write_atomic(sign, sign.name)
     try:
-        asked = {
+        answers = {
             node["NodeManagerAddress"]: ray.remote(_problem_here)
             .options(
                 num_cpus=0,
@@ -114,9 +114,9 @@ def check_nodes(folder: SuiteFolder, uri: str) -> None:
                 scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False),
             )
             .remote(str(sign), uri)
-            for node in others
+            for node in other_nodes
         }
-        problems = [f"node {name}: {problem}" for name, answer in asked.items() if (problem := _answer(answer))]
+        problems = [f"node {name}: {problem}" for name, answer in answers.items() if (problem := _answer(answer))]
     finally:
         sign.unlink(missing_ok=True)
     if problems:
@@ -141,11 +141,11 @@ def _problem_here(sign: str, uri: str) -> str | None:
     try:
         if not path.exists() or path.read_text() != path.name:
             return f"storage {path.parent} is not the folder that the driver has under that name; share one"
-        own = path.with_name(f"{path.name}-{os.getpid()}")
-        write_atomic(own, "")
-        own.unlink()
-        with locked(path.with_name("lock")) as mine:
-            if mine:
+        probe = path.with_name(f"{path.name}-{os.getpid()}")
+        write_atomic(probe, "")
+        probe.unlink()
+        with locked(path.with_name("lock")) as acquired:
+            if acquired:
                 return f"storage {path.parent} does not share locks between nodes (mount it with locks)"
     except OSError as error:
         return f"storage {path.parent}: {error.strerror or error}"

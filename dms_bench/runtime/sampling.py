@@ -135,24 +135,24 @@ class Sampler:
         if len(self._sweep.drawn) >= self._sweep.sampling.samples:
             return None
         for _ in range(_PATIENCE):
-            asked = self._study.ask(self._distributions)
-            trial = self._sweep.trial(asked.params)
+            suggestion = self._study.ask(self._distributions)
+            trial = self._sweep.trial(suggestion.params)
             if trial.hash not in self._hashes:
                 self._hashes.add(trial.hash)
-                self._sweep.note(dict(asked.params))
-                self._asked[trial.hash] = asked
+                self._sweep.note(dict(suggestion.params))
+                self._asked[trial.hash] = suggestion
                 return trial
-            self._study.tell(asked, state=optuna.trial.TrialState.FAIL)
+            self._study.tell(suggestion, state=optuna.trial.TrialState.FAIL)
         return None
 
     def tell(self, key: str, value: float | None) -> None:
         """Report what the trial with hash `key` came to; None for a failure."""
         import optuna
 
-        asked = self._asked.pop(key, None)
-        if asked is not None:
+        suggestion = self._asked.pop(key, None)
+        if suggestion is not None:
             state = optuna.trial.TrialState.FAIL if value is None else None
-            self._study.tell(asked, value, state=state)
+            self._study.tell(suggestion, value, state=state)
 
 
 def sampled_sweeps(suite: Suite, folder: Path) -> Iterator[SampledSweep]:

@@ -110,11 +110,11 @@ class _JobWatch:
 
     async def _follow(self) -> None:
         """Print what the log has beyond what is printed already."""
-        seen = 0
+        received = 0
         async for text in self._client.tail_job_logs(self._job):
-            seen += len(text)
-            new = text[-(seen - self._printed) :] if seen > self._printed else ""
-            self._printed = max(self._printed, seen)
+            received += len(text)
+            new = text[-(received - self._printed) :] if received > self._printed else ""
+            self._printed = max(self._printed, received)
             print(new, end="", flush=True)
 
     def _still_known(self, error: Exception) -> bool:
@@ -127,7 +127,7 @@ class _JobWatch:
         told = False
         while True:
             try:
-                return any(known.submission_id == self._job for known in self._client.list_jobs())
+                return any(job.submission_id == self._job for job in self._client.list_jobs())
             except Exception as again:
                 if time.monotonic() >= deadline:
                     raise TrialFailure(
