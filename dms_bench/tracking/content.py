@@ -57,14 +57,14 @@ def _flatten(value: Any, name: str) -> Iterator[tuple[str, str]]:
 def environment_tags(environment: dict[str, str]) -> dict[str, str]:
     """Return the environment as one tag, with commit and command where MLflow's own pages show them."""
     short = {key: value[:_ENVIRONMENT_LENGTH] for key, value in environment.items()}
-    own = {"mlflow.source.git.commit": "git_commit", "mlflow.source.name": "command"}
-    found = {tag: short[key] for tag, key in own.items() if key in short}
-    return {names.ENVIRONMENT: json.dumps(short), **found}
+    mlflow_tags = {"mlflow.source.git.commit": "git_commit", "mlflow.source.name": "command"}
+    shown = {tag: short[key] for tag, key in mlflow_tags.items() if key in short}
+    return {names.ENVIRONMENT: json.dumps(short), **shown}
 
 
 def result_metrics(result: TrialResult) -> dict[str, float]:
     """Return the numbers of a result by their MLflow names."""
-    found: dict[str, float | None] = {
+    values: dict[str, float | None] = {
         **{names.measured(name): value for name, value in result.metrics.items()},
         names.measured(result.metric): result.value,
         names.validated(result.metric): result.validation,
@@ -81,7 +81,7 @@ def result_metrics(result: TrialResult) -> dict[str, float]:
         "budget_missed": result.budget_missed,
         **cost_metrics(result.costs),
     }
-    return {name: float(value) for name, value in found.items() if value is not None}
+    return {name: float(value) for name, value in values.items() if value is not None}
 
 
 def cost_metrics(costs: Sequence[StageCost]) -> dict[str, float]:

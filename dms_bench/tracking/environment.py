@@ -20,7 +20,7 @@ _SECRET = re.compile(r"(?i)(token|password|passwd|secret|api[-_]?key|credential)
 
 def environment() -> dict[str, str]:
     """Describe this process: git commit, command line (tokens masked), versions, CPU and GPUs."""
-    found = {
+    description = {
         "command": command_line(sys.argv),
         "python": platform.python_version(),
         "platform": platform.platform(terse=True),
@@ -29,16 +29,16 @@ def environment() -> dict[str, str]:
     }
     for package in _PACKAGES:
         try:
-            found[package.replace("-", "_")] = version(package)
+            description[package.replace("-", "_")] = version(package)
         except PackageNotFoundError:
             continue
     commit = git_commit(Path(__file__).parent)
     if commit:
-        found["git_commit"] = commit
+        description["git_commit"] = commit
     gpus = _gpu_names()
     if gpus:
-        found["gpus"] = ", ".join(gpus)
-    return found
+        description["gpus"] = ", ".join(gpus)
+    return description
 
 
 def command_line(arguments: Sequence[str]) -> str:

@@ -80,9 +80,9 @@ class Record:
 
     def unit(self, measure: str) -> Unit:
         """Return how a measure of the task is shown."""
-        said = self.tags.get(names.UNITS)
-        known: dict[str, Any] = names.KNOWN_UNITS if said is None else json.loads(said)
-        return Unit(*known.get(measure, ()))
+        stored = self.tags.get(names.UNITS)
+        units: dict[str, Any] = names.KNOWN_UNITS if stored is None else json.loads(stored)
+        return Unit(*units.get(measure, ()))
 
     @property
     def search_load(self) -> float | None:
@@ -113,13 +113,13 @@ def suite_names(uri: str) -> list[str]:
         )
         with _queries(uri, path) as database:
             return [name for (name,) in database.execute(query, (names.SUITE,))]
-    client, token, found = connect(uri), None, []
+    client, token, suites = connect(uri), None, []
     while True:
         page = client.search_experiments(filter_string=f"tags.`{names.SUITE}` != ''", page_token=token)
-        found += [experiment.name for experiment in page]
+        suites += [experiment.name for experiment in page]
         token = page.token
         if not token:
-            return sorted(found)
+            return sorted(suites)
 
 
 def read_trials(uri: str, suites: Collection[str], *, tags_only: bool = False) -> list[Record]:
@@ -151,7 +151,7 @@ def _from_tables(database: sqlite3.Connection, suite: str, tags_only: bool) -> l
         f"{'NULL' if tags_only else pairs('params')} FROM runs JOIN experiments USING (experiment_id) "
         "JOIN tags USING (run_uuid) WHERE experiments.name = ? AND runs.lifecycle_stage = 'active' AND tags.key = ?"
     )
-    found = {
+    records = {
         run: Record(run, name, suite, start, artifacts, json.loads(tags), json.loads(params or "{}"))
         for run, name, start, artifacts, tags, params in database.execute(runs, (suite, names.TRIAL))
     }
@@ -161,9 +161,9 @@ def _from_tables(database: sqlite3.Connection, suite: str, tags_only: bool) -> l
             "JOIN experiments USING (experiment_id) WHERE experiments.name = ?"
         )
         for run, key, value, is_nan in database.execute(metrics, (suite,)):
-            if run in found:  # else one that has begun since
-                found[run].metrics[key] = math.nan if is_nan else value
-    return list(found.values())
+            if run in records:  # else one that has begun since
+                records[run].metrics[key] = math.nan if is_nan else value
+    return list(records.values())
 
 
 def _through_mlflow(client: Any, suite: str) -> Iterator[Record]:

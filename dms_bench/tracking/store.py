@@ -124,9 +124,9 @@ def _check_file(path: Path, uri: str) -> None:
     folder = next(parent for parent in path.parents if parent.exists())
     if not folder.is_dir():
         raise UserError(f"tracking {uri}: {folder} is not a folder")
-    for place in (folder, path):  # SQLite writes its journal beside the file
-        if place.exists() and not os.access(place, os.R_OK | os.W_OK):
-            raise UserError(f"tracking {uri}: no permission to write {place}")
+    for target in (folder, path):  # SQLite writes its journal beside the file
+        if target.exists() and not os.access(target, os.R_OK | os.W_OK):
+            raise UserError(f"tracking {uri}: no permission to write {target}")
     if path.exists() and path.stat().st_size and not has_tables(path):
         with closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True)) as database:
             if database.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
@@ -180,9 +180,9 @@ def reason(error: Exception) -> str:
 @contextmanager
 def _impatient() -> Iterator[None]:
     """Let MLflow's HTTP client give up after one short attempt."""
-    wanted = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0", "MLFLOW_HTTP_REQUEST_TIMEOUT": f"{_CHECK_SECONDS}"}
-    before = {name: os.environ.get(name) for name in wanted}
-    os.environ.update(wanted)
+    settings = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0", "MLFLOW_HTTP_REQUEST_TIMEOUT": f"{_CHECK_SECONDS}"}
+    before = {name: os.environ.get(name) for name in settings}
+    os.environ.update(settings)
     try:
         yield
     finally:

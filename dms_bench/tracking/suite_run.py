@@ -91,11 +91,11 @@ def forget(uri: str, suite_name: str, trials: Collection[str]) -> int:
     if path is not None and not path.exists():
         return 0
     client = connect(uri)
-    known = read_trials(uri, [suite_name], tags_only=True)
-    gone = [trial for trial in known if trial.tags[names.TRIAL] in trials]
-    for trial in gone:
+    recorded = read_trials(uri, [suite_name], tags_only=True)
+    forgotten = [trial for trial in recorded if trial.tags[names.TRIAL] in trials]
+    for trial in forgotten:
         client.delete_run(trial.run_id)
-    return len(gone)
+    return len(forgotten)
 
 
 def _create_experiment(client: Any, uri: str, name: str) -> str:

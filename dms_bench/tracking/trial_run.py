@@ -163,10 +163,10 @@ class TrialRun:
         """Find the trial's run, or create it; complete what an interrupted attempt left out."""
         if self._client is None:
             self._client = make_client(self._uri)
-        known = self._client.search_runs(
+        runs = self._client.search_runs(
             [self._experiment_id], filter_string=f"tags.`{names.TRIAL}` = '{self._trial.hash}'"
         )
-        for run in known:
+        for run in runs:
             if run.data.tags.get(names.STATUS) in (names.FINISHED, names.STOPPED):
                 self.run_id, self.already_finished = run.info.run_id, True
                 return
@@ -177,8 +177,8 @@ class TrialRun:
             names.STATUS: names.RUNNING,
             names.PARENT_RUN: self._parent_id,
         }
-        if known:
-            run = known[0]
+        if runs:
+            run = runs[0]
             if names.ERROR in run.data.tags:
                 self._client.delete_tag(run.info.run_id, names.ERROR)
             self._client.update_run(run.info.run_id, status="RUNNING")
