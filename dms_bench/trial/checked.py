@@ -47,8 +47,8 @@ def require_right(network: nn.Module, example: Tensor, group: WorkerGroup, *, bf
 
 def _problem(network: nn.Module, example: Tensor, device: torch.device, bf16: bool) -> str:
     known = _Known(device)
-    whole = _key(_described(network, example, bf16))
-    if whole in known.right:
+    network_key = _key(_described(network, example, bf16))
+    if network_key in known.right:
         return ""
     layers = {}
     for case, name in layers_of(network, example).items():
@@ -57,18 +57,18 @@ def _problem(network: nn.Module, example: Tensor, device: torch.device, bf16: bo
         if bf16:
             layers[replace(placed, dtype="bfloat16")] = name
     keys = {case: _key(repr(case)) for case in layers}
-    found = {case: errors for case in layers if keys[case] not in known.right and (errors := wrong(case))}
-    known.add(key for case, key in keys.items() if case not in found)
-    if not found:
-        known.add([whole])
+    wrong_layers = {case: errors for case in layers if keys[case] not in known.right and (errors := wrong(case))}
+    known.add(key for case, key in keys.items() if case not in wrong_layers)
+    if not wrong_layers:
+        known.add([network_key])
         return ""
-    named = "; ".join(
+    listed = "; ".join(
         f"layer {layers[case] or 'of the network'} ({case}): "
         + ", ".join(f"{part} off by {error:.2g}" for part, error in errors.items())
-        for case, errors in list(found.items())[:_NAMED]
+        for case, errors in list(wrong_layers.items())[:_NAMED]
     )
-    more = f"; and {len(found) - _NAMED} more" if len(found) > _NAMED else ""
-    return f"this machine computes layers wrong: {named}{more}; see `dms-bench doctor`"
+    more = f"; and {len(wrong_layers) - _NAMED} more" if len(wrong_layers) > _NAMED else ""
+    return f"this machine computes layers wrong: {listed}{more}; see `dms-bench doctor`"
 
 
 def _described(network: nn.Module, example: Tensor, bf16: bool) -> str:

@@ -48,9 +48,9 @@ class Checkpoints:
         path = self.folder / f"checkpoint-{epoch:05d}-{_digest(content)}.pt"
         write_atomic(path, content)
         # A later epoch can only be the damaged file that this attempt fell back from.
-        kept = [file for file in self.files() if file.name <= path.name][:_KEPT]
+        newest = [file for file in self.files() if file.name <= path.name][:_KEPT]
         for file in self.files():
-            if file not in kept:
+            if file not in newest:
                 file.unlink()
         return path
 

@@ -70,33 +70,33 @@ def file_of(folder: WorkFolder, rank: int = 0) -> Path:
     return folder.path / f"worker-{rank}.err"
 
 
-def cause(folder: WorkFolder, said: str = "") -> tuple[str, str]:
+def cause(folder: WorkFolder, ray_message: str = "") -> tuple[str, str]:
     """Return in one line why the last attempt's process died, and the end of what it wrote.
 
     Args:
         folder: of its work.
-        said: what Ray says of the process's end.
+        ray_message: what Ray says of the process's end.
     """
-    found = [(path, _tail(path)) for path in sorted(folder.path.glob("worker-*.err"))]
-    for path, lines in found:
+    tails = [(path, _tail(path)) for path in sorted(folder.path.glob("worker-*.err"))]
+    for path, lines in tails:
         for number, line in enumerate(lines):
             if signal := _signal(line):
                 word = _last(lines[:number])
-                what = f"{signal}, {word!r}" if word else signal
-                return f"{what}; all that it wrote is in {path}", "\n".join(lines[max(0, number - 5) :][:_LINES])
-    for path, lines in found:
+                death = f"{signal}, {word!r}" if word else signal
+                return f"{death}; all that it wrote is in {path}", "\n".join(lines[max(0, number - 5) :][:_LINES])
+    for path, lines in tails:
         if word := _last(lines):
-            return f"{_silent(said)}; its last words, in {path}: {word!r}", "\n".join(lines[-_LINES:])
-    return _silent(said), ""
+            return f"{_silent(ray_message)}; its last words, in {path}: {word!r}", "\n".join(lines[-_LINES:])
+    return _silent(ray_message), ""
 
 
-def _silent(said: str) -> str:
+def _silent(ray_message: str) -> str:
     """Say what is known of a process that wrote nothing on its end."""
-    if said == OUT_OF_MEMORY:
-        return said
-    if terminated := _TERMINATED.search(said):
+    if ray_message == OUT_OF_MEMORY:
+        return ray_message
+    if terminated := _TERMINATED.search(ray_message):
         return f"ended from outside ({terminated[1]})"
-    if code := _EXIT_CODE.search(said):
+    if code := _EXIT_CODE.search(ray_message):
         return f"it left with exit code {code[1]}"
     return "ended without a word, as by SIGKILL (kill -9, or the system when memory is short)"
 

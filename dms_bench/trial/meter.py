@@ -110,12 +110,12 @@ class Meter:
 
 def attempts(folder: WorkFolder) -> list[Attempt]:
     """Return all attempts at the folder's work, oldest first."""
-    found = []
+    readable = []
     for path in sorted(folder.attempts.glob("*.json")):
         # A file emptied by a power failure has nothing to tell, and must not stop the trial.
         with suppress(ValidationError, FileNotFoundError):
-            found.append(Attempt.model_validate_json(path.read_bytes()))
-    return found
+            readable.append(Attempt.model_validate_json(path.read_bytes()))
+    return readable
 
 
 def costs(folder: WorkFolder) -> list[StageCost]:

@@ -71,11 +71,11 @@ def _difference(model: nn.Module, path: Path, inputs: Tensor) -> float:
     with torch.no_grad():
         expected: Tensor = model(inputs)
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-    (name,) = (one.name for one in session.get_inputs())
-    found = torch.from_numpy(session.run(None, {name: inputs.numpy()})[0])
-    if found.shape != expected.shape:
+    (name,) = (node.name for node in session.get_inputs())
+    computed = torch.from_numpy(session.run(None, {name: inputs.numpy()})[0])
+    if computed.shape != expected.shape:
         return float("inf")
-    return float((found - expected).norm() / expected.norm().clamp_min(1e-12))
+    return float((computed - expected).norm() / expected.norm().clamp_min(1e-12))
 
 
 @contextmanager

@@ -34,7 +34,7 @@ def require_measure(task: TaskSpec, metrics: Mapping[str, float], where: str) ->
     """
     name = f"val_{task.metric}"
     if name not in metrics:
-        given = ", ".join(repr(other) for other in sorted(metrics)) or "no metric"
+        given = ", ".join(repr(metric) for metric in sorted(metrics)) or "no metric"
         raise TrialFailure(
             f"{where}: task {task.kind!r} must give {name!r} to loop.epoch_done, as its metric is {task.metric!r}; "
             f"it gave {given}"
@@ -48,26 +48,26 @@ def measured_by(task: TaskSpec, metrics: Mapping[str, float], split: str) -> flo
         TrialFailure: it is not there.
     """
     if task.metric not in metrics:
-        given = ", ".join(repr(other) for other in sorted(metrics)) or "nothing"
+        returned = ", ".join(repr(metric) for metric in sorted(metrics)) or "nothing"
         raise TrialFailure(
             f"evaluation: task {task.kind!r} must return its metric {task.metric!r} from "
-            f"evaluate(..., {split!r}, ...); it returned {given}"
+            f"evaluate(..., {split!r}, ...); it returned {returned}"
         )
     return metrics[task.metric]
 
 
-def found_by(method: MethodSpec, found: object) -> Architecture:
+def found_by(method: MethodSpec, result: object) -> Architecture:
     """Return what a method's search came to.
 
     Raises:
         TrialFailure: it is no architecture.
     """
-    if not isinstance(found, Architecture):
+    if not isinstance(result, Architecture):
         raise TrialFailure(
             f"search: method {method.kind!r} must return an Architecture from search(...); it returned "
-            f"{type(found).__name__}"
+            f"{type(result).__name__}"
         )
-    return found
+    return result
 
 
 def result_of(folder: WorkFolder) -> TrialResult | None:

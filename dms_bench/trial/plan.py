@@ -179,10 +179,10 @@ class _Estimator:
 
         network, samples = self._count(trial, trial.task, trial.network)
         whole = float(network.macs)
-        own = trial.network != trial.supernet
-        supernet = self._count(trial, trial.task, trial.supernet)[0] if own else network
+        has_own_network = trial.network != trial.supernet
+        supernet = self._count(trial, trial.task, trial.supernet)[0] if has_own_network else network
         share = min(_share(trial, constraint, supernet) for constraint in constraints_of(trial.budget))
-        if own:
+        if has_own_network:
             share = 1.0  # the method's network is not cut
         stages = (
             ("pretrain", trial.pretrain, whole, supernet_hash(trial)),

@@ -229,7 +229,7 @@ class _Run:
         space = space_of(self.trial.task, self.trial.supernet)
         # The prediction is judged where there is one, not the measurement, which differs from run to run.
         judged = times[0] if predicted is None else predicted
-        found = {"macs": float(counted.macs), "params": float(counted.params), "latency": judged}
+        reached = {"macs": float(counted.macs), "params": float(counted.params), "latency": judged}
         fidelity = self.latency_model.fidelity if self.latency_model and predicted is not None else None
         shared = costs(self.supernet) if self.supernet else []
         return TrialResult(
@@ -247,7 +247,7 @@ class _Run:
             latency_error=fidelity.error if fidelity else None,
             latency_r2=fidelity.r2 if fidelity else None,
             targets={bound.name: bound.target for bound in self.budget.constraints},
-            budget_missed=self.trial.method.uses_budget and missed(found, self.budget),
+            budget_missed=self.trial.method.uses_budget and missed(reached, self.budget),
             costs=shared + costs(self.folder),
             weights=weights_hash(self.trial),
             seed=self.trial.seed,

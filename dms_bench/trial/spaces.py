@@ -95,23 +95,23 @@ def cached(content: dict[str, Any], task: type[TaskSpec], find: Callable[[], Sea
     return space, False
 
 
-def find_specified(model: nn.Module, example: AnyExample, wanted: SpaceSpec) -> SearchSpace:
+def find_specified(model: nn.Module, example: AnyExample, spec: SpaceSpec) -> SearchSpace:
     """Find and prove what a specification wants to be searched of a network.
 
     Raises:
         UserError: it does not fit the network.
     """
-    coarse = [Coarse(**rule.model_dump()) for rule in wanted.coarse]
+    coarse = [Coarse(**rule.model_dump()) for rule in spec.coarse]
     try:
         return find_space(
             model,
             example,
-            width=wanted.width,
-            depth=wanted.depth,
-            exclude=wanted.exclude,
+            width=spec.width,
+            depth=spec.depth,
+            exclude=spec.exclude,
             coarse=coarse,
-            round_to=wanted.round_to,
-            attention=wanted.attention,
+            round_to=spec.round_to,
+            attention=spec.attention,
         )
     except CoarseError as error:
         raise UserError(f"supernet.space.coarse: {error}") from error

@@ -163,8 +163,8 @@ class WorkFolder:
         Raises:
             TrialFailure: another process still works on it after `seconds`.
         """
-        with locked(self.path / "lock", seconds) as mine:
-            if not mine:
+        with locked(self.path / "lock", seconds) as acquired:
+            if not acquired:
                 raise TrialFailure(f"{self.path}: process {(self.path / 'lock').read_text()} still works on it")
             yield
 
@@ -235,8 +235,8 @@ class SuiteFolder:
             (self.path / "lock").open("a").close()
         except OSError as error:
             raise UserError(f"storage {self.path}: {error.strerror or error}") from error
-        with locked(self.path / "lock", seconds) as mine:
-            if not mine:
+        with locked(self.path / "lock", seconds) as acquired:
+            if not acquired:
                 holder = (self.path / "lock").read_text()
                 raise UserError(f"suite {self.path.name!r} is already running (process {holder} works in {self.path})")
             try:
