@@ -117,9 +117,13 @@ class _Asked:
     def of(cls, trial: Trial, folder: Path) -> _Asked:
         task = make_task(trial.task, trial.seed)
         task.prepare()
-        whole, own = trial.supernet, trial.network
-        budgeted = find_specified(task.build(whole), task.example_input(), whole.space)
-        space = budgeted if own == whole else find_specified(task.build(own), task.example_input(), own.space)
+        supernet, network = trial.supernet, trial.network
+        budgeted = find_specified(task.build(supernet), task.example_input(), supernet.space)
+        space = (
+            budgeted
+            if network == supernet
+            else find_specified(task.build(network), task.example_input(), network.space)
+        )
         return cls(trial, budgeted, space, folder)
 
     def search(
@@ -133,13 +137,15 @@ class _Asked:
         before = _facts(model)
         loop = stage_loop(self.folder / name, None, rank, workers)
         context = SearchContext(trial, task, model, self.space, resolve_budget(trial, self.budgeted), loop)
-        found = trial.method.load_implementation()(trial.method).search(context)
-        assert isinstance(found, Architecture), f"search returns an Architecture: it returned {type(found).__name__}"
-        return found, context, before
+        architecture = trial.method.load_implementation()(trial.method).search(context)
+        assert isinstance(architecture, Architecture), (
+            f"search returns an Architecture: it returned {type(architecture).__name__}"
+        )
+        return architecture, context, before
 
 
-def _check_budget(asked: _Asked, found: Architecture, context: SearchContext) -> None:
-    network = cut(context.model.cpu(), asked.space, found)  # also of a method without a budget: it must be one
+def _check_budget(asked: _Asked, architecture: Architecture, context: SearchContext) -> None:
+    network = cut(context.model.cpu(), asked.space, architecture)  # also of a method without a budget: it must be one
     if not asked.trial.method.uses_budget:
         return
     counted = count(network, context.task.example_input(1))

@@ -62,13 +62,13 @@ def check_task(
     chosen = recipe if isinstance(recipe, Recipe) else type(task).recipe_class.model_validate(recipe)
     if chosen.epochs < 2:
         raise ValueError("check_task needs a recipe of at least two epochs: an interruption comes between them")
-    named = {"model": supernet} if isinstance(supernet, str) else supernet
+    fields = {"model": supernet} if isinstance(supernet, str) else supernet
     with TemporaryDirectory() as folder, as_broken(f"task {task.kind!r}"):
-        case = _Case(task, chosen, SupernetSpec.model_validate(named), seed, Path(folder))
-        made = case.make()
-        made.prepare()
-        made.check_recipe(chosen)
-        assert made.train_samples() > 0, "train_samples() is not above zero"
+        case = _Case(task, chosen, SupernetSpec.model_validate(fields), seed, Path(folder))
+        implementation = case.make()
+        implementation.prepare()
+        implementation.check_recipe(chosen)
+        assert implementation.train_samples() > 0, "train_samples() is not above zero"
         _check_seed(case)
         for searched in (False, True):
             _check_interruptions(case, searched)
@@ -151,8 +151,8 @@ class _Trained:
 
 def _check_seed(case: _Case) -> None:
     one, other = case.train("one"), case.train("other", state=ELSEWHERE)
-    wanted = list(range(1, case.recipe.epochs + 1))
-    assert one.epochs() == wanted, f"every epoch is told by loop.epoch_done, once: told were {one.epochs()}"
+    expected_epochs = list(range(1, case.recipe.epochs + 1))
+    assert one.epochs() == expected_epochs, f"every epoch is told by loop.epoch_done, once: told were {one.epochs()}"
     promise = "the same seed gives the same result to the bit"
     changed = difference(one.state, other.state)
     assert not changed, f"{promise}: two trainings of seed {case.seed} differ in {changed}"
@@ -163,27 +163,27 @@ def _check_seed(case: _Case) -> None:
 
 def _check_interruptions(case: _Case, searched: bool) -> None:
     stage = "search" if searched else "training"
-    whole = case.train(f"{stage}-undisturbed", searched=searched)
-    if whole.hook is not None:
-        whole.hook.check()
+    undisturbed = case.train(f"{stage}-undisturbed", searched=searched)
+    if undisturbed.hook is not None:
+        undisturbed.hook.check()
     promise = "a stage that is interrupted after any epoch ends like an undisturbed one"
     for epoch in range(1, case.recipe.epochs + 1):
         name = f"{stage}-{epoch}"
         case.train(name, searched=searched, stop=epoch)
         resumed = case.train(name, searched=searched, state=ELSEWHERE)
         where = f"{promise}: a {stage} that was interrupted after epoch {epoch}"
-        assert resumed.epochs() == whole.epochs(), (
+        assert resumed.epochs() == undisturbed.epochs(), (
             f"{where} has told the epochs {resumed.epochs()}; fit() starts from loop.resume()"
         )
-        changed = difference(whole.state, resumed.state)
+        changed = difference(undisturbed.state, resumed.state)
         assert not changed, f"{where} ends with another {changed}"
         measured = f"val_{case.task.metric}"
-        first, second = whole.history[-1][measured], resumed.history[-1][measured]
+        first, second = undisturbed.history[-1][measured], resumed.history[-1][measured]
         assert first == second, f"{where} ends with {measured} {second} in place of {first}"
-        if whole.hook is not None and resumed.hook is not None:
-            assert resumed.hook.steps == whole.hook.steps, (
-                f"{where}: its structure hook has counted {resumed.hook.steps} steps in place of {whole.hook.steps}; "
-                "its state belongs to that of the epoch"
+        if undisturbed.hook is not None and resumed.hook is not None:
+            assert resumed.hook.steps == undisturbed.hook.steps, (
+                f"{where}: its structure hook has counted {resumed.hook.steps} steps in place of "
+                f"{undisturbed.hook.steps}; its state belongs to that of the epoch"
             )
 
 
@@ -211,9 +211,9 @@ def _check_splits(case: _Case) -> None:
         assert not early, f"{promise}: {early} of its {len(tested)} inputs were in {name} before"
 
 
-def _measured(case: _Case, found: Mapping[str, float], split: str) -> None:
+def _measured(case: _Case, metrics: Mapping[str, float], split: str) -> None:
     name = case.task.metric
-    assert name in found, f"evaluate(..., {split!r}, ...) returns the metric {name!r}: it returned {sorted(found)}"
+    assert name in metrics, f"evaluate(..., {split!r}, ...) returns the metric {name!r}: it returned {sorted(metrics)}"
 
 
 def _check_workers(case: _Case) -> None:
@@ -221,8 +221,8 @@ def _check_workers(case: _Case) -> None:
     short = replace(case, recipe=case.recipe.model_copy(update={"epochs": 1}))
     alone: Inputs = Counter()
     short.train("alone", inputs=alone)
-    (first, one), (second, other) = in_two_processes(_train_as_a_worker, short, case.folder)
-    together, samples = one + other, alone.total()
+    (first, first_inputs), (second, second_inputs) = in_two_processes(_train_as_a_worker, short, case.folder)
+    together, samples = first_inputs + second_inputs, alone.total()
     twice, never = (together - alone).total(), (alone - together).total()
     assert not twice, (
         f"{promise}: one worker alone sees {samples} inputs in an epoch, two see {together.total()} and among them "

@@ -21,7 +21,7 @@ _PATIENCE = 300.0
 Answer = TypeVar("Answer")
 
 
-def in_two_processes(work: Callable[[Any, int], Answer], given: Any, folder: Path) -> tuple[Answer, Answer]:
+def in_two_processes(work: Callable[[Any, int], Answer], argument: Any, folder: Path) -> tuple[Answer, Answer]:
     """Return what two processes, a group of `torch.distributed`, make of what they are given.
 
     Raises:
@@ -33,7 +33,8 @@ def in_two_processes(work: Callable[[Any, int], Answer], given: Any, folder: Pat
     # A server imports torch once, and later calls fork from it. It keeps the environment that it began with.
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["dms_bench.testing"])
-    packed = pickle.dumps((work, given))  # by itself: multiprocessing would share each tensor through a file descriptor
+    # Pickled by itself: multiprocessing would share each tensor through a file descriptor.
+    packed = pickle.dumps((work, argument))
     workers = [
         context.Process(target=_worker, args=(packed, meeting, rank, dict(os.environ))) for rank in range(WORKERS)
     ]
@@ -70,8 +71,8 @@ def _worker(packed: bytes, meeting: Path, rank: int, variables: dict[str, str]) 
     torch.set_num_threads(1)
     distributed.init_process_group("gloo", init_method=f"file://{meeting}/store", rank=rank, world_size=WORKERS)
     try:
-        work, given = pickle.loads(packed)
-        torch.save(work(given, rank), meeting / f"{rank}.pt")
+        work, argument = pickle.loads(packed)
+        torch.save(work(argument, rank), meeting / f"{rank}.pt")
     except Exception as error:
         (meeting / f"{rank}.error").write_text(f"{type(error).__name__}: {' '.join(str(error).split())[:500]}")
         raise SystemExit(1) from error
