@@ -19,7 +19,7 @@ from dms_bench.errors import UserError
 from dms_bench.scaling.masks.hooks import strip_hooks
 from dms_bench_tasks.classification import model
 from dms_bench_tasks.classification.data import DataSource
-from dms_bench_tasks.classification.spec import ClassificationTask, Distillation, Teacher
+from dms_bench_tasks.classification.spec import ClassificationDistillation, ClassificationTask, Teacher
 
 
 class Teaching:
@@ -31,7 +31,9 @@ class Teaching:
         scaling: factor and offset of each channel that turn the student's images into the teacher's, both [1, 3, 1, 1].
     """
 
-    def __init__(self, network: nn.Module, spec: Distillation, scaling: tuple[Tensor, Tensor] | None = None) -> None:
+    def __init__(
+        self, network: nn.Module, spec: ClassificationDistillation, scaling: tuple[Tensor, Tensor] | None = None
+    ) -> None:
         self.network, self.spec, self.scaling = network.eval(), spec, scaling
 
     def to(self, device: torch.device) -> None:
@@ -60,8 +62,8 @@ class Teaching:
 
 def divergence(scores: Tensor, taught: Tensor, temperature: float) -> Tensor:
     """Return the mean KL divergence of softened predictions [B, C] from a teacher's, times temperature squared."""
-    own, its = (F.log_softmax(values / temperature, dim=1) for values in (scores, taught))
-    return F.kl_div(own, its, reduction="batchmean", log_target=True) * temperature**2
+    log_student, log_teacher = (F.log_softmax(values / temperature, dim=1) for values in (scores, taught))
+    return F.kl_div(log_student, log_teacher, reduction="batchmean", log_target=True) * temperature**2
 
 
 def decorrelation(scores: Tensor, taught: Tensor, temperature: float) -> Tensor:
@@ -72,8 +74,8 @@ def decorrelation(scores: Tensor, taught: Tensor, temperature: float) -> Tensor:
         taught: the teacher's, [B, C].
         temperature: both are softened by it.
     """
-    own, its = (F.softmax(values / temperature, dim=1) for values in (scores, taught))
-    between, within = 1 - _correlation(own, its), 1 - _correlation(own.T, its.T)
+    student, teacher = (F.softmax(values / temperature, dim=1) for values in (scores, taught))
+    between, within = 1 - _correlation(student, teacher), 1 - _correlation(student.T, teacher.T)
     return (between.mean() + within.mean()) * temperature**2
 
 
@@ -104,7 +106,11 @@ def check(teacher: Teacher, task: ClassificationTask) -> None:
 
 
 def teaching(
-    spec: Distillation, unpruned: nn.Module | None, student: nn.Module, source: DataSource, task: ClassificationTask
+    spec: ClassificationDistillation,
+    unpruned: nn.Module | None,
+    student: nn.Module,
+    source: DataSource,
+    task: ClassificationTask,
 ) -> Teaching:
     """Return the teacher that a recipe asks for.
 
@@ -125,20 +131,26 @@ def teaching(
             unpruned = copy.deepcopy(unpruned)
             strip_hooks(unpruned)
         return Teaching(unpruned, spec)
-    named = spec.teacher
+    teacher = spec.teacher
     supernet = SupernetSpec(
-        model=named.model, pretrained=named.pretrained and named.checkpoint is None, checkpoint=named.checkpoint
+        model=teacher.model, pretrained=teacher.pretrained and teacher.checkpoint is None, checkpoint=teacher.checkpoint
     )
     try:
-        network = model.build(supernet, task.data.classes, task.channels, named.image_size or task.image_size, 0)
+        network = model.build(supernet, task.data.classes, task.channels, teacher.image_size or task.image_size, 0)
     except UserError as error:
         raise UserError(f"distil.teacher: {error}") from error
     return Teaching(network, spec, _scaling(source.statistics(student), source.statistics(network)))
 
 
-def _scaling(own: tuple[Tensor, Tensor] | None, its: tuple[Tensor, Tensor] | None) -> tuple[Tensor, Tensor] | None:
+def _scaling(
+    student: tuple[Tensor, Tensor] | None, teacher: tuple[Tensor, Tensor] | None
+) -> tuple[Tensor, Tensor] | None:
     """Return what turns images normalised by our mean and deviation into those by its; None where they are the same."""
-    if own is None or its is None or all(torch.equal(one, other) for one, other in zip(own, its, strict=True)):
+    if (
+        student is None
+        or teacher is None
+        or all(torch.equal(one, other) for one, other in zip(student, teacher, strict=True))
+    ):
         return None
-    (mean, std), (its_mean, its_std) = own, its
-    return (std / its_std)[None, :, None, None], ((mean - its_mean) / its_std)[None, :, None, None]
+    (mean, std), (teacher_mean, teacher_std) = student, teacher
+    return (std / teacher_std)[None, :, None, None], ((mean - teacher_mean) / teacher_std)[None, :, None, None]

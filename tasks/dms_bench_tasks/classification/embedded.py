@@ -41,9 +41,9 @@ class EmbeddedSource:
         """Raise UserError for options of timm's image pipeline, and for a batch that the set cannot fill."""
         # Compared with the defaults, as a recipe that was stored and read again names every field.
         fields = type(recipe).model_fields
-        given = [name for name in _PIPELINE_OPTIONS if getattr(recipe, name) != fields[name].get_default()]
-        if given:
-            raise UserError(f"{', '.join(given)}: not for {self.data.name!r}, whose augmentation is 'shift'")
+        unsupported = [name for name in _PIPELINE_OPTIONS if getattr(recipe, name) != fields[name].get_default()]
+        if unsupported:
+            raise UserError(f"{', '.join(unsupported)}: not for {self.data.name!r}, whose augmentation is 'shift'")
         if recipe.shift >= self.size:
             raise UserError(f"shift {recipe.shift} must be less than the image size {self.size}")
         steps_per_epoch(self.train_samples(), recipe)
@@ -124,8 +124,8 @@ class MemoryBatches:
         for step in range(self.steps):
             batch = order[step * self.recipe.batch_size :][: self.recipe.batch_size]
             offsets = torch.randint(-reach, reach + 1, (len(batch), 2), generator=generator)
-            mine = slice(self.shard.rank, None, self.shard.count)
-            parts = (torch.split(batch[mine], self._size), torch.split(offsets[mine], self._size))
+            rank_slice = slice(self.shard.rank, None, self.shard.count)
+            parts = (torch.split(batch[rank_slice], self._size), torch.split(offsets[rank_slice], self._size))
             for index, offset in zip(*parts, strict=True):
                 chosen = translate(images[index], offset) if reach else images[index]
                 pixels = self.source.normalise(chosen, self.device)

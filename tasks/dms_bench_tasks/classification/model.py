@@ -185,8 +185,8 @@ def regularised(model: nn.Module, drop: float | None, drop_path: float | None) -
 def _heads(core: nn.Module) -> list[nn.Module]:
     """Return the final classifiers of a network of timm; distilled networks have two."""
     get_classifier: Any = getattr(core, "get_classifier", None)
-    found = get_classifier() if get_classifier else ()
-    return [head for head in (found if isinstance(found, tuple | list) else (found,)) if isinstance(head, nn.Module)]
+    heads = get_classifier() if get_classifier else ()
+    return [head for head in (heads if isinstance(heads, tuple | list) else (heads,)) if isinstance(head, nn.Module)]
 
 
 class _Dropout:
@@ -257,9 +257,9 @@ def _try_input(model: nn.Module, name: str, channels: int, size: int, classes: i
         model.train(training)
     scores = getattr(output, "logits", output)
     if not isinstance(scores, Tensor) or scores.shape != (1, classes):
-        what = f"{list(scores.shape)}" if isinstance(scores, Tensor) else type(scores).__name__
+        returned = f"{list(scores.shape)}" if isinstance(scores, Tensor) else type(scores).__name__
         raise UserError(
-            f"supernet {name!r} does not return one score per class: [1, {classes}] is expected, it returns {what}"
+            f"supernet {name!r} does not return one score per class: [1, {classes}] is expected, it returns {returned}"
         )
     return model if scores is output else Scores(model)
 

@@ -36,25 +36,25 @@ def multiplied(name: str, width: float, depth: float) -> Callable[..., nn.Module
     """
     from timm.models import is_model, model_entrypoint
 
-    known = name.partition(".")[0]
-    if not is_model(known):
+    architecture = name.partition(".")[0]
+    if not is_model(architecture):
         raise UserError(f"supernet {name!r} has no multipliers: none of timm's builders makes it")
-    entry = model_entrypoint(known)
+    entry = model_entrypoint(architecture)
     base = _parameters(entry)
-    for what, (w, d) in (("width", (width, 1.0)), ("depth", (1.0, depth))):
+    for dimension, (w, d) in (("width", (width, 1.0)), ("depth", (1.0, depth))):
         # Some builders take a multiplier and ignore it: only a network that changed has been multiplied.
         if (w, d) != (1, 1) and _parameters(_with(entry, w, d)) == base:
-            raise UserError(f"supernet {name!r} has no {what} multiplier in timm{_instead(entry)}")
+            raise UserError(f"supernet {name!r} has no {dimension} multiplier in timm{_instead(entry)}")
     return _with(entry, width, depth)
 
 
 def _with(entry: Any, width: float, depth: float) -> Callable[..., nn.Module]:
     """Return a function of timm in whose sight builders multiply."""
-    seen = entry.__globals__
+    scope = entry.__globals__
     builders = {
-        callee: _multiplying(seen[callee], width, depth) for callee in entry.__code__.co_names if callee in seen
+        callee: _multiplying(scope[callee], width, depth) for callee in entry.__code__.co_names if callee in scope
     }
-    twin = FunctionType(entry.__code__, {**seen, **builders}, entry.__name__, entry.__defaults__, entry.__closure__)
+    twin = FunctionType(entry.__code__, {**scope, **builders}, entry.__name__, entry.__defaults__, entry.__closure__)
     twin.__kwdefaults__ = entry.__kwdefaults__
     return twin
 
@@ -86,5 +86,5 @@ def _instead(entry: Callable[..., nn.Module]) -> str:
     """Say which arguments of the network decide its size."""
     with torch.device("meta"):
         accepted = inspect.signature(type(entry(pretrained=False)).__init__).parameters
-    own = [argument for argument in _OWN if argument in accepted]
-    return f"; its size is decided by supernet.args: {', '.join(own)}" if own else ""
+    size_arguments = [argument for argument in _OWN if argument in accepted]
+    return f"; its size is decided by supernet.args: {', '.join(size_arguments)}" if size_arguments else ""

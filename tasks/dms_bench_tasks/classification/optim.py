@@ -19,8 +19,8 @@ def weights_of(model: nn.Module) -> dict[str, nn.Parameter]:
 
     A search's wrapper tells its weights from its structure parameters by a method `named_weights`.
     """
-    named = getattr(model, "named_weights", model.named_parameters)
-    return dict(named())
+    named_weights = getattr(model, "named_weights", model.named_parameters)
+    return dict(named_weights())
 
 
 def check_optimizer(recipe: ClassificationRecipe) -> None:

@@ -117,9 +117,9 @@ def _of_transformers(supernet: SupernetSpec, classes: int, channels: int, size: 
     from transformers import AutoConfig, AutoModelForImageClassification
 
     folder = str(Path(supernet.model).expanduser())
-    own = json.loads((Path(folder) / "config.json").read_text())
+    stored_fields = json.loads((Path(folder) / "config.json").read_text())
     sizes = {"image_size": size, "num_channels": channels, "num_labels": classes}
-    fields = {name: value for name, value in sizes.items() if name in own or name == "num_labels"}
+    fields = {name: value for name, value in sizes.items() if name in stored_fields or name == "num_labels"}
     config = AutoConfig.from_pretrained(folder, **fields)
     for argument in supernet.args:
         if not hasattr(config, argument):
@@ -151,9 +151,9 @@ def _own(supernet: SupernetSpec, classes: int, channels: int, size: int) -> nn.M
     if supernet.code != digest_of(supernet.model):
         raise UserError(f"the code of {supernet.model!r} has changed since the trial was made: run the suite anew")
     make = maker_of(supernet.model)
-    taken = inspect.signature(make).parameters
+    accepted = inspect.signature(make).parameters
     handed = dict(zip(_HANDED_OVER, (classes, channels, size), strict=True))
-    model = make(**{name: value for name, value in handed.items() if name in taken}, **supernet.args)
+    model = make(**{name: value for name, value in handed.items() if name in accepted}, **supernet.args)
     if not isinstance(model, nn.Module):
         raise UserError(f"supernet {supernet.model!r} returns a {type(model).__name__}, not a torch.nn.Module")
     return model

@@ -161,7 +161,7 @@ class Teacher(Spec):
     student's."""
 
 
-class Distillation(Spec):
+class ClassificationDistillation(Spec):
     """Learn from a teacher's predictions, too: loss = the recipe's own + weight x distance from them."""
 
     loss: Literal["kl", "dist"] = "kl"
@@ -260,7 +260,8 @@ class ClassificationRecipe(SteppedRecipe):
 
     # In no hash of a trial without it.
     distil: Annotated[
-        Distillation | None, Field(exclude_if=lambda distil: distil is None, json_schema_extra=also_boolean)
+        ClassificationDistillation | None,
+        Field(exclude_if=lambda distil: distil is None, json_schema_extra=also_boolean),
     ] = None
     """Learn from a teacher's predictions, too; `true` takes the defaults: the pretrained supernet teaches. null: no
     teacher."""
@@ -286,11 +287,11 @@ class ClassificationRecipe(SteppedRecipe):
 
     def teacher(self, task: TaskSpec, supernet: SupernetSpec) -> tuple[TaskSpec, SupernetSpec] | None:
         """Return the supernet, or a teacher of its own at the size that it is shown."""
-        own = self.distil.teacher if self.distil else None
-        if own is None:
+        teacher_spec = self.distil.teacher if self.distil else None
+        if teacher_spec is None:
             return super().teacher(task, supernet)
-        shown = {"image_size": own.image_size} if own.image_size else {}
-        return task.model_copy(update=shown), SupernetSpec(model=own.model)
+        shown = {"image_size": teacher_spec.image_size} if teacher_spec.image_size else {}
+        return task.model_copy(update=shown), SupernetSpec(model=teacher_spec.model)
 
     def weight_files(self) -> list[Path]:
         """Return the file with the weights of a teacher of its own."""
@@ -358,7 +359,7 @@ class ClassificationTask(TaskSpec):
         folder = Path(supernet.model).expanduser()
         if supernet.pretrained and folder.is_dir():
             patterns = ("model*.safetensors", "pytorch_model*.bin")  # the first kind is what transformers loads
-            files += next((found for found in (sorted(folder.glob(pattern)) for pattern in patterns) if found), [])
+            files += next((paths for paths in (sorted(folder.glob(pattern)) for pattern in patterns) if paths), [])
         return files
 
     def label(self) -> str:

@@ -75,9 +75,11 @@ class Classification:
     ) -> nn.Module:
         """Train `model` in place and return it. Raises TrialFailure where the loss is not finite."""
         self.check_recipe(recipe)
-        own = _classification(recipe)
-        taught = distil.teaching(own.distil, teacher, model, self._data, self.spec) if own.distil else None
-        return train.fit(model, self._data, self.spec.data.classes, own, loop, structure, taught, self.seed)
+        image_recipe = _classification(recipe)
+        taught = (
+            distil.teaching(image_recipe.distil, teacher, model, self._data, self.spec) if image_recipe.distil else None
+        )
+        return train.fit(model, self._data, self.spec.data.classes, image_recipe, loop, structure, taught, self.seed)
 
     def losses(self, model: nn.Module, batches: int, device: torch.device) -> Iterator[Tensor]:
         """Yield the cross entropy of a few training batches of 64 images, without augmentation."""

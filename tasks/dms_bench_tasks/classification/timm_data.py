@@ -55,10 +55,10 @@ class TimmSource:
         for split, dataset in zip(splits, sources, strict=True):
             if not isinstance(dataset, View):
                 continue  # streams are not read ahead
-            given = self.data.train_images
-            if split == "train" and given is not None and len(dataset.dataset) != given:
+            expected = self.data.train_images
+            if split == "train" and expected is not None and len(dataset.dataset) != expected:
                 raise UserError(
-                    f"data {self.data.label()!r}: train has {len(dataset.dataset)} images, not train_images: {given}"
+                    f"data {self.data.label()!r}: train has {len(dataset.dataset)} images, not train_images: {expected}"
                 )
             image, _ = dataset[0]
             bands = len(image.getbands())
@@ -132,10 +132,10 @@ class TimmSource:
         return torch.tensor(config["mean"]), torch.tensor(config["std"])
 
     def _input(self, model: nn.Module) -> dict[str, Any]:
-        given = {"in_chans": self.channels, "input_size": (self.channels, self.size, self.size)}
+        options = {"in_chans": self.channels, "input_size": (self.channels, self.size, self.size)}
         for name in ("mean", "std", "crop_pct", "interpolation"):
-            given[name] = getattr(self.data, name)
-        config: dict[str, Any] = resolve_data_config(given, model=network(model))
+            options[name] = getattr(self.data, name)
+        config: dict[str, Any] = resolve_data_config(options, model=network(model))
         if self.channels == 1:
             config |= {name: (float(np.mean(config[name])),) for name in ("mean", "std")}
         return config

@@ -46,13 +46,13 @@ def fit(
     trains_weights = structure is None or structure.trains_weights
     kept = [] if trains_weights else list(weights_of(model).values())
     with regularised(model, recipe.drop, recipe.drop_path), frozen(kept):
-        training = Training(model, source, classes, recipe, loop, structure, teaching, seed)
+        training = ClassificationTraining(model, source, classes, recipe, loop, structure, teaching, seed)
         training.run()
     training.adopt_average()
     return model
 
 
-class Training(TrainingLoop[Batch, ClassificationRecipe]):
+class ClassificationTraining(TrainingLoop[Batch, ClassificationRecipe]):
     """One stage of a classifier."""
 
     def __init__(

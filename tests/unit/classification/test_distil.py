@@ -18,7 +18,7 @@ from dms_bench.scaling import Supernet, find_space
 from dms_bench.scaling.masks.hooks import MaskHook
 from dms_bench_tasks.classification import distil
 from dms_bench_tasks.classification.distil import Teaching, decorrelation, divergence
-from dms_bench_tasks.classification.spec import ClassificationRecipe, ClassificationTask, Distillation
+from dms_bench_tasks.classification.spec import ClassificationDistillation, ClassificationRecipe, ClassificationTask
 from dms_bench_tasks.classification.timm_data import TimmSource
 from tests.unit.classification.classification_helpers import (
     CPU,
@@ -55,7 +55,7 @@ def test_dist_is_what_correlations_lack_between_and_within_classes(temperature: 
 
 def test_the_distance_is_weighted() -> None:
     for loss, distance in (("kl", divergence), ("dist", decorrelation)):
-        teaching = Teaching(nn.Identity(), Distillation(loss=loss, weight=0.25, temperature=3.0))
+        teaching = Teaching(nn.Identity(), ClassificationDistillation(loss=loss, weight=0.25, temperature=3.0))
         assert float(teaching.loss(SCORES, TAUGHT)) == pytest.approx(0.25 * float(distance(SCORES, TAUGHT, 3.0)))
 
 
@@ -86,13 +86,13 @@ def test_a_teacher_sees_the_images_at_its_size_and_by_its_statistics() -> None:
         (raw - mean[None, :, None, None]) / std[None, :, None, None]
         for mean, std in (source.statistics(student), source.statistics(network))
     )
-    spec = Distillation(teacher={"model": "resnet18", "image_size": 48})
+    spec = ClassificationDistillation(teacher={"model": "resnet18", "image_size": 48})
     scaling = distil._scaling(source.statistics(student), source.statistics(network))
     taught = Teaching(network, spec, scaling).scores(ours)
     (seen,) = network.seen
     assert seen.shape == (2, 3, 48, 48)
     torch.testing.assert_close(taught, its.mean((2, 3)), rtol=1e-2, atol=1e-2)
-    again = Teaching(network, Distillation(teacher={"model": "resnet18"}), scaling)
+    again = Teaching(network, ClassificationDistillation(teacher={"model": "resnet18"}), scaling)
     again.scores(ours)
     torch.testing.assert_close(network.seen[-1], its)
     assert distil._scaling(source.statistics(student), source.statistics(student)) is None
@@ -155,7 +155,7 @@ def test_the_original_teaches_where_the_search_leaves_the_weights_alone() -> Non
     with torch.no_grad():
         net.ratios.fill_(0.5)
         net.importance.copy_(torch.rand(len(net.importance)))
-    teaching = distil.teaching(Distillation(), model, net, task._data, task.spec)
+    teaching = distil.teaching(ClassificationDistillation(), model, net, task._data, task.spec)
     assert not any(isinstance(part, MaskHook) for module in teaching.network.modules() for part in hooks_of(module))
     net.train()
     for _ in range(3):
