@@ -60,7 +60,7 @@ def steps(name: str, space: SearchSpace, batch: dict[str, torch.Tensor], device:
     from ultralytics.nn.tasks import DetectionModel
 
     from dms_bench_tasks.detection import model as models
-    from dms_bench_tasks.detection.searched import Searched, Term
+    from dms_bench_tasks.detection.searched import Searched, SearchLoss
 
     own = DetectionModel(name, ch=3, nc=CLASSES, verbose=False)
     own.args = get_cfg()
@@ -72,7 +72,7 @@ def steps(name: str, space: SearchSpace, batch: dict[str, torch.Tensor], device:
         net.ratios.uniform_(0.1, 0.5)
     net.update()
     hook = DmsStructure(net, Dms(), budget_of(space, macs=0.3), trains_weights=True)
-    searched = Searched(net, Term(hook.loss)).train()
+    searched = Searched(net, SearchLoss(hook.loss)).train()
     return stepper(own.to(device).train(), own, batch, None), stepper(searched, detector, batch, hook)
 
 

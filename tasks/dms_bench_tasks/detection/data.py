@@ -81,14 +81,14 @@ class Source:
 
     def check(self) -> None:
         """Make or look at every split, once, so that workers find what Ultralytics keeps about it. Raises UserError."""
-        found = {}
+        counts = {}
         for split in SPLITS:
             try:
-                found[split] = len(self.plain(split))
+                counts[split] = len(self.plain(split))
             except (FileNotFoundError, RuntimeError, AssertionError) as error:
                 raise UserError(f"split {split!r} of {self.path}: {' '.join(str(error).split())[:300]}") from error
-        if found["train"] != self.train_samples():
-            raise UserError(f"data {self.data.label()!r}: {found['train']} training images, not as train_images says")
+        if counts["train"] != self.train_samples():
+            raise UserError(f"data {self.data.label()!r}: {counts['train']} training images, not as train_images says")
 
     def train_samples(self) -> int:
         """Return the number of training images; where the suite gives it, the data need not be there."""
@@ -137,11 +137,11 @@ def _read(path: str) -> dict[str, Any]:
 
 def _with_three_splits(data: YoloData) -> Path:
     """Return a YAML in which the splits are those of `data`: its own, or with a part of `train` held out."""
-    place = cache_folder() / f"yolo-{data.content_hash()}"
+    folder = cache_folder() / f"yolo-{data.content_hash()}"
     path = data.path
     if data.root is not None:
-        path = str(place / "source.yaml")
-        _write(place / "source.yaml", yaml.safe_dump(_content(data.path) | {"path": str(Path(data.root).absolute())}))
+        path = str(folder / "source.yaml")
+        _write(folder / "source.yaml", yaml.safe_dump(_content(data.path) | {"path": str(Path(data.root).absolute())}))
     description = _read(path)
     splits: dict[str, Any] = {split: description.get(split) for split in SPLITS}
     if data.test == "test" and not splits["test"]:
@@ -153,12 +153,12 @@ def _with_three_splits(data: YoloData) -> Path:
         if held >= len(images):
             raise UserError(f"data {data.path!r}: {len(images)} training images are too few to hold any out")
         parts = {"val": np.sort(images[order[:held]]), "train": np.sort(images[order[held:]])}
-        splits = {"test": splits["val"]} | {split: str(place / f"{split}.txt") for split in parts}
+        splits = {"test": splits["val"]} | {split: str(folder / f"{split}.txt") for split in parts}
         for split, names in parts.items():
-            _write(place / f"{split}.txt", "\n".join(names) + "\n")
+            _write(folder / f"{split}.txt", "\n".join(names) + "\n")
     content = {**splits, "names": description["names"], "channels": description["channels"]}
-    _write(place / "data.yaml", yaml.safe_dump(content))
-    return place / "data.yaml"
+    _write(folder / "data.yaml", yaml.safe_dump(content))
+    return folder / "data.yaml"
 
 
 def _held(data: YoloData, images: int) -> int:
@@ -185,18 +185,18 @@ def _names(path: str) -> dict[int, str]:
     return {int(number): str(name) for number, name in pairs}
 
 
-def _images(places: str | list[str]) -> list[str]:
+def _images(sources: str | list[str]) -> list[str]:
     """Return the images of a split: of folders, and of text files that list them."""
-    found: list[str] = []
-    for place in map(Path, [places] if isinstance(places, str) else places):
-        if place.is_dir():
-            found += [str(path) for path in place.rglob("*") if path.suffix[1:].lower() in IMG_FORMATS]
-        elif place.is_file():
-            lines = place.read_text().split()
-            found += [str(place.parent / line[2:]) if line.startswith("./") else line for line in lines]
+    images: list[str] = []
+    for source in map(Path, [sources] if isinstance(sources, str) else sources):
+        if source.is_dir():
+            images += [str(path) for path in source.rglob("*") if path.suffix[1:].lower() in IMG_FORMATS]
+        elif source.is_file():
+            lines = source.read_text().split()
+            images += [str(source.parent / line[2:]) if line.startswith("./") else line for line in lines]
         else:
-            raise UserError(f"training images not found: {place}")
-    return sorted(found)
+            raise UserError(f"training images not found: {source}")
+    return sorted(images)
 
 
 def _write(path: Path, text: str) -> None:

@@ -47,9 +47,9 @@ def evaluate(detector: Detector, data: Path, split: str, size: int, device: torc
             **{"mode": "val", "task": "detect", "rect": True, "plots": False, "verbose": False},
         }
         with quiet(), _alone():
-            found = DetectionValidator(save_dir=Path(folder), args=options)(model=model)
+            results = DetectionValidator(save_dir=Path(folder), args=options)(model=model)
     cost = count(fused(detector), example_input(1, size))
-    return {**percent(found), "macs_fused": float(cost.macs), "params_fused": float(cost.params)}
+    return {**percent(results), "macs_fused": float(cost.macs), "params_fused": float(cost.params)}
 
 
 @contextmanager
@@ -58,20 +58,20 @@ def _alone() -> Iterator[None]:
 
     Ultralytics reads a process's rank once, on import, and its validator waits for all others by it.
     """
-    places = [(module, name) for module in (engine, val) for name in ("RANK", "LOCAL_RANK") if hasattr(module, name)]
-    before = [getattr(module, name) for module, name in places]
+    variables = [(module, name) for module in (engine, val) for name in ("RANK", "LOCAL_RANK") if hasattr(module, name)]
+    before = [getattr(module, name) for module, name in variables]
     try:
-        for module, name in places:
+        for module, name in variables:
             setattr(module, name, -1)
         yield
     finally:
-        for (module, name), rank in zip(places, before, strict=True):
+        for (module, name), rank in zip(variables, before, strict=True):
             setattr(module, name, rank)
 
 
-def percent(found: dict[str, float]) -> dict[str, float]:
+def percent(results: dict[str, float]) -> dict[str, float]:
     """Return the two measures among those of Ultralytics' validator."""
-    return {"map50_95": 100 * found["metrics/mAP50-95(B)"], "map50": 100 * found["metrics/mAP50(B)"]}
+    return {"map50_95": 100 * results["metrics/mAP50-95(B)"], "map50": 100 * results["metrics/mAP50(B)"]}
 
 
 @torch.no_grad()

@@ -59,16 +59,16 @@ def portable(detector: Detector) -> DetectionModel:
     """Return a copy that consists of Ultralytics' and PyTorch's own modules."""
     copy = deepcopy(detector)
     layers: list[nn.Module] = []
-    place: dict[int, int] = {}  # number of a layer in the searched network -> of the layer that makes its output
-    for own, layer in enumerate(copy.model):
-        source = [_moved(number, own, place) for number in ([layer.f] if isinstance(layer.f, int) else layer.f)]
+    new_numbers: dict[int, int] = {}  # number of a layer in the searched network -> of the layer that makes its output
+    for index, layer in enumerate(copy.model):
+        source = [_moved(number, index, new_numbers) for number in ([layer.f] if isinstance(layer.f, int) else layer.f)]
         reads = source[0] if isinstance(layer.f, int) else source
         if isinstance(layer, CrossStage):
             assert isinstance(reads, int)
             _append_block(layers, layer, reads)
         else:
             _append(layers, _without_skips(layer), reads)
-        place[own] = len(layers) - 1
+        new_numbers[index] = len(layers) - 1
     copy.model = nn.Sequential(*layers)
     copy.save = sorted({number for layer in layers for number in _sources(layer) if number != -1})
     for module in copy.modules():
@@ -126,10 +126,10 @@ def _append(layers: list[nn.Module], layer: nn.Module, reads: int | list[int]) -
     return number
 
 
-def _moved(number: int, own: int, place: dict[int, int]) -> int:
-    """Return the new number of a layer that is read by the layer `own`; -1, the one before, for the input."""
-    old = own - 1 if number == -1 else number
-    return place[old] if old >= 0 else -1
+def _moved(number: int, reader: int, new_numbers: dict[int, int]) -> int:
+    """Return the new number of a layer that is read by the layer `reader`; -1, the one before, for the input."""
+    old = reader - 1 if number == -1 else number
+    return new_numbers[old] if old >= 0 else -1
 
 
 def _sources(layer: nn.Module) -> list[int]:

@@ -84,9 +84,9 @@ def draw(data: GlyphScenes, split: str, index: int, size: int) -> Scene:
         placed = _place(rng, mask, masks, size, hard)
         if placed is None:
             continue
-        corner, whole = placed
-        masks = [(one & ~whole, area) for one, area in masks] + [(whole, int(whole.sum()))]
-        rows, columns = np.flatnonzero(whole.any(1)), np.flatnonzero(whole.any(0))
+        corner, covered = placed
+        masks = [(visible & ~covered, area) for visible, area in masks] + [(covered, int(covered.sum()))]
+        rows, columns = np.flatnonzero(covered.any(1)), np.flatnonzero(covered.any(0))
         scene.classes.append(kind)
         scene.boxes.append((int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1))
         _paint(canvas, mask, corner, _ink(rng, canvas, 1 - 0.6 * hard))
@@ -103,22 +103,22 @@ def make(data: GlyphScenes, size: int, folder: Path) -> Path:
         size: height and width in pixels.
         folder: cache; the set gets a folder of its own in it.
     """
-    place = folder / f"glyph-scenes-{VERSION}-{size}-{data.content_hash()}"
-    path = place / "data.yaml"
+    target = folder / f"glyph-scenes-{VERSION}-{size}-{data.content_hash()}"
+    path = target / "data.yaml"
     if path.exists():
         return path
-    unfinished = place.with_name(f".{place.name}.{os.getpid()}")
+    unfinished = target.with_name(f".{target.name}.{os.getpid()}")
     shutil.rmtree(unfinished, ignore_errors=True)
     for split in SPLITS:
         for kind in ("images", "labels"):
             (unfinished / kind / split).mkdir(parents=True)
         for index in range(getattr(data, split)):
             _write(draw(data, split, index, size), unfinished, split, index)
-    lines = [f"path: {place}", *(f"{split}: images/{split}" for split in SPLITS), "names:"]
+    lines = [f"path: {target}", *(f"{split}: images/{split}" for split in SPLITS), "names:"]
     lines += [f"  {number}: '{KINDS[number]}'" for number in range(data.classes)]
     (unfinished / path.name).write_text("\n".join(lines) + "\n")
     try:
-        unfinished.rename(place)
+        unfinished.rename(target)
     except OSError:  # another process was faster
         shutil.rmtree(unfinished)
     return path
@@ -199,7 +199,7 @@ def _turned(rng: np.random.Generator, mask: NDArray[np.float64], degrees: float)
 def _place(
     rng: np.random.Generator,
     mask: NDArray[np.float64],
-    others: list[tuple[NDArray[np.bool_], int]],
+    masks: list[tuple[NDArray[np.bool_], int]],
     size: int,
     hard: float,
 ) -> tuple[NDArray[np.int64], NDArray[np.bool_]] | None:
@@ -210,10 +210,10 @@ def _place(
     hidden = hard * (1 - VISIBLE)  # how much of another may be covered
     for _ in range(_TRIES):
         corner = np.array([rng.integers(size - height + 1), rng.integers(size - width + 1)])
-        whole = np.zeros((size, size), np.bool_)
-        whole[corner[0] : corner[0] + height, corner[1] : corner[1] + width] = mask > _COVERED
-        if all((one & ~whole).sum() >= (1 - hidden) * area for one, area in others):
-            return corner, whole
+        covered = np.zeros((size, size), np.bool_)
+        covered[corner[0] : corner[0] + height, corner[1] : corner[1] + width] = mask > _COVERED
+        if all((visible & ~covered).sum() >= (1 - hidden) * area for visible, area in masks):
+            return corner, covered
     return None
 
 

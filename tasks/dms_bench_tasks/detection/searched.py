@@ -14,14 +14,14 @@ from torch import Tensor, nn
 from dms_bench_tasks.detection.model import detector_of
 
 
-class Term:
+class SearchLoss:
     """What a search adds to the loss of a batch; copies of a network (the average of its weights) have none."""
 
     def __init__(self, loss: Callable[[], Tensor] | None) -> None:
         self.loss = loss
 
-    def __deepcopy__(self, memo: Any) -> Term:
-        return Term(None)
+    def __deepcopy__(self, memo: Any) -> SearchLoss:
+        return SearchLoss(None)
 
 
 class Searched(nn.Module):
@@ -32,7 +32,7 @@ class Searched(nn.Module):
         term: what the search adds to the loss.
     """
 
-    def __init__(self, supernet: nn.Module, term: Term) -> None:
+    def __init__(self, supernet: nn.Module, term: SearchLoss) -> None:
         super().__init__()
         self.supernet, self.term = supernet, term
 

@@ -1,6 +1,6 @@
 """Training by Ultralytics' own trainer: pretraining, search and retraining.
 
-`Training` is a `DetectionTrainer` whose network, data, checkpoints and end of an epoch are the runtime's. All
+`DetectionTraining` is a `DetectionTrainer` whose network, data, checkpoints and end of an epoch are the runtime's. All
 else (augmentation and its end, warm-up, losses, average of weights, validation) is Ultralytics' own.
 In a search the network is `Searched`: Ultralytics' attributes around the masked supernet.
 
@@ -29,7 +29,7 @@ from dms_bench_tasks.detection.data import Source
 from dms_bench_tasks.detection.measure import percent
 from dms_bench_tasks.detection.model import detector_of, library_form
 from dms_bench_tasks.detection.offline import quiet
-from dms_bench_tasks.detection.searched import Searched, Term, share_structure
+from dms_bench_tasks.detection.searched import Searched, SearchLoss, share_structure
 from dms_bench_tasks.detection.spec import DetectionRecipe
 
 #: Largest norm of the gradients, as in Ultralytics.
@@ -51,14 +51,14 @@ def fit(
         raise UserError(f"batch_size {recipe.batch_size} cannot be split over {loop.world_size} workers evenly")
     model.to(loop.device)
     with library_form(model):
-        training = Training(model, source, recipe, loop, structure, seed)
+        training = DetectionTraining(model, source, recipe, loop, structure, seed)
         training.train()
         average = detector_of(training.ema.ema)
         detector_of(model).load_state_dict(average.state_dict())
     return model
 
 
-class Training(DetectionTrainer):  # type: ignore[misc]
+class DetectionTraining(DetectionTrainer):  # type: ignore[misc]
     """One stage. Its name keeps Ultralytics from adding the callbacks of other trackers to it.
 
     Args:
@@ -85,7 +85,7 @@ class Training(DetectionTrainer):  # type: ignore[misc]
         self.detector = detector_of(model)
         self._in_step, self._batch, self._epoch_began = False, 0, 0.0
         super().__init__(overrides=_options(recipe, source, loop, seed))
-        self.model = Searched(model, Term(structure.loss)) if structure is not None else model
+        self.model = Searched(model, SearchLoss(structure.loss)) if structure is not None else model
         if loop.world_size > 1:
             if loop.rank != RANK:
                 raise TrialFailure("Ultralytics was imported before this worker had its rank")
@@ -133,9 +133,9 @@ class Training(DetectionTrainer):  # type: ignore[misc]
 
     def _build_train_pipeline(self) -> None:
         """Build the loaders of this worker's part of a batch."""
-        one, self.world_size = self.world_size, self.loop.world_size
+        before, self.world_size = self.world_size, self.loop.world_size
         super()._build_train_pipeline()
-        self.world_size = one
+        self.world_size = before
 
     def set_model_attributes(self) -> None:
         """Tell the network its classes and the weights of its losses."""
@@ -241,11 +241,11 @@ class Training(DetectionTrainer):  # type: ignore[misc]
     def _end_epoch(self) -> None:
         """Hand metrics and state to the runtime."""
         seconds = time.perf_counter() - self._epoch_began
-        found = [percent(self.metrics) if self.loop.rank == 0 else None]
+        val_metrics = [percent(self.metrics) if self.loop.rank == 0 else None]
         if self.world_size > 1:  # the first worker has them
-            dist.broadcast_object_list(found, src=0)
+            dist.broadcast_object_list(val_metrics, src=0)
         metrics = {f"train_{name}": float(value) for name, value in self.tloss.items()}
-        metrics |= {f"val_{name}": value for name, value in (found[0] or {}).items()}
+        metrics |= {f"val_{name}": value for name, value in (val_metrics[0] or {}).items()}
         metrics |= {"lr": max(group["lr"] for group in self.optimizer.param_groups), "seconds": seconds}
         if self.structure is not None:
             metrics |= self.structure.metrics()
@@ -267,8 +267,8 @@ class Training(DetectionTrainer):  # type: ignore[misc]
 
 def _options(recipe: DetectionRecipe, source: Source, loop: Loop, seed: int) -> dict[str, Any]:
     """Return the recipe in the words of Ultralytics' configuration."""
-    own = {name: getattr(recipe, name) for name in _SAME}
-    return own | {
+    recipe_options = {name: getattr(recipe, name) for name in _SAME}
+    return recipe_options | {
         **{"task": "detect", "mode": "train", "model": "searched.yaml", "data": str(source.path), "seed": seed},
         **{"epochs": recipe.epochs, "batch": recipe.batch_size, "imgsz": source.task.image_size},
         **{"nbs": max(recipe.nbs, recipe.batch_size), "amp": "bf16" if recipe.amp == "bf16" else False},

@@ -178,14 +178,14 @@ def test_the_searchs_loss_counts_once_per_image(space, tmp_path):
 def test_the_weights_optimiser_has_no_structure(space, tmp_path):
     net, structure = supernet_of(space)
     seen = {}
-    build = train.Training.build_optimizer
+    build = train.DetectionTraining.build_optimizer
 
     def watch(self, *args, **kwargs):
         seen["optimizer"] = build(self, *args, **kwargs)
         return seen["optimizer"]
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(train.Training, "build_optimizer", watch)
+        patch.setattr(train.DetectionTraining, "build_optimizer", watch)
         task().fit(net, recipe(1), MemoryLoop(tmp_path), structure)
     trained = {id(p) for group in seen["optimizer"].param_groups for p in group["params"]}
     assert trained == {id(p) for p in net.model.parameters()}
