@@ -139,7 +139,7 @@ def _instructions(task: LanguageTask) -> dict[str, Sequences]:
         raise UserError(f"{data.path}: {len(records)} records leave none to train on beside val and test")
     bounds = {"test": (0, data.test), "val": (data.test, data.test + data.val), "train": (data.test + data.val, None)}
     return {
-        part: _sequences(task, [records[place] for place in order[first:last]])
+        part: _sequences(task, [records[index] for index in order[first:last]])
         for part, (first, last) in bounds.items()
     }
 
@@ -158,9 +158,9 @@ def _sequences(task: LanguageTask, records: list[dict[str, str]]) -> Sequences:
 
 
 def _prompt(record: dict[str, str]) -> str:
-    given = record["input"]
+    input_text = record["input"]
     return _PROMPT.format(
-        with_input=", paired with an input that provides further context" if given else "",
+        with_input=", paired with an input that provides further context" if input_text else "",
         instruction=record["instruction"],
-        input=f"### Input:\n{given}\n\n" if given else "",
+        input=f"### Input:\n{input_text}\n\n" if input_text else "",
     )

@@ -81,7 +81,7 @@ def save(model: nn.Module, tokenizer: Any, folder: Path) -> Path:
 def _nearest_config(lm: Any) -> Any:
     """Return the configuration with the network's sizes, those of the first block where blocks differ."""
     config = copy.deepcopy(lm.config)
-    wanted: dict[str, int] = {"hidden_size": lm.get_input_embeddings().embedding_dim}
+    sizes: dict[str, int] = {"hidden_size": lm.get_input_embeddings().embedding_dim}
     size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
     sides: dict[str, tuple[int, int]] = {}  # inputs and outputs of the first layer of each name
     for name, module in lm.named_modules():
@@ -91,11 +91,11 @@ def _nearest_config(lm: Any) -> Any:
     queries = inputs.get("o_proj", inputs.get("dense", 0))  # Llama's name of the layer behind the heads, and Phi's
     keys = outputs.get("k_proj", (outputs.get("qkv_proj", 0) - queries) // 2)
     hidden = inputs.get("down_proj", inputs.get("fc2", 0))
-    wanted |= {"num_attention_heads": queries // size, "num_key_value_heads": keys // size, "intermediate_size": hidden}
-    if hasattr(config, "head_dim") or wanted["hidden_size"] != queries:
-        wanted["head_dim"] = size
+    sizes |= {"num_attention_heads": queries // size, "num_key_value_heads": keys // size, "intermediate_size": hidden}
+    if hasattr(config, "head_dim") or sizes["hidden_size"] != queries:
+        sizes["head_dim"] = size
     try:
-        trial = type(config)(**(config.to_dict() | wanted))
+        trial = type(config)(**(config.to_dict() | sizes))
         return config if _differences(lm, trial)["shapes"] else trial
     except Exception:  # sizes that the type does not allow together, each in its own words
         return config
@@ -106,7 +106,7 @@ def _differences(lm: Any, config: Any) -> dict[str, Any]:
     with torch.device("meta"):
         built = type(lm)(copy.deepcopy(config))
     shapes = {name: tuple(parameter.shape) for name, parameter in built.named_parameters()}
-    own = {name: list(p.shape) for name, p in lm.named_parameters() if tuple(p.shape) != shapes.get(name)}
+    changed_shapes = {name: list(p.shape) for name, p in lm.named_parameters() if tuple(p.shape) != shapes.get(name)}
     attributes: dict[str, dict[str, int]] = {}
     configurations = {}
     for name, module in lm.named_modules():
@@ -122,4 +122,4 @@ def _differences(lm: Any, config: Any) -> dict[str, Any]:
         }
         if changed:
             attributes[name] = changed
-    return {"shapes": own, "attributes": attributes, "configurations": configurations}
+    return {"shapes": changed_shapes, "attributes": attributes, "configurations": configurations}

@@ -24,18 +24,18 @@ def next_line_items(documents: Sequence[str], seed: int = 0) -> list[dict[str, A
     items = []
     for text in documents:
         lines = [line.rstrip() for line in text.splitlines() if line.strip()]
-        usable = [place for place in range(_CONTEXT, len(lines)) if len(lines[place].strip()) in _LENGTHS]
+        usable = [index for index in range(_CONTEXT, len(lines)) if len(lines[index].strip()) in _LENGTHS]
         generator.shuffle(usable)
-        for place in usable[:_PER_DOCUMENT]:
-            right = lines[place]
+        for index in usable[:_PER_DOCUMENT]:
+            right = lines[index]
             length = len(right.strip())
-            others = {line for line in lines if 0.7 * length <= len(line.strip()) <= 1.4 * length}
-            others -= set(lines[place - _CONTEXT : place + 1])
-            if len(others) < _CHOICES - 1:
+            alternatives = {line for line in lines if 0.7 * length <= len(line.strip()) <= 1.4 * length}
+            alternatives -= set(lines[index - _CONTEXT : index + 1])
+            if len(alternatives) < _CHOICES - 1:
                 continue
-            choices = [right, *generator.sample(sorted(others), _CHOICES - 1)]
+            choices = [right, *generator.sample(sorted(alternatives), _CHOICES - 1)]
             generator.shuffle(choices)
-            context = "\n".join(lines[place - _CONTEXT : place])
+            context = "\n".join(lines[index - _CONTEXT : index])
             items.append({"context": context, "choices": choices, "answer": choices.index(right)})
     generator.shuffle(items)
     return items

@@ -147,14 +147,14 @@ def _config(supernet: SupernetSpec, tokenizer: Callable[[], Any], context: int) 
         "dtype": _dtype(supernet.args.get("dtype", "float32")),
     } | {name: value for name, value in supernet.args.items() if name == "revision"}
     name = supernet.model
-    known = dict(KNOWN.get(name, {}))
+    preset = dict(KNOWN.get(name, {}))
     try:
-        if known or not _is_named(name):
-            kind = known.pop("model_type", name)
+        if preset or not _is_named(name):
+            kind = preset.pop("model_type", name)
             if kind not in CONFIG_MAPPING_NAMES:
                 raise UserError(f"transformers has no model type {name!r}; {nearest(name, CONFIG_MAPPING_NAMES)}")
-            own = {} if known else _of_tokenizer(tokenizer(), context)
-            config = AutoConfig.for_model(kind, **(own | known | args))
+            tokenizer_fields = {} if preset else _of_tokenizer(tokenizer(), context)
+            config = AutoConfig.for_model(kind, **(tokenizer_fields | preset | args))
             strange = [key for key in args if key not in vars(type(config)()) and key not in config.attribute_map]
         else:
             config = AutoConfig.from_pretrained(name, **args)

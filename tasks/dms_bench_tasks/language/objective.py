@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from dms_bench_tasks.language.data import IGNORED
-from dms_bench_tasks.language.spec import Distillation
+from dms_bench_tasks.language.spec import LanguageDistillation
 
 
 def cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
@@ -25,16 +25,16 @@ def cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
 
 def distillation(logits: Tensor, teacher: Tensor, targets: Tensor, temperature: float) -> Tensor:
     """Return the mean KL divergence of predictions [B, T, V] from a teacher's, softened, times temperature squared."""
-    asked = targets.flatten() != IGNORED
-    own = F.log_softmax(logits.flatten(0, 1)[asked].float() / temperature, dim=-1)  # [P, V]
-    its = F.log_softmax(teacher.flatten(0, 1)[asked].float() / temperature, dim=-1)
-    return F.kl_div(own, its, reduction="batchmean", log_target=True) * temperature**2
+    counted = targets.flatten() != IGNORED
+    log_student = F.log_softmax(logits.flatten(0, 1)[counted].float() / temperature, dim=-1)  # [P, V]
+    log_teacher = F.log_softmax(teacher.flatten(0, 1)[counted].float() / temperature, dim=-1)
+    return F.kl_div(log_student, log_teacher, reduction="batchmean", log_target=True) * temperature**2
 
 
-def combined(logits: Tensor, targets: Tensor, teacher: Tensor | None, spec: Distillation | None) -> Tensor:
+def combined(logits: Tensor, targets: Tensor, teacher: Tensor | None, spec: LanguageDistillation | None) -> Tensor:
     """Return a stage's loss, a scalar."""
-    own = cross_entropy(logits, targets)
+    loss = cross_entropy(logits, targets)
     if spec is None or teacher is None:
-        return own
-    share = torch.as_tensor(spec.weight, device=own.device)
-    return torch.lerp(own, distillation(logits, teacher, targets, spec.temperature), share)
+        return loss
+    share = torch.as_tensor(spec.weight, device=loss.device)
+    return torch.lerp(loss, distillation(logits, teacher, targets, spec.temperature), share)

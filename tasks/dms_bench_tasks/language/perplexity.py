@@ -35,11 +35,11 @@ def validation_loss(
     """Return the mean loss per token of the validation sequences in eval mode, over all workers, in nats."""
     whole = text.sequences("val")
     size = max(1, _BATCH_TOKENS // whole.tokens.size(1))
-    own = torch.arange(len(whole))[shard.rank :: shard.count]
+    indices = torch.arange(len(whole))[shard.rank :: shard.count]
     sums = torch.zeros(2, dtype=torch.float64, device=device)
     with modes_kept(model):
         model.eval()
-        for rows in own.split(size):  # type: ignore[no-untyped-call]
+        for rows in indices.split(size):  # type: ignore[no-untyped-call]
             targets = whole.targets[rows].to(device)
             sums += _nats(model(whole.tokens[rows].to(device)), targets)
             if tick is not None:

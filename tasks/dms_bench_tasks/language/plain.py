@@ -21,19 +21,19 @@ def plain(model: nn.Module) -> Any:
     """
     lm = network(model)
     tensors = [*lm.parameters(), *lm.buffers()]
-    own: Any = copy.deepcopy(lm, {id(tensor): tensor for tensor in tensors})
-    holder, leaf = _layers(own)
-    kept = [place for place, layer in enumerate(getattr(holder, leaf)) if not isinstance(layer, Skip)]
-    layers = nn.ModuleList([getattr(holder, leaf)[place] for place in kept])
+    twin: Any = copy.deepcopy(lm, {id(tensor): tensor for tensor in tensors})
+    holder, leaf = _layers(twin)
+    kept = [index for index, layer in enumerate(getattr(holder, leaf)) if not isinstance(layer, Skip)]
+    layers = nn.ModuleList([getattr(holder, leaf)[index] for index in kept])
     setattr(holder, leaf, layers)
     for number, layer in enumerate(layers):
         for module in layer.modules():
             if isinstance(getattr(module, "layer_idx", None), int):
                 module.layer_idx = number  # type: ignore[assignment]
-    own.config.num_hidden_layers = len(kept)
-    if getattr(own.config, "layer_types", None):
-        own.config.layer_types = [own.config.layer_types[place] for place in kept]
-    return own
+    twin.config.num_hidden_layers = len(kept)
+    if getattr(twin.config, "layer_types", None):
+        twin.config.layer_types = [twin.config.layer_types[index] for index in kept]
+    return twin
 
 
 def _layers(lm: Any) -> tuple[nn.Module, str]:

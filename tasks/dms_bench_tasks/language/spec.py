@@ -140,7 +140,7 @@ class Corpus(Spec):
         return self.split is None and self.config is None
 
 
-class Distillation(Spec):
+class LanguageDistillation(Spec):
     """Learn from the supernet as it was before the search, too."""
 
     weight: Annotated[float, Field(gt=0, le=1)] = 0.5
@@ -181,7 +181,7 @@ class LanguageRecipe(SteppedRecipe):
     """Keep the inputs of blocks only and compute the rest again in the backward pass: less memory, more time."""
     steps: Annotated[int, Field(ge=1)] | None = None
     """End an epoch after so many optimiser steps. null: when all of the text was seen."""
-    distil: Annotated[Distillation | None, Field(json_schema_extra=also_boolean)] = None
+    distil: Annotated[LanguageDistillation | None, Field(json_schema_extra=also_boolean)] = None
     """Learn from the supernet's predictions, too; `true` takes the defaults. null: no teacher."""
     lora: Annotated[Lora | None, Field(json_schema_extra=also_boolean)] = None
     """Train adapters instead of the weights; `true` takes the defaults. Not in a search. null: train the weights."""

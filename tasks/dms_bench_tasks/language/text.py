@@ -37,12 +37,12 @@ def documents(data: PystdlibData | TextData | HubData, part: Part) -> list[str]:
         return list(_standard_library(part, getattr(data, part)))
     if isinstance(data, TextData):
         return _folder(data, part)
-    found = [
+    texts = [
         str(record[data.column]) for record in _records(data.dataset, data.config, getattr(data, part), data.column)
     ]
-    if not any(text.strip() for text in found):
+    if not any(text.strip() for text in texts):
         raise UserError(f"data set {data.dataset!r}: split {getattr(data, part)!r} holds no text")
-    return found
+    return texts
 
 
 def corpus_text(corpus: Corpus) -> str:
@@ -82,13 +82,13 @@ def instructions(data: AlpacaData) -> list[dict[str, str]]:
 @lru_cache(maxsize=1)
 def _library_files() -> tuple[tuple[str, Path], ...]:
     root = Path(sysconfig.get_paths()["stdlib"])
-    found = []
+    files = []
     for path in root.rglob("*.py"):
         relative = path.relative_to(root)
         if not _NOT_LIBRARY & set(relative.parts):
-            found.append((relative.as_posix(), path))
+            files.append((relative.as_posix(), path))
     # By hash: neighbours of one package do not follow one another, and a limit takes from all of them.
-    return tuple(sorted(found, key=lambda pair: _digest(pair[0])))
+    return tuple(sorted(files, key=lambda pair: _digest(pair[0])))
 
 
 def _digest(name: str) -> int:
@@ -96,12 +96,12 @@ def _digest(name: str) -> int:
 
 
 def _part_of(name: str) -> Part:
-    place = _digest("split:" + name) % sum(_SHARES.values())
+    position = _digest("split:" + name) % sum(_SHARES.values())
     for part in PARTS:
-        if place < _SHARES[part]:
+        if position < _SHARES[part]:
             return part
-        place -= _SHARES[part]
-    raise AssertionError(place)
+        position -= _SHARES[part]
+    raise AssertionError(position)
 
 
 def _standard_library(part: Part, characters: int) -> Iterator[str]:

@@ -52,11 +52,11 @@ def fit(
         _checkpointed(model, recipe.gradient_checkpointing),
     ):
         model.to(loop.device)
-        Training(model, text, recipe, loop, structure, teacher, seed).run()
+        LanguageTraining(model, text, recipe, loop, structure, teacher, seed).run()
     return model
 
 
-class Training(TrainingLoop[Sequences, LanguageRecipe]):
+class LanguageTraining(TrainingLoop[Sequences, LanguageRecipe]):
     """One stage of a language model."""
 
     def __init__(

@@ -53,13 +53,13 @@ def accuracies(model: nn.Module, task: LanguageTask, device: torch.device) -> di
     with tempfile.TemporaryDirectory() as folder, modes_kept(model), _quiet():
         if NEXT_LINE in task.zero_shot:
             write_task(Path(folder), _items(task), NEXT_LINE)
-        found = _run(model, task, device, folder)
+        output = _run(model, task, device, folder)
     results: dict[str, float] = {}
     for name in task.zero_shot:
         measure = "acc_norm" if name in _BY_LENGTH else "acc"
-        results[name] = 100 * float(found["results"][name][f"{measure},none"])
+        results[name] = 100 * float(output["results"][name][f"{measure},none"])
     mean = sum(results.values()) / len(results)
-    versions = {f"{name}_version": float(found["versions"][name]) for name in task.zero_shot}
+    versions = {f"{name}_version": float(output["versions"][name]) for name in task.zero_shot}
     return results | versions | {"zero_shot": mean}
 
 
@@ -75,12 +75,12 @@ def _run(model: nn.Module, task: LanguageTask, device: torch.device, folder: str
         pretrained=lm, backend="causal", tokenizer=tokenizer_of(task), batch_size=_BATCH, device=str(device),
         max_length=lm.config.max_position_embeddings,
     )  # fmt: skip
-    found = simple_evaluate(
+    output = simple_evaluate(
         model=wrapped, tasks=list(task.zero_shot), num_fewshot=0, limit=task.zero_shot_limit, bootstrap_iters=0,
         log_samples=False, task_manager=manager,
     )  # fmt: skip
-    assert found is not None
-    return found
+    assert output is not None
+    return output
 
 
 @lru_cache(maxsize=2)

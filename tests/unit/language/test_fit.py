@@ -17,7 +17,7 @@ from dms_bench.methods.gradient.dms import DmsSearch, DmsStructure
 from dms_bench.methods.gradient.spec import Dms
 from dms_bench.scaling import Supernet, budget_of
 from dms_bench_tasks.language.objective import combined, distillation
-from dms_bench_tasks.language.spec import Distillation
+from dms_bench_tasks.language.spec import LanguageDistillation
 from tests.unit.classification.classification_helpers import MemoryLoop, same, snapshot
 from tests.unit.language.language_helpers import TINY, lively, network, recipe, space, task
 
@@ -142,7 +142,7 @@ def test_distillation_is_the_divergence_from_the_teacher_where_something_is_aske
                 count += 1
     found = distillation(logits, teacher, targets, 2.0)
     assert float(found) == pytest.approx(total / count, rel=1e-5)
-    spec = Distillation(weight=0.25, temperature=2.0)
+    spec = LanguageDistillation(weight=0.25, temperature=2.0)
     own = float(combined(logits, targets, None, None))
     assert float(combined(logits, targets, teacher, spec)) == pytest.approx(0.75 * own + 0.25 * total / count, rel=1e-5)
     asked = targets[targets >= 0]
