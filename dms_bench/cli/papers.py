@@ -41,17 +41,26 @@ def table(
     tracking: Tracking = _TRACKING,
 ) -> None:
     """Show the paper's tables beside ours: figures, differences, cost, and whether the claim is reproduced."""
-    from dms_bench.config.published import load_published
     from dms_bench.report.paper import render_comparisons
 
     if bool(numbers) == all:
         raise UserError("name tables by their numbers, or give --all")
-    paper = load_published(published)
+    paper = _paper(published)
     table_numbers = (
         [published_table.number for published_table in paper.tables] if all else list(dict.fromkeys(numbers or ()))
     )
     comparisons = _comparisons(paper, table_numbers, profile, tracking, published.parent)
     write(render_comparisons(comparisons, format), output)
+
+
+def _paper(published: Path) -> Published:
+    from dms_bench.config.published import load_published
+
+    if published == _PUBLISHED and not published.exists():
+        raise UserError(
+            f"{published}: no such file; run this in a clone of dms_bench, or name the file with --published"
+        )
+    return load_published(published)
 
 
 def _comparisons(
@@ -87,10 +96,10 @@ def figure(
     tracking: Tracking = _TRACKING,
 ) -> None:
     """Draw one of the paper's figures from its published points and our trials, as PNG and SVG."""
-    from dms_bench.config.published import ScatterFigure, load_published
+    from dms_bench.config.published import ScatterFigure
     from dms_bench.report.paper.figures import draw, save
 
-    paper = load_published(published)
+    paper = _paper(published)
     published_figure = paper.figure(number)
     tables = list(published_figure.tables) if isinstance(published_figure, ScatterFigure) else [published_figure.table]
     comparisons = _comparisons(paper, tables, profile, tracking, published.parent)

@@ -70,6 +70,7 @@ WRONG = {
     "plan vast.yaml": "more than the whole",
     "plan no-data.yaml": "no/such/folder",
     "validate good.yaml unknown-method.yaml nothing.yaml": "nothing.yaml: no such file",
+    "table 6": "benchmarks/paper/published.yaml: no such file; run this in a clone of dms_bench",
     "ls tusks": "did you mean 'tasks'?",
     "schema --output no/folder/schema.json": "No such file or directory",
     "schema --output .": "Is a directory",
