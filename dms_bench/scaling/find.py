@@ -121,6 +121,7 @@ def find_space(
         idle = _idle(model, traces[0])
         space = space if outline else prove(model, ProofInputs.of(model, inputs, samples), space, idle=idle)
         space = replace(space, round_to=round_to)
+        model.train()  # lets modules drop what they kept of these runs; then every module gets its mode back
     return replace(space, seconds=time.perf_counter() - begin)
 
 

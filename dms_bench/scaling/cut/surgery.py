@@ -92,7 +92,6 @@ def cut(model: nn.Module, space: SearchSpace, architecture: Architecture) -> nn.
         for row in {row.parameter: row for row in space.rows}.values():  # layers may share their weight
             _rescale(small, row, space, kept)
     apply_structure(small, plan_surgery(model, space, architecture))
-    _forget(small)
     return small
 
 
@@ -171,6 +170,7 @@ def apply_structure(model: nn.Module, surgery: Surgery) -> None:
             opened or any(isinstance(layer, Skip) for layer in module.layers)
         ):
             module.use_nested_tensor = False  # which not every layer could read any more
+    _forget(model)
 
 
 def _skip(block: nn.Module, length: int) -> Skip:

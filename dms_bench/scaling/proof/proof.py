@@ -15,13 +15,14 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from dms_bench.scaling.cost.counter import countable
-from dms_bench.scaling.cut.surgery import cut
+from dms_bench.scaling.cut.surgery import Surgery, cut, plan_surgery
 from dms_bench.scaling.example import Example, outputs_in
 from dms_bench.scaling.masks.hooks import MaskedForward
 from dms_bench.scaling.modules.blocks import block_of
 from dms_bench.scaling.modules.generic import generic_copy
 from dms_bench.scaling.proof.inputs import ProofInputs
 from dms_bench.scaling.proof.masks import gaps, proof_masks
+from dms_bench.scaling.proof.rebuilt import CannotLoadError, rebuilt
 from dms_bench.scaling.space.space import SearchSpace
 
 #: In double precision a right cut agrees to about 1e-15, a wrong one differs by 1e-3 and more.
@@ -254,14 +255,20 @@ class _Proof:
         worst = 0.0
         for number, mask in enumerate(masks):
             # Of more samples once, and of another size once, so that numbers which hold for what was traced are found.
-            error = self._error(mask, self.inputs.turn(number))
+            error = self._error(mask, self.inputs.turn(number), opened=number == 0)
             if not error <= self.tolerance:
                 return error
             worst = max(worst, error)
         return worst
 
-    def _error(self, mask: Tensor, example: Example) -> float:
-        """Largest relative difference of the masked and the cut network's outputs on an example."""
+    def _error(self, mask: Tensor, example: Example, opened: bool) -> float:
+        """Largest relative difference of the masked and the cut network's outputs on an example.
+
+        Args:
+            mask: what is cut.
+            example: what both run on.
+            opened: whether the cut network is built again from its structure and weights, too.
+        """
         architecture = self.space.architecture(mask)
         try:
             with torch.no_grad(), self.forward.using(mask.to(self.dtype)), self.unrounded():
@@ -293,7 +300,28 @@ class _Proof:
             return float("inf")
         if self.trains and example is self.inputs.turn(0) and not self._runs_in_training(small):
             return float("inf")
-        return _difference(result, expected)
+        difference = _difference(result, expected)
+        if opened and difference <= self.tolerance:
+            surgery = plan_surgery(self.model, self.space, architecture)
+            difference = max(difference, self._rebuilding(small, surgery, example, result))
+        return difference
+
+    def _rebuilding(self, small: nn.Module, surgery: Surgery, example: Example, result: list[Tensor]) -> float:
+        """Largest relative difference of a cut network and the same one, built again from its structure."""
+        self.culprit = ""
+        try:
+            again = rebuilt(self.model, surgery, small)
+            with torch.no_grad(), self.unrounded():
+                outputs = result if again is None else _run(again, example)
+        except CannotLoadError:
+            self.failure = "the cut network does not read its own weights"
+            return float("inf")
+        except _FAILURES as error:
+            self.failure = f"the cut network, built again, fails in {_code_of(error)}"
+            return float("inf")
+        difference = _difference(outputs, result)
+        self.failure = DIFFERS if difference <= self.tolerance else "the cut network, built again, is another one"
+        return difference
 
 
 def _run(model: nn.Module, example: Example) -> list[Tensor]:
