@@ -236,6 +236,7 @@ class _Builder:
             shape_calls=pairs.shape_calls(),
             inner_elements=inner,
             tuples=tuples,
+            normed=tuple(self.traces[0].normed.values()),
         )
 
     def _members(self) -> list[tuple[int, Members]]:

@@ -13,9 +13,11 @@ from torch import Tensor
 
 from dms_bench.scaling import SearchSpace
 from dms_bench.scaling.cost.model import CostModel
-from dms_bench.scaling.space.elements import Group, NormSite, RowSite, ShapeCall, Site, Stage
+from dms_bench.scaling.space.elements import Group, NormedWeight, NormSite, RowSite, ShapeCall, Site, Stage
 
-_CLASSES = {kind.__name__: kind for kind in (SearchSpace, Group, Stage, Site, RowSite, NormSite, ShapeCall)}
+_CLASSES = {
+    kind.__name__: kind for kind in (SearchSpace, Group, Stage, Site, RowSite, NormSite, NormedWeight, ShapeCall)
+}
 _DIGEST = hashlib.sha256().digest_size
 
 

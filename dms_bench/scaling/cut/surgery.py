@@ -7,7 +7,7 @@ recorded as data, so that the cut network can be rebuilt by name without tracing
 
 from __future__ import annotations
 
-import copy
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Any
@@ -17,12 +17,14 @@ from torch import Tensor, nn
 
 from dms_bench.scaling.architecture import Architecture
 from dms_bench.scaling.cut.calls import ShapePatch, attach, patch_of
+from dms_bench.scaling.cut.magnitudes import cut_weight_norm
 from dms_bench.scaling.masks.hooks import strip_hooks
 from dms_bench.scaling.modules.attention import fits_torch, open_attention, openable
 from dms_bench.scaling.modules.blocks import entry_of
 from dms_bench.scaling.modules.modes import modes_kept
+from dms_bench.scaling.modules.reparametrised import copy_of, listed_weight
 from dms_bench.scaling.modules.tied import Owner, first_names, owners_of
-from dms_bench.scaling.space.elements import RowSite
+from dms_bench.scaling.space.elements import NormedWeight, RowSite
 from dms_bench.scaling.space.space import SearchSpace
 
 #: Integers of modules that are no sizes, whatever they are equal to: positions, and ratios of two numbers of heads.
@@ -75,11 +77,12 @@ def cut(model: nn.Module, space: SearchSpace, architecture: Architecture) -> nn.
     tensors: dict[str, Tensor] = {**dict(model.named_parameters()), **dict(model.named_buffers())}
     space.check_fits(tensors)
     dims = space.cut_dims()
-    cut_names = {name for name, _ in dims}
-    small = copy.deepcopy(model, {id(tensors[name]): tensors[name] for name in cut_names})  # these are replaced
+    kept = torch.cat([mask.bool(), torch.tensor([True])])  # index -1: always stays
+    renormed = {name: tensor for normed in space.normed for name, tensor in _renormed(normed, tensors, space, kept)}
+    cut_names = {name for name, _ in dims} | set(renormed)
+    small = copy_of(model, {id(tensors[name]): tensors[name] for name in cut_names})  # these are replaced
     strip_hooks(small)
     sharers = owners_of(small)
-    kept = torch.cat([mask.bool(), torch.tensor([True])])  # index -1: always stays
     with torch.no_grad():
         for name in cut_names:
             tensor = tensors[name].detach()
@@ -88,11 +91,23 @@ def cut(model: nn.Module, space: SearchSpace, architecture: Architecture) -> nn.
                     outer, inner = dims[name, dim]
                     stays = kept[outer] & kept[inner]
                     tensor = tensor.index_select(dim, stays.nonzero().flatten().to(tensor.device))
-            _replace(small, name, tensor, sharers)
+            _replace(small, name, renormed.get(name, tensor), sharers)
         for row in {row.parameter: row for row in space.rows}.values():  # layers may share their weight
             _rescale(small, row, space, kept)
     apply_structure(small, plan_surgery(model, space, architecture))
     return small
+
+
+def _renormed(
+    normed: NormedWeight, tensors: dict[str, Tensor], space: SearchSpace, kept: Tensor
+) -> Iterator[tuple[str, Tensor]]:
+    """Yield, by name, the tensors of a weight under weight norm after a cut that leaves what is left of it as it is."""
+    dims = space.cut_dims()
+    g, v = (tensors[name].detach() for name in (normed.magnitude, normed.direction))
+    pairs = {dim: dims[normed.direction, dim] for dim in range(v.dim()) if (normed.direction, dim) in dims}
+    stays = {dim: kept[outer] & kept[inner] for dim, (outer, inner) in pairs.items()}
+    if stays:
+        yield from zip((normed.magnitude, normed.direction), cut_weight_norm(g, v, normed.dim, stays), strict=True)
 
 
 def _rescale(small: nn.Module, row: RowSite, space: SearchSpace, kept: Tensor) -> None:
@@ -212,7 +227,7 @@ def _changed_integers(
 ) -> dict[str, int]:
     """Return the integers of one module that the cut changes; `first` has the names that weights are listed under."""
     prefix = name + "." if name else ""
-    listed = first.get(prefix + "weight", "")
+    listed = listed_weight(prefix, first)
     weight = shapes.get(listed)
     values: dict[str, int] = {}
     if isinstance(module, nn.modules.conv._ConvNd) and weight is not None:

@@ -30,7 +30,7 @@ from dms_bench.scaling.masks.norms import (
 )
 from dms_bench.scaling.masks.standardised import masked_standardised
 from dms_bench.scaling.modules.attention import may_fuse, unfused
-from dms_bench.scaling.modules.blocks import entry_of, features_of, with_features
+from dms_bench.scaling.modules.blocks import entry_of, features_of, with_entry, with_features
 from dms_bench.scaling.modules.norm_kinds import UNIT, eps_of
 from dms_bench.scaling.space.elements import Site
 from dms_bench.scaling.space.space import SearchSpace
@@ -128,6 +128,23 @@ class ScaleStandardised(ScaleWeight):
         return masked_standardised(weight, vector, self.dim, float(getattr(self.holder, "eps")))  # noqa: B009
 
 
+class ScaleInput(MaskHook):
+    """Scales the input of a layer that computes its weight from other tensors (weight norm), in its weight's place."""
+
+    def __call__(self, module: nn.Module, args: Any, kwargs: Any) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
+        """Before the forward pass."""
+        entry = entry_of(args, kwargs)
+        if not self.state.active or entry is None:
+            return None
+        vector = self.state.vectors[self.index]
+        if isinstance(module, nn.Linear):
+            return with_entry(args, kwargs, _scaled(entry, vector, -1))
+        assert isinstance(module, nn.modules.conv._ConvNd)
+        repeats = module.in_channels // len(vector)  # groups whose inputs have the same masks
+        channels = -1 - len(module.kernel_size)
+        return with_entry(args, kwargs, _scaled(entry, vector.repeat(repeats), channels))
+
+
 class RestoreWeight(MaskHook):
     """Puts the parameter back after the forward pass, also after one that failed."""
 
@@ -221,7 +238,14 @@ class MaskedForward:
         folded = {norm: self._folded(space, norm, ends) for norm in space.folded_masks}
         unmasked = {layer for layers in folded.values() for layer in layers}
         scaled, dims = set(), space.cut_dims()
-        held = {site: self._holder(site) for site in space.sites}
+        directions = {normed.direction for normed in space.normed}
+        held = {site: self._holder(site) for site in space.sites if site.parameter not in directions}
+        for site in space.sites:
+            if site.parameter in directions:
+                scale = ScaleInput(self.state, len(self._vectors))
+                self._named[site.module].register_forward_pre_hook(scale, with_kwargs=True)
+                outer, inner = dims[site.parameter, site.dim]
+                self._vectors.append(torch.stack([outer, inner, torch.full_like(inner, -1)]))
         for site, (holder, leaf) in held.items():
             if site.module in unmasked or self._inside(site, held):
                 continue
@@ -319,6 +343,7 @@ def strip_hooks(model: nn.Module) -> None:
                 del hooks[key]
                 module._forward_hooks_always_called.pop(key, None)
                 module._forward_hooks_with_kwargs.pop(key, None)
+                module._forward_pre_hooks_with_kwargs.pop(key, None)
         if isinstance(module.__dict__.get("forward"), MaskHook):
             del module.__dict__["forward"]
 

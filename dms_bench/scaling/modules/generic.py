@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import copy
-
 import torch
 from torch import nn
+
+from dms_bench.scaling.modules.reparametrised import copy_of
 
 
 def generic_copy(model: nn.Module, dtype: torch.dtype, seed: int) -> nn.Module:
@@ -16,7 +16,7 @@ def generic_copy(model: nn.Module, dtype: torch.dtype, seed: int) -> nn.Module:
         dtype: of the copy.
         seed: of its weights.
     """
-    made = copy.deepcopy(model).to(dtype).train().eval().requires_grad_(False)  # training drops what eval mode keeps
+    made = copy_of(model).to(dtype).train().eval().requires_grad_(False)  # training drops what eval mode keeps
     _randomise(made, torch.Generator().manual_seed(seed))
     return made
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -11,6 +10,7 @@ import torch
 from torch import nn
 
 from dms_bench.scaling.example import Example
+from dms_bench.scaling.modules.reparametrised import copy_of
 
 #: Samples of the largest batch.
 _MANY = 3
@@ -41,7 +41,7 @@ class ProofInputs:
             traced: an input of it.
             samples: how many that has.
         """
-        model = copy.deepcopy(model)  # some keep tables of the size that they saw last
+        model = copy_of(model)  # some keep tables of the size that they saw last
         one = traced.batch(1) if samples > 1 else traced
         batched = samples > 1 or (traced.alone and traced.rows == 1)
         many = next((bigger for bigger in (one.batch(_MANY),) if batched and _runs(model, bigger)), traced)

@@ -81,6 +81,21 @@ class Site:
 
 
 @dataclass(frozen=True)
+class NormedWeight:
+    """A weight that is g v / ||v||, the norm over all dimensions but one (weight norm).
+
+    Attributes:
+        magnitude: name of g.
+        direction: name of v.
+        dim: the dimension over which the norm is not taken.
+    """
+
+    magnitude: str
+    direction: str
+    dim: int
+
+
+@dataclass(frozen=True)
 class RowSite:
     """Rows of a layer that makes queries; masks scale them, as no weight sums over the head size.
 

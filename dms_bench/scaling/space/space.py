@@ -12,7 +12,7 @@ from torch import Tensor
 
 from dms_bench.scaling.architecture import Architecture
 from dms_bench.scaling.cost.model import Cost, CostModel, Resource
-from dms_bench.scaling.space.elements import Group, NormSite, RowSite, ShapeCall, Site, Stage, blocks_of
+from dms_bench.scaling.space.elements import Group, NormedWeight, NormSite, RowSite, ShapeCall, Site, Stage, blocks_of
 from dms_bench.scaling.space.units import Units
 
 
@@ -43,6 +43,7 @@ class SearchSpace:
         folded_masks: norms into which the mask of all layers that read them can be folded: norm -> layers.
         round_to: cuts keep multiples of this number of channels, where a group has as many; heads are whole.
         gaps: what of groups and stages the proof could not try, as bounds forbid it.
+        normed: weights under weight norm.
         tuples: of removable blocks that return a tuple with the features first: block -> its length.
     """
 
@@ -65,6 +66,7 @@ class SearchSpace:
     rows: tuple[RowSite, ...] = ()
     gaps: dict[str, str] = field(default_factory=dict)
     tuples: dict[str, int] = field(default_factory=dict)
+    normed: tuple[NormedWeight, ...] = ()
     #: Largest relative difference between masked and cut network seen in the proof.
     proof_error: float = float("nan")
     seconds: float = float("nan")

@@ -144,6 +144,8 @@ class _Identical:
 def _is_affine(module: nn.Module) -> bool:
     """Whether zero parameters give zero, and parameters and output grow together."""
     parameters = [parameter for parameter in module._parameters.values() if parameter is not None]
+    if hasattr(module, "weight") and "weight" not in module._parameters:
+        return False  # it computes its weight from other tensors
     return bool(parameters) and (isinstance(module, _AFFINE) or type(module).__name__.startswith("LayerScale"))
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
-from dms_bench.scaling.space.elements import ShapeCall
+from dms_bench.scaling.space.elements import NormedWeight, ShapeCall
 from dms_bench.scaling.tracing.labels import Labels
 
 #: The factor of a contraction that is summed over, or of the size of heads in attention.
@@ -108,5 +108,7 @@ class Trace:
     shape_calls: dict[str, list[ShapeCall]] = field(default_factory=dict)
     #: Convolutions that standardise their weight over its inputs.
     standardised: set[str] = field(default_factory=set)
+    #: Weights under weight norm, by the name of their direction.
+    normed: dict[str, NormedWeight] = field(default_factory=dict)
     #: Concatenations in modules that leave out what occurs twice in a row: id of the result -> result, operands.
     joins: dict[int, tuple[Tensor, list[Tensor]]] = field(default_factory=dict)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from dms_bench.scaling.modules.reparametrised import direction_of, layer_of
 from dms_bench.scaling.space.elements import Group, RowSite, Site
 from dms_bench.scaling.tracing.labels import FIXED, along, varying_dims
 from dms_bench.scaling.tracing.records import Contraction, Trace
@@ -43,6 +44,7 @@ class ResolvedTrace:
                 self.origins.append((int(along(axis, dim)[0]), name, dim))
         self._first_labels = [first for first, _, _ in self.origins]
         self._starts = {(name, dim): first for first, name, dim in self.origins}
+        self._magnitudes = {normed.magnitude for normed in trace.normed.values()}
         self.sites, self.rows = self._sites(), self._rows()
 
     def resolve(self) -> None:
@@ -80,11 +82,20 @@ class ResolvedTrace:
             first, name, dim = self._origin(int(labels[0]))
             size = self.size(name, dim) if name else 0
             whole = name in self.parameters and len(labels) == size and int(labels[-1]) == first + size - 1
-            if whole:
+            if whole and name in self.trace.normed and not self._layer_of(contraction.module, name):
+                self.trace.labels.freeze(labels, "summed over with a weight under weight norm, outside of its layer")
+            elif whole:
                 sites.setdefault((contraction.module, name, dim), self._site(contraction.module, name, dim))
             else:
                 self.trace.labels.freeze(labels, "summed over without a weight of its own")
         return list(sites.values())
+
+    def _layer_of(self, module: str, direction: str) -> bool:
+        """Whether a module is the layer that sums over its input with a weight of this direction."""
+        layer = self.model.get_submodule(module)
+        return isinstance(layer, nn.Linear | nn.modules.conv._ConvNd) and (
+            direction_of(layer) is self.parameters[direction]
+        )
 
     def _site(self, module: str, name: str, dim: int) -> Site:
         return Site(module, name, dim, standardised=module in self.trace.standardised)
@@ -180,9 +191,9 @@ class ResolvedTrace:
         makers = []
         for index in signature:
             _, name, dim = self.origins[index]
-            is_weight = name in self.parameters and self.parameters[name].dim() > 1
+            is_weight = name in self.parameters and self.parameters[name].dim() > 1 and name not in self._magnitudes
             if is_weight and (name, dim) not in masked:
-                makers.append(name.rpartition(".")[0] or name)
+                makers.append(layer_of(name) or name)
         makers = list(dict.fromkeys(makers)) or [self.origins[signature[0]][1]]
         name = makers[0]
         if len(makers) > 1:
@@ -195,7 +206,7 @@ class ResolvedTrace:
         excluded = {}
         for first, name, dim in self.origins:
             if self.makes(name, dim) and (name, 0) not in searched:
-                excluded[name.rpartition(".")[0] or name] = self.reason(range(first, first + self.size(name, dim)))
+                excluded[layer_of(name) or name] = self.reason(range(first, first + self.size(name, dim)))
         return excluded
 
     def of_heads(self, labels: Tensor) -> Tensor:
@@ -205,7 +216,8 @@ class ResolvedTrace:
 
     def makes(self, name: str, dim: int) -> bool:
         """Whether a dimension is that of a weight's outputs."""
-        return dim == 0 and name in self.parameters and self.parameters[name].dim() > 1
+        weight = name in self.parameters and self.parameters[name].dim() > 1
+        return dim == 0 and weight and name not in self._magnitudes
 
     def reason(self, labels: Sequence[int]) -> str:
         """Why some labels are not searched."""

@@ -18,6 +18,8 @@ from dms_bench.scaling.modules.blocks import entry_of, features_of
 from dms_bench.scaling.modules.hooked import hooked
 from dms_bench.scaling.modules.modes import modes_kept
 from dms_bench.scaling.modules.norm_kinds import recognise_norms
+from dms_bench.scaling.modules.reparametrised import under_spectral_norm
+from dms_bench.scaling.space.elements import NormedWeight
 from dms_bench.scaling.tracing.calls import ShapeCallRecorder, head_counts
 from dms_bench.scaling.tracing.labels import Axes, Labels, along, canonical, lay, varying_dims
 from dms_bench.scaling.tracing.operators import CONTRACTIONS, is_pointwise
@@ -75,6 +77,7 @@ class Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 self._axes[id(tensor)] = axes
                 self.trace.state[name] = axes
         self._recognised = recognise_norms(model)
+        self.freeze(*under_spectral_norm(model), reason="divided by the largest singular value of all of its weight")
         opened = set(openable(model).values())
         for module in self._modules.values():
             if getattr(module, "proj_size", 0) and isinstance(module, nn.RNNBase):
@@ -187,6 +190,15 @@ class Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
             return False
         self.trace.standardised.add(self.module)
         return True
+
+    def note_normed(self, magnitude: Tensor, direction: Tensor, dim: int) -> bool:
+        """Record a weight under weight norm; whether it is made of parameters, so that a cut can change them."""
+        names = {id(parameter): name for name, parameter in self._model.named_parameters()}
+        g, v = names.get(id(magnitude)), names.get(id(direction))
+        if g is None or v is None:
+            return False
+        normed = NormedWeight(g, v, dim)
+        return self.trace.normed.setdefault(v, normed) == normed
 
     def run(self, example: Example, samples: int = 1) -> Trace:
         """Run the model on an example and return what was seen; outputs are frozen.

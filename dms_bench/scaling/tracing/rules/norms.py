@@ -49,6 +49,19 @@ def _layer_norm(tracer: Tracer, args: Any, kwargs: Any, out: Any) -> Axes:
     return tracer.axes(data)
 
 
+@rule("_weight_norm_interface")
+def _weight_norm(tracer: Tracer, args: Any, kwargs: Any, out: Any) -> Axes:
+    """Weight norm, g v / ||v||, the norm over all dimensions but one: a weight with the labels of v."""
+    v, g = args[:2]
+    dim = (args[2] if len(args) > 2 else kwargs.get("dim", 0)) % v.dim()
+    unite_or_freeze(tracer, axis_along(tracer, v, dim), axis_along(tracer, g, dim), "scaled by a tensor of fixed size")
+    if not tracer.note_normed(g, v, dim):
+        for axis in tracer.axes(v):
+            if varying_dims(axis) != [dim]:
+                tracer.labels.freeze(axis, "inside a weight norm of what is no parameter")
+    return tracer.axes(v)
+
+
 @rule("native_group_norm", "group_norm")
 def _group_norm(tracer: Tracer, args: Any, kwargs: Any, out: Any) -> Axes:
     """A group goes as a whole, so that no statistics change: its channels are one element.
