@@ -258,6 +258,9 @@ def _changed_integers(
         values = {"num_heads": by_size["num_heads"]} if "num_heads" in by_size else {}
         shape = shapes.get(first.get(prefix + "in_proj_weight", ""))
         values |= {} if shape is None else dict.fromkeys(("embed_dim", "kdim", "vdim"), shape[1])
+        for size, leaf in (("embed_dim", "q_proj_weight"), ("kdim", "k_proj_weight"), ("vdim", "v_proj_weight")):
+            separate = shapes.get(first.get(prefix + leaf, ""))
+            values |= {} if separate is None else {size: separate[1]}
     elif isinstance(module, nn.Transformer):
         shape = shapes.get(first.get(prefix + "encoder.layers.0.linear1.weight", ""))
         values = {} if shape is None else {"d_model": shape[1]}

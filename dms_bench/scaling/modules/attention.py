@@ -80,17 +80,23 @@ class OpenAttention(nn.MultiheadAttention):
 
     def _projected(self, query: Tensor, key: Tensor, value: Tensor, same: bool) -> list[Tensor]:
         """Return queries, keys and values, of one input where they are the same, [batch, heads, tokens, size] each."""
-        assert self.in_proj_weight is not None
-        inner = self.out_proj.weight.size(1)
-        rows = [(len(self.in_proj_weight) - inner) // 2] * 2 + [inner]
+        rows = self._rows()
         biases = [None] * 3 if self.in_proj_bias is None else self.in_proj_bias.split_with_sizes(rows)
-        if same:
-            projected = functional.linear(query, self.in_proj_weight, self.in_proj_bias).split_with_sizes(rows, -1)
+        joint = self.in_proj_weight
+        if same and joint is not None:
+            projected = functional.linear(query, joint, self.in_proj_bias).split_with_sizes(rows, -1)
         else:
-            weights = self.in_proj_weight.split_with_sizes(rows)
+            weights = separate_weights(self) if joint is None else joint.split_with_sizes(rows)
             inputs = (query, key, value)
             projected = tuple(functional.linear(*operands) for operands in zip(inputs, weights, biases, strict=True))
         return [tensor.reshape(*tensor.shape[:2], self.num_heads, -1).transpose(1, 2) for tensor in projected]
+
+    def _rows(self) -> list[int]:
+        """Return how many features queries, keys and values have."""
+        if self.in_proj_weight is None:
+            return [len(weight) for weight in separate_weights(self)]
+        inner = self.out_proj.weight.size(1)
+        return [(len(self.in_proj_weight) - inner) // 2] * 2 + [inner]
 
     def _bias(self, q: Tensor, k: Tensor, mask: Tensor | None, padding: Tensor | None) -> Tensor | None:
         """Return what is added to the scores: both masks, [batch or 1, heads or 1, tokens, tokens], or None."""
@@ -118,7 +124,6 @@ def openable(model: nn.Module) -> dict[str, nn.MultiheadAttention]:
         for name, module in model.named_modules()
         if isinstance(module, nn.MultiheadAttention)
         and type(module) in (nn.MultiheadAttention, OpenAttention)
-        and module.in_proj_weight is not None
         and module.bias_k is None
         and not module.add_zero_attn
     }
@@ -126,9 +131,18 @@ def openable(model: nn.Module) -> dict[str, nn.MultiheadAttention]:
 
 def fits_torch(module: nn.MultiheadAttention) -> bool:
     """Whether the sizes of a module, cut or not, are those that torch's own code takes for granted."""
-    assert module.in_proj_weight is not None
-    rows, width = module.in_proj_weight.shape
-    return rows == 3 * width and module.out_proj.weight.size(1) == width
+    inner = module.out_proj.weight.size(1)
+    if module.in_proj_weight is None:
+        queries, *others = separate_weights(module)
+        return tuple(queries.shape) == (inner, inner) and all(len(weight) == inner for weight in others)
+    return tuple(module.in_proj_weight.shape) == (3 * inner, inner)
+
+
+def separate_weights(module: nn.MultiheadAttention) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the weights of queries, keys and values of a module whose keys and values have sizes of their own."""
+    weights = (module.q_proj_weight, module.k_proj_weight, module.v_proj_weight)
+    assert all(weight is not None for weight in weights)
+    return weights
 
 
 def open_attention(model: nn.Module) -> list[nn.MultiheadAttention]:
@@ -150,4 +164,4 @@ def in_the_open(model: nn.Module) -> Iterator[None]:
     finally:
         for module in closed:
             module.__class__ = nn.MultiheadAttention
-            module._qkv_same_embed_dim = True  # type: ignore[assignment]
+            module._qkv_same_embed_dim = module.in_proj_weight is not None

@@ -84,7 +84,7 @@ class Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 self.freeze(*module.parameters(), reason="inside a recurrent layer with projections")
             if isinstance(module, nn.MultiheadAttention) and module not in opened:
                 self.freeze(
-                    *module.parameters(), reason="inside attention of torch's of an unusual form (kdim, bias_kv)"
+                    *module.parameters(), reason="inside attention of torch's of an unusual form (bias_kv, zeros)"
                 )
 
     @property
