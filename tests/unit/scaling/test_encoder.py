@@ -203,7 +203,7 @@ class Attention(nn.Module):
         ({"causal": True, "needs": False}, True),
         ({"shows": "mean"}, False),
         ({"shows": "heads"}, False),
-        ({"cross": True, "kdim": 12, "vdim": 12}, False),
+        ({"cross": True, "kdim": 12, "vdim": 12}, True),
         ({"add_bias_kv": True}, False),
         ({"add_zero_attn": True}, False),
     ],
@@ -214,7 +214,7 @@ def test_attention_alone(options, heads):
     assert [group.name for group in space.groups if group.heads] == ["attention.heads"] * heads
     named = {"attention", "attention.heads"} & set(space.excluded)
     assert bool(named) == (not heads)
-    usual = not {"kdim", "add_bias_kv", "add_zero_attn"} & set(options)
+    usual = not {"add_bias_kv", "add_zero_attn"} & set(options)
     assert ("stream" in space.names) == usual
 
 
