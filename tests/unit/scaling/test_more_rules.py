@@ -75,6 +75,8 @@ OPERATORS = {
     "index_select": (0, lambda x: x.index_select(0, torch.tensor([3, 3, 1]))),
     "gather": (0, lambda x: x.gather(0, torch.tensor([[3], [1]]).expand(-1, x.size(1)))),
     **{how: (0, lambda x, how=how: scattered(x, how)) for how in ("scatter", "scatter_add", "index_add", "index_copy")},
+    # The same number for all features, as many as there are (the mean of a graph's neighbours).
+    "expanded": (0, lambda x: x / torch.arange(1, 1 + len(x)).unsqueeze(1).expand_as(x)),
     "scatter_reduce": (0, lambda x: scattered(x, "scatter_reduce")),
 }
 

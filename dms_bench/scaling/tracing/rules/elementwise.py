@@ -27,8 +27,8 @@ def _pointwise(tracer: Tracer, args: Any, kwargs: Any, out: Any) -> Axes:
             if operand_dim < 0 or operand.size(operand_dim) == 1:
                 continue
             labels = axis_along(tracer, operand, operand_dim)
-            if labels is None:
-                fixed = True
+            if labels is None:  # what was expanded is the same for all, and grows with what it is expanded to
+                fixed = fixed or operand.stride(operand_dim) != 0
             else:
                 present.append(labels)
         for labels in present[1:]:
