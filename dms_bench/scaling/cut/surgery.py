@@ -233,9 +233,10 @@ def _changed_integers(
     if isinstance(module, nn.modules.conv._ConvNd) and weight is not None:
         groups = module.groups
         if groups > 1:
+            rows, others = ("in_channels", "out_channels") if module.transposed else ("out_channels", "in_channels")
             if (listed, 1) not in space.outer_elements:  # whole groups go, with their outputs
-                groups = weight[0] * groups // module.out_channels
-            values = {"out_channels": weight[0], "in_channels": weight[1] * groups, "groups": groups}
+                groups = weight[0] * groups // int(getattr(module, rows))
+            values = {rows: weight[0], others: weight[1] * groups, "groups": groups}
         elif module.transposed:
             values = {"in_channels": weight[0], "out_channels": weight[1]}
         else:

@@ -99,6 +99,25 @@ def test_features_pass_an_operator(name):
     assert small.first.weight.size(0) == small.second.weight.size(1) == 6
 
 
+@pytest.mark.parametrize(("groups", "outputs"), [(12, 12), (12, 24), (4, 8), (3, 24)])
+def test_groups_of_a_transposed_convolution_go_with_their_outputs(groups, outputs):
+    net = nn.Sequential(
+        nn.Conv2d(3, 12, 1), nn.ConvTranspose2d(12, outputs, 3, 2, groups=groups), nn.Conv2d(outputs, 4, 1)
+    )
+    x = torch.randn(2, 3, 5, 5)
+    space = find_space(net, x)
+    assert [group.size for group in space.groups] == [groups]
+    mask = torch.ones(groups)
+    mask[[0, 2]] = 0
+    small = cut(net, space, space.architecture(mask))
+    by_hand = copy.deepcopy(net)
+    with torch.no_grad():
+        by_hand[2].weight.view(4, groups, -1)[:, mask == 0] = 0
+        torch.testing.assert_close(small(x), by_hand(x))
+    sizes = small[1].in_channels, small[1].out_channels, small[1].groups
+    assert sizes == tuple(size * (groups - 2) // groups for size in (12, outputs, groups))
+
+
 def test_the_halves_of_a_gated_linear_unit_go_together():
     net = nn.Sequential(nn.Linear(6, 20), nn.GLU(), nn.Linear(10, 4))
     x = torch.randn(5, 6)

@@ -120,14 +120,14 @@ def _convolution(tracer: Tracer, args: Any, kwargs: Any, out: Tensor) -> Axes:
         # A group of a grouped convolution goes as a whole: its inputs and outputs are one element.
         if second is not None:
             tracer.labels.freeze(second, "inside the groups of a convolution")
-        outer = first if not transposed else None
-        if inputs is None or outer is None:
-            unite_or_freeze(tracer, inputs, outer, "convolved with a fixed number of channels")
+        if inputs is None or first is None:
+            unite_or_freeze(tracer, inputs, first, "convolved with a fixed number of channels")
+            outer = None if transposed else first
         else:
-            ins, outs = inputs.view(groups, -1), outer.view(groups, -1)
+            ins, rows = inputs.view(groups, -1), first.view(groups, -1)  # rows of inputs where it is transposed
             tracer.labels.unite(ins, ins[:, :1].expand_as(ins))
-            tracer.labels.unite(outs, ins[:, :1].expand_as(outs))
-            outer = ins[:, :1].expand_as(outs).reshape(-1)
+            tracer.labels.unite(rows, ins[:, :1].expand_as(rows))
+            outer = ins[:, :1].expand(groups, out.size(1) // groups).reshape(-1)
         inner = None
         macs = positions * kernel * data.size(1) * out.size(1) / groups
     if bias is not None:
