@@ -18,7 +18,7 @@ from dms_bench.scaling.modules.modes import modes_kept
 from dms_bench.scaling.proof.inputs import ProofInputs
 from dms_bench.scaling.proof.proof import prove
 from dms_bench.scaling.space.coarse import NO_CHOICE, Coarse, bounded, check_rules, check_ties, coarsened
-from dms_bench.scaling.space.elements import Group, Stage, blocks_of
+from dms_bench.scaling.space.elements import Group, blocks_of
 from dms_bench.scaling.space.space import SearchSpace
 from dms_bench.scaling.tracing.branches import find_tails
 from dms_bench.scaling.tracing.folded import find_folded_masks
@@ -28,7 +28,7 @@ from dms_bench.scaling.tracing.merge import ElementPairs
 from dms_bench.scaling.tracing.records import Trace
 from dms_bench.scaling.tracing.resolved import Members, ResolvedTrace
 from dms_bench.scaling.tracing.rules import RULES
-from dms_bench.scaling.tracing.stages import find_stages
+from dms_bench.scaling.tracing.stages import Depth, find_stages
 from dms_bench.scaling.tracing.terms import Terms
 from dms_bench.scaling.tracing.tracer import Tracer
 
@@ -98,7 +98,8 @@ def find_space(
             if space.macs == macs:
                 break  # else samples depend on each other, and cost more together
         with countable(model):
-            tails = {} if outline else find_tails(model, inputs, space.blocks)
+            residual = [block for block in space.blocks if block not in space.added]
+            tails = {} if outline else find_tails(model, inputs, residual, space.answers)
         linear = {block: ends for block, ends in tails.items() if not traces[0].standardised & set(ends)}
         # The output of a response norm holds its input as it is: no vector of its own can carry a mask.
         norms = [norm.module for norm in space.norms if norm.kind != "response"]
@@ -181,7 +182,8 @@ class _Builder:
         self.first = self.resolved[0]
 
     def build(self, width: bool, depth: bool, coarse: Sequence[Coarse]) -> SearchSpace:
-        stages, bound, tuples = self._stages() if depth else ((), {}, {})
+        removable = self._depth() if depth else Depth()
+        stages = removable.stages
         for trace in self.resolved:
             if not width:
                 trace.freeze_all("width is not searched")
@@ -231,11 +233,12 @@ class _Builder:
             heads=pairs.seen([trace.heads for trace in self.traces]),
             macs_model=cost.of_operators(pairs, self.first),
             params_model=cost.of_parameters(self.first.parameters, elements),
-            excluded=(self._excluded(elements) if width else {}) | no_choice | bound,
+            excluded=(self._excluded(elements) if width else {}) | no_choice | removable.bound,
             rows=tuple(row for row in rows if bool((row.elements >= 0).any())),
             shape_calls=pairs.shape_calls(),
             inner_elements=inner,
-            tuples=tuples,
+            answers=removable.answers,
+            added=removable.added,
             normed=tuple(self.traces[0].normed.values()),
         )
 
@@ -276,19 +279,16 @@ class _Builder:
                         excluded[f"{name.rpartition('.')[0]}.dims"] = trace.reason(labels[missing].tolist())
         return excluded
 
-    def _stages(self) -> tuple[tuple[Stage, ...], dict[str, str], dict[str, int]]:
-        """Return the runs of removable blocks; all of a run may go where what they fill is not all that is joined.
-
-        Beside them stand the blocks that have to stay, with the reason, and the lengths of tuples that blocks return.
-        """
-        stages, bound, tuples = find_stages(self.model, self.traces[0])
-        blocks = blocks_of(stages)
+    def _depth(self) -> Depth:
+        """Return the runs of removable blocks; all of a run may go where what they fill is not all that is joined."""
+        depth = find_stages(self.model, self.traces[0])
+        stages, blocks = depth.stages, blocks_of(depth.stages)
         filling = {index for columns in self._block_columns(blocks).values() for index in columns.tolist()}
         free = (
             replace(stage, minimum=0) if {blocks.index(block) for block in stage.blocks} <= filling else stage
             for stage in stages
         )
-        return tuple(free), bound, tuples
+        return replace(depth, stages=tuple(free))
 
     def _block_columns(self, blocks: tuple[str, ...]) -> dict[tuple[str, int], Tensor]:
         """Return the block that each index along (weight, dimension) belongs to, or -1."""

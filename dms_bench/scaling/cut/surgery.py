@@ -1,6 +1,6 @@
 """Cutting a network down to an architecture.
 
-Weights are selected along labelled dimensions, removed blocks become `Skip`, and the integers that
+Weights are selected along labelled dimensions, removed blocks become `Skip` or `Zero`, and the integers that
 modules keep about their own sizes (`num_features`, `num_heads`, ...) are corrected. What was done is
 recorded as data, so that the cut network can be rebuilt by name without tracing and without pickle.
 """
@@ -9,8 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from types import SimpleNamespace
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -18,9 +16,9 @@ from torch import Tensor, nn
 from dms_bench.scaling.architecture import Architecture
 from dms_bench.scaling.cut.calls import ShapePatch, attach, patch_of
 from dms_bench.scaling.cut.magnitudes import cut_weight_norm
+from dms_bench.scaling.cut.stand_ins import Skip, stand_in
 from dms_bench.scaling.masks.hooks import strip_hooks
 from dms_bench.scaling.modules.attention import fits_torch, open_attention, openable
-from dms_bench.scaling.modules.blocks import entry_of
 from dms_bench.scaling.modules.modes import modes_kept
 from dms_bench.scaling.modules.reparametrised import copy_of, listed_weight
 from dms_bench.scaling.modules.tied import Owner, first_names, owners_of
@@ -31,30 +29,14 @@ from dms_bench.scaling.space.space import SearchSpace
 _NO_SIZE = ("idx", "index", "ndims", "num_key_value_groups")
 
 
-class Skip(nn.Module):
-    """Stands in the place of a removed residual block and returns its first argument.
-
-    Args:
-        length: of the tuple that the block returns, all else in it empty; 0 for blocks that return a tensor.
-    """
-
-    def __init__(self, length: int = 0) -> None:
-        super().__init__()
-        self._tuple_length = length
-
-    def forward(self, *args: Any, **kwargs: Any) -> Any:
-        """Return the first argument; further ones of the block (masks, sizes) are ignored."""
-        x = entry_of(args, kwargs)
-        return (x, *[None] * (self._tuple_length - 1)) if self._tuple_length else x
-
-
 @dataclass(frozen=True)
 class Surgery:
     """What turns a supernet into a cut network, as data.
 
     Attributes:
         skipped: paths of removed blocks.
-        tuples: of those that return a tuple: path -> its length.
+        answers: of those that return a tuple: path -> what stands for each entry (`blocks`).
+        added: those of them that are branches, added to their input by the code around them.
         shapes: new shape of every tensor that shrank.
         attributes: new integers of modules: module -> {attribute: value}.
         patches: new sizes of calls in modules' code: module -> calls.
@@ -64,7 +46,8 @@ class Surgery:
     shapes: dict[str, tuple[int, ...]] = field(default_factory=dict)
     attributes: dict[str, dict[str, int]] = field(default_factory=dict)
     patches: dict[str, tuple[ShapePatch, ...]] = field(default_factory=dict)
-    tuples: dict[str, int] = field(default_factory=dict)
+    answers: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    added: tuple[str, ...] = ()
 
 
 def cut(model: nn.Module, space: SearchSpace, architecture: Architecture) -> nn.Module:
@@ -148,8 +131,9 @@ def plan_surgery(model: nn.Module, space: SearchSpace, architecture: Architectur
         name: tuple(patch_of(call, lambda elements: _number(elements, kept)) for call in space.shape_calls[name])
         for name in sorted(space.patched)
     }
-    tuples = {name: space.tuples[name] for name in skipped if name in space.tuples}
-    return Surgery(skipped, shapes, attributes, patches, tuples)
+    answers = {name: space.answers[name] for name in skipped if name in space.answers}
+    added = tuple(name for name in skipped if name in space.added)
+    return Surgery(skipped, shapes, attributes, patches, answers, added)
 
 
 def apply_structure(model: nn.Module, surgery: Surgery) -> None:
@@ -179,28 +163,14 @@ def apply_structure(model: nn.Module, surgery: Surgery) -> None:
         attach(model.get_submodule(name), patches)
     for name in surgery.skipped:
         parent, _, child = name.rpartition(".")
-        setattr(model.get_submodule(parent), child, _skip(model.get_submodule(name), surgery.tuples.get(name, 0)))
+        gone = stand_in(model.get_submodule(name), surgery.answers.get(name, ()), added=name in surgery.added)
+        setattr(model.get_submodule(parent), child, gone)
     for module in model.modules():
         if isinstance(module, nn.TransformerEncoder) and (
             opened or any(isinstance(layer, Skip) for layer in module.layers)
         ):
             module.use_nested_tensor = False  # which not every layer could read any more
     _forget(model)
-
-
-def _skip(block: nn.Module, length: int) -> Skip:
-    """Return what stands in the place of a block, with its plain attributes: some networks run their layers by them."""
-    skip = Skip(length)
-    plain = {
-        name: value
-        for name, value in vars(block).items()
-        if isinstance(value, int | str | list) and name not in vars(skip)
-    }
-    vars(skip).update(plain)
-    if isinstance(block, nn.TransformerEncoderLayer | nn.TransformerDecoderLayer):
-        # torch asks the first of its layers how samples lie.
-        vars(skip)["self_attn"] = SimpleNamespace(batch_first=block.self_attn.batch_first)
-    return skip
 
 
 def _replace(model: nn.Module, name: str, tensor: Tensor, owners: dict[int, list[Owner]]) -> None:

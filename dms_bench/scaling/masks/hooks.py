@@ -2,7 +2,8 @@
 
 conv(x * m, W) = conv(x, W * m): a mask scales the contracted dimension of a weight or, where that has
 fewer elements, the input. Blocks are x + m f(x): m scales the layers in which f ends, or the block's
-output is blended with its input, x + m (block(x) - x). Statistics of LayerNorms run over kept features, and
+output is blended with its input, x + m (block(x) - x); of blocks that are f alone, which others add, m scales the
+output. Statistics of LayerNorms run over kept features, and
 the mask of the layers that read them is folded into their scale and shift (`folded_masks`).
 The hooks are objects that share one state with their owner, so that a deep copy of the network
 (an average of weights, say) has hooks of its own that read the copy's state.
@@ -14,7 +15,7 @@ Shape legend:
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from typing import Any
 
@@ -30,7 +31,7 @@ from dms_bench.scaling.masks.norms import (
 )
 from dms_bench.scaling.masks.standardised import masked_standardised
 from dms_bench.scaling.modules.attention import may_fuse, unfused
-from dms_bench.scaling.modules.blocks import entry_of, features_of, with_entry, with_features
+from dms_bench.scaling.modules.blocks import argument_of, entry_of, features_of, with_entry, with_features
 from dms_bench.scaling.modules.norm_kinds import UNIT, eps_of
 from dms_bench.scaling.space.elements import Site
 from dms_bench.scaling.space.space import SearchSpace
@@ -208,17 +209,46 @@ class MaskedNorm(MaskHook):
 
 
 class BlendBlock(MaskHook):
-    """Blends a residual block's output with its input; exact at 0 and at 1."""
+    """Blends what a residual block returns with what it was given; exact at 0 and at 1.
+
+    Args:
+        state: gives the masks.
+        index: of the block.
+        answers: what the block, removed, answers for each entry of the tuple that it returns, if it returns one.
+    """
+
+    def __init__(self, state: MaskState, index: int, answers: Sequence[str]) -> None:
+        super().__init__(state, index)
+        self.answers = answers
 
     def __call__(self, module: nn.Module, args: Any, kwargs: Any, output: Any) -> Any:
         """After the forward pass."""
-        entry, features = entry_of(args, kwargs), features_of(output)
-        if not self.state.active or entry is None or features is None:
+        if not self.state.active:
             return None
+        if type(output) is not tuple:
+            return self._blended(entry_of(args, kwargs), output)
+        entries = zip(output, self.answers, strict=True)
+        return tuple(self._blended(argument_of(args, kwargs, answer), value) for value, answer in entries)
+
+    def _blended(self, entry: Any, features: Any) -> Any:
+        if not isinstance(entry, Tensor) or not isinstance(features, Tensor) or features is entry:
+            return features
         assert self.state.blocks is not None
         kind = torch.promote_types(entry.dtype, features.dtype)
         blended = torch.lerp(entry.to(kind), features.to(kind), self.state.blocks[self.index].to(kind))
-        return with_features(output, blended.to(features.dtype))
+        return blended.to(features.dtype)
+
+
+class ScaleBranch(MaskHook):
+    """Scales the output of a block that the code around it adds to its input."""
+
+    def __call__(self, module: nn.Module, args: Any, output: Any) -> Any:
+        """After the forward pass."""
+        features = features_of(output)
+        if not self.state.active or features is None:
+            return None
+        assert self.state.blocks is not None
+        return with_features(output, features * self.state.blocks[self.index].to(features.dtype))
 
 
 class MaskedForward:
@@ -268,8 +298,11 @@ class MaskedForward:
             )
             self._vectors.append(torch.cat([norm.elements, torch.full_like(norm.elements[:1], -1)]))
         for index, block in enumerate(blocks):
-            if block not in space.tails:
-                self._named[block].register_forward_hook(BlendBlock(self.state, index), with_kwargs=True)
+            if block in space.added:
+                self._named[block].register_forward_hook(ScaleBranch(self.state, index))
+            elif block not in space.tails:
+                blend = BlendBlock(self.state, index, space.answers.get(block, ()))
+                self._named[block].register_forward_hook(blend, with_kwargs=True)
         # One gather makes all vectors of a step; they are views of its result.
         self._indices = torch.cat([*self._vectors, torch.empty(3, 0, dtype=torch.long)], dim=1)
         self._lengths = [vector.size(1) for vector in self._vectors]

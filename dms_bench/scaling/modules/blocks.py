@@ -1,4 +1,8 @@
-"""Removable blocks: which one a name lies in, and the features that go into one and come out."""
+"""Removable blocks: which one a name lies in, the features that go in and come out, and what one answers when gone.
+
+What a removed block answers in the place of a tuple is written down for each entry: `FEATURES` are its first argument,
+an argument has its position or name behind `ARGUMENT`, `OBJECT` has every attribute without a value, `NOTHING` is None.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +10,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from torch import Tensor
+
+FEATURES, OBJECT, NOTHING, ARGUMENT = "features", "object", "nothing", "argument "
 
 
 def block_of(name: str, blocks: Sequence[str]) -> int:
@@ -38,3 +44,11 @@ def features_of(output: Any) -> Tensor | None:
 def with_features(output: Any, features: Tensor) -> Any:
     """Return a block's output with other features."""
     return (features, *output[1:]) if type(output) is tuple else features
+
+
+def argument_of(args: Sequence[Any], kwargs: Mapping[str, Any], answer: str) -> Any:
+    """Return the argument of a call that an entry is answered with; None for entries without."""
+    if answer == FEATURES:
+        return entry_of(args, kwargs)
+    key = answer.removeprefix(ARGUMENT) if answer.startswith(ARGUMENT) else ""
+    return kwargs[key] if key in kwargs else args[int(key)] if key.isdigit() else None

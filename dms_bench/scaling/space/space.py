@@ -44,7 +44,8 @@ class SearchSpace:
         round_to: cuts keep multiples of this number of channels, where a group has as many; heads are whole.
         gaps: what of groups and stages the proof could not try, as bounds forbid it.
         normed: weights under weight norm.
-        tuples: of removable blocks that return a tuple with the features first: block -> its length.
+        answers: of removable blocks that return a tuple: block -> what stands for each entry (`modules.blocks`).
+        added: removable blocks that are branches, which the code around them adds to their input: zero when gone.
     """
 
     groups: tuple[Group, ...]
@@ -65,8 +66,9 @@ class SearchSpace:
     round_to: int = 1
     rows: tuple[RowSite, ...] = ()
     gaps: dict[str, str] = field(default_factory=dict)
-    tuples: dict[str, int] = field(default_factory=dict)
     normed: tuple[NormedWeight, ...] = ()
+    answers: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    added: frozenset[str] = frozenset()
     #: Largest relative difference between masked and cut network seen in the proof.
     proof_error: float = float("nan")
     seconds: float = float("nan")

@@ -7,7 +7,7 @@ norm with scale and shift, a layer scale): those are multiplied by m instead of 
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from dms_bench.scaling.example import Example
-from dms_bench.scaling.modules.blocks import entry_of, features_of, with_entry
+from dms_bench.scaling.modules.blocks import argument_of, entry_of, features_of, with_entry
 from dms_bench.scaling.modules.generic import generic_copy
 from dms_bench.scaling.modules.hooked import hooked
 from dms_bench.scaling.tracing.operators import RESIDUAL_OPERATORS
@@ -27,7 +27,9 @@ LARGE = 128.0
 _AFFINE = (nn.Linear, nn.modules.conv._ConvNd, nn.modules.batchnorm._NormBase, nn.LayerNorm, nn.GroupNorm)
 
 
-def find_tails(model: nn.Module, example: Example, blocks: Sequence[str]) -> dict[str, tuple[str, ...]]:
+def find_tails(
+    model: nn.Module, example: Example, blocks: Sequence[str], answers: Mapping[str, Sequence[str]] | None = None
+) -> dict[str, tuple[str, ...]]:
     """Return the layers in which the branches of residual blocks end; nothing for blocks of another build.
 
     What is returned was tried, on generic weights: with these layers' parameters at zero each block returns its
@@ -38,6 +40,7 @@ def find_tails(model: nn.Module, example: Example, blocks: Sequence[str]) -> dic
         model: the network; left as it is.
         example: its input.
         blocks: paths of residual blocks, none inside another.
+        answers: of those that return a tuple: what stands for each entry when they are gone.
     """
     model = generic_copy(model, torch.float, seed=0)
     example = example.in_precision(torch.float)
@@ -45,7 +48,7 @@ def find_tails(model: nn.Module, example: Example, blocks: Sequence[str]) -> dic
     with watch.hooks(), torch.no_grad(), watch:
         example(model)
     tails = {block: layers for block, layers in watch.tails.items() if layers}
-    identical = _Identical(model, tails)
+    identical = _Identical(model, tails, answers or {})
     with identical.hooks(), torch.no_grad():
         example(model)
         with _zeroed(model, [name for layers in tails.values() for name in layers]):
@@ -116,8 +119,8 @@ class _IdentityPathWatch(TorchDispatchMode):  # type: ignore[no-untyped-call]
 class _Identical:
     """Tries on its way through a network which blocks return their input without their tails."""
 
-    def __init__(self, model: nn.Module, tails: dict[str, list[str]]) -> None:
-        self.model, self.tails = model, tails
+    def __init__(self, model: nn.Module, tails: dict[str, list[str]], answers: Mapping[str, Sequence[str]]) -> None:
+        self.model, self.tails, self.answers = model, tails, answers
         self.refuted: set[str] = set()
 
     def hooks(self) -> AbstractContextManager[None]:
@@ -133,9 +136,14 @@ class _Identical:
             entry = entry * LARGE
             with _zeroed(self.model, self.tails[name]):
                 # It may change what it is given in place: its input, and caches of keys and values.
-                args, kwargs = with_entry(*copy.deepcopy((args, kwargs)), entry.clone())
-                features = features_of(module.forward(*args, **kwargs))
-            if features is None or not torch.equal(features, entry):
+                copied, named = with_entry(*copy.deepcopy((args, kwargs)), entry.clone())
+                output = module.forward(*copied, **named)
+            args, kwargs = with_entry(args, kwargs, entry)
+            streams = [(features_of(output), entry)]
+            if type(output) is tuple and name in self.answers:
+                given = [argument_of(args, kwargs, answer) for answer in self.answers[name]]
+                streams = [pair for pair in zip(output, given, strict=True) if isinstance(pair[1], Tensor)]
+            if not all(isinstance(value, Tensor) and torch.equal(value, given) for value, given in streams):
                 self.refuted.add(name)
 
         return hook

@@ -85,6 +85,16 @@ class ModuleCall:
     #: output in place later.
     residual_of: frozenset[int] = frozenset()
     normed_of: frozenset[int] = frozenset()
+    #: Likewise for each entry of the tuple that it returned, if it did.
+    entries: list[tuple[frozenset[int], frozenset[int]]] = field(default_factory=list)
+    #: All arguments, by position or name.
+    arguments: dict[str, Any] = field(default_factory=dict)
+    #: Names of the modules that were running.
+    within: tuple[str, ...] = ()
+    #: Whether the output was added, outside of the module, to what its input was made of; and whether something else
+    #: read it before that.
+    joined: bool = False
+    read_elsewhere: bool = False
 
 
 @dataclass

@@ -20,6 +20,7 @@ from dms_bench.scaling.modules.modes import modes_kept
 from dms_bench.scaling.modules.norm_kinds import recognise_norms
 from dms_bench.scaling.modules.reparametrised import under_spectral_norm
 from dms_bench.scaling.space.elements import NormedWeight
+from dms_bench.scaling.tracing.added import AddedBranches
 from dms_bench.scaling.tracing.calls import ShapeCallRecorder, head_counts
 from dms_bench.scaling.tracing.labels import Axes, Labels, along, canonical, lay, varying_dims
 from dms_bench.scaling.tracing.operators import CONTRACTIONS, is_pointwise
@@ -62,6 +63,7 @@ class Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
         #: Ids of what was made from the network's input, of `_batch` samples; the rest is computed once.
         self._fed: set[int] = set()
         self._paths = ResidualPaths()
+        self._added = AddedBranches(self._paths.made_of)
         self._batch = 1
         #: Name of the operator that is running, without the underscore of in-place variants.
         self.operator = ""
@@ -262,13 +264,15 @@ class Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
         out = func(*args, **kwargs)
         values = [value for value in tree_flatten((args, kwargs, out))[0] if isinstance(value, Tensor)]
         self.at += any(value.is_floating_point() for value in values)
+        operands = [value for value in tree_flatten((args, kwargs))[0] if isinstance(value, Tensor)]
         if self._stack and self._is_recognised(self._stack[-1]):
+            self._added.read("norm", operands, out)
             self._alive.append((args, out))
             self._fed.update(id(value) for value in tree_flatten(out)[0] if isinstance(value, Tensor))
             return out
-        operands = [value for value in tree_flatten((args, kwargs))[0] if isinstance(value, Tensor)]
         self._alive.append((operands, out))
         self._paths.track(name, operands, out)
+        self._added.read(name, operands, out)
         fed = any(id(value) in self._fed for value in operands) or self._feeds(operands, out)
         if fed:
             self._fed.update(id(value) for value in tree_flatten(out)[0] if isinstance(value, Tensor))
@@ -351,6 +355,8 @@ class Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
             tensors = [value for value in tree_flatten((args, kwargs))[0] if isinstance(value, Tensor)]
             self._recorder.begin(module)
             call = ModuleCall(name, tensors, order=len(self.trace.calls), entry=entry_of(args, kwargs))
+            call.arguments = {str(place): value for place, value in enumerate(args)} | kwargs
+            call.within = tuple(around.name for around in self._stack)
             self.trace.calls.append(call)
             self._stack.append(call)
             if getattr(module, "keeps_sizes", False):
@@ -366,8 +372,11 @@ class Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if self._is_recognised(call):
             self._own_norm(call, output)
         if (self._is_recognised(call) or isinstance(module, nn.LayerNorm | nn.RMSNorm)) and len(call.inputs) == 1:
-            self._paths.reaches(call.inputs[0], output)
+            self._paths.normalised(call.inputs[0], output)
         call.residual_of, call.normed_of = self._paths.of(features_of(output))
+        if type(output) is tuple:
+            call.entries = [self._paths.of(entry if isinstance(entry, Tensor) else None) for entry in output]
+        self._added.returned(call)
 
     def _is_recognised(self, call: ModuleCall) -> bool:
         """Whether a call is a recognised norm of its one input; some take a residual as well and add it."""

@@ -17,7 +17,7 @@ from ultralytics import __version__
 from ultralytics.nn.modules.conv import Concat
 from ultralytics.nn.tasks import DetectionModel
 
-from dms_bench.scaling.cut.surgery import Skip
+from dms_bench.scaling.cut.stand_ins import Skip
 from dms_bench_tasks.detection.blocks import CrossStage
 from dms_bench_tasks.detection.model import Detector
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import nn
 
-from dms_bench.scaling.cut.surgery import Skip
+from dms_bench.scaling.cut.stand_ins import Skip
 from dms_bench_tasks.language.model import network
 
 
