@@ -39,6 +39,7 @@ def describe_space(model: str, input: Sequence[int] | str, space: SearchSpace) -
         "searchable_macs_fraction": 1 - reachable["macs"][0] / space.macs if space.macs else 0.0,
         "reachable": reachable,
         "proof_error": space.proof_error if math.isfinite(space.proof_error) else None,
+        **({"macs_vary": True} if space.macs_vary else {}),
         "seconds": round(space.seconds, 3),
         "groups": [
             {"name": group.name, "size": group.members, "heads": group.heads, **_coarse(group)}
@@ -101,6 +102,10 @@ def _excluded(excluded: Mapping[str, str]) -> Table:
     return table
 
 
+#: Of frames, proposals or tokens per expert.
+_VARY = "they are those of this input, and were not compared with a count"
+
+
 def _summary(description: Mapping[str, Any]) -> str:
     groups, stages = description["groups"], description["stages"]
     elements = sum(group["size"] // group.get("step", 1) for group in groups)
@@ -119,6 +124,7 @@ def _summary(description: Mapping[str, Any]) -> str:
             if high
         ),
         *(f"all of {tie!r} keep equally many" for tie in dict.fromkeys(g["equal"] for g in groups if "equal" in g)),
+        *([f"its MACs depend on what it computes: {_VARY}"] if description.get("macs_vary") else []),
         *([f"cuts keep multiples of {description['round_to']} channels"] if "round_to" in description else []),
         f"proven: cut and masked networks differ by {'an unknown amount' if error is None else f'{error:.1e}'} "
         f"relatively (found and proven in {description['seconds']:.1f} s"

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from dms_bench.scaling.example import AnyExample, Example
+from dms_bench.scaling.example import AnyExample, Example, outputs_in
 from dms_bench.scaling.modules.attention import may_fuse, unfused
 from dms_bench.scaling.modules.hooked import hooked
 from dms_bench.scaling.modules.modes import modes_kept
@@ -110,10 +111,10 @@ def _counted(model: nn.Module, example: Example) -> tuple[float, int]:
 
 
 class _Written:
-    """A forward hook that adds up the elements of what layers return."""
+    """A forward hook that adds up the elements of what layers return: routers return more than one tensor."""
 
     def __init__(self) -> None:
         self.elements = 0
 
-    def __call__(self, module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-        self.elements += output.numel()
+    def __call__(self, module: nn.Module, inputs: tuple[Tensor, ...], output: Any) -> None:
+        self.elements += sum(tensor.numel() for tensor in outputs_in(output))

@@ -95,7 +95,13 @@ def patch_of(call: ShapeCall, kept: Callable[[Tensor], int]) -> ShapePatch:
         call: the recorded call of a search space.
         kept: number of elements that stay.
     """
-    sizes: list[Size] = [kept(size) if isinstance(size, Tensor) else size for size in call.sizes]
+    sizes: list[Size] = []
+    for dim, size in enumerate(call.sizes):
+        if isinstance(size, Tensor):
+            asked = dim in call.merged and bool((size < 0).all())
+            sizes.append(None if asked else kept(size))
+        else:
+            sizes.append(size)
     return ShapePatch(call.call, call.kind, call.rank, call.dim, tuple(sizes))
 
 

@@ -128,7 +128,12 @@ def plan_surgery(model: nn.Module, space: SearchSpace, architecture: Architectur
         if changed:
             attributes[name] = changed
     patches = {
-        name: tuple(patch_of(call, lambda elements: _number(elements, kept)) for call in space.shape_calls[name])
+        name: tuple(
+            patch_of(call, lambda elements: _number(elements, kept))
+            for call in space.shape_calls[name]
+            # The first T rows and columns of a causal mask are sliced as the code says, whatever T is.
+            if call.searched or call.kind != "slice"
+        )
         for name in sorted(space.patched)
     }
     answers = {name: space.answers[name] for name in skipped if name in space.answers}

@@ -142,6 +142,8 @@ class ShapeCall:
             multiply, or None; of a split, labels of each piece; of a slice, labels before and in it; of packed
             queries, keys and values, labels of the features of each and, at the end, of their heads.
             What is labels while tracing, [size], is elements [2, size] in a search space.
+        merged: dimensions of a reshape's result that lay in one of the operand's, several times over: beside samples or
+            positions, of which only the code knows how many there are.
     """
 
     call: str
@@ -149,6 +151,12 @@ class ShapeCall:
     rank: int
     dim: int
     sizes: tuple[Tensor | list[int] | None, ...]
+    merged: tuple[int, ...] = ()
+
+    @property
+    def searched(self) -> bool:
+        """Whether a cut may change any of the sizes."""
+        return any(bool((size >= 0).any()) for size in self.sizes if isinstance(size, Tensor))
 
     def renumbered(self, new: Tensor) -> ShapeCall:
         """Return the call with other elements, which `new` holds by element."""

@@ -69,6 +69,9 @@ class SearchSpace:
     normed: tuple[NormedWeight, ...] = ()
     answers: dict[str, tuple[str, ...]] = field(default_factory=dict)
     added: frozenset[str] = frozenset()
+    #: Whether the MACs depend on what the network computes (frames, proposals, tokens per expert): then they are those
+    #: of the example, and were not compared with counted ones.
+    macs_vary: bool = False
     #: Largest relative difference between masked and cut network seen in the proof.
     proof_error: float = float("nan")
     seconds: float = float("nan")

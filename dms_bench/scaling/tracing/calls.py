@@ -24,7 +24,7 @@ from torch.overrides import TorchFunctionMode
 from dms_bench.scaling.space.elements import ShapeCall
 from dms_bench.scaling.tracing.qkv import PackedQKV, pack
 
-_RESHAPES = {"reshape", "view", "unflatten"}
+_RESHAPES = {"reshape", "view", "unflatten", "reshape_as", "view_as"}
 _SPLITS = {"split", "chunk", "split_with_sizes", "tensor_split"}
 _SLICES = {"__getitem__", "narrow"}
 _KINDS = {
@@ -161,6 +161,7 @@ class ShapeCallRecorder(Calls):
     def _reshape(self, call: str, args: Any, out: Tensor) -> ShapeCall | None:
         operand = args[0]
         sizes: list[Tensor | list[int] | None] = [None] * out.dim()
+        among_others: list[int] = []
         # A dimension of one (a single window of an image) may become part of either neighbour: only the code knows.
         unclear = 1 in operand.shape or 1 in out.shape
         for ins, outs in matching_dims(operand.shape, out.shape):
@@ -176,6 +177,7 @@ class ShapeCallRecorder(Calls):
                 continue
             # Labels that repeat were merged with the batch or positions, which only the code knows.
             merged = len(ins) == 1 and _repeats(self._labels_along(operand, ins[0]))
+            among_others += outs if merged else []
             for index, dim in enumerate(outs):
                 along = labels[dim]
                 fixed = None if merged else torch.zeros(out.size(dim), dtype=torch.long)
@@ -183,7 +185,7 @@ class ShapeCallRecorder(Calls):
                 sizes[dim] = [-1] if len(ins) > 1 and index == 0 else fixed if along is None else along
         if all(size is None for size in sizes):
             return None
-        return ShapeCall(call, "reshape", operand.dim(), 0, tuple(sizes))
+        return ShapeCall(call, "reshape", operand.dim(), 0, tuple(sizes), tuple(among_others))
 
     def _split(self, call: str, args: Any, out: Sequence[Tensor]) -> ShapeCall | None:
         operand = args[0]
@@ -216,6 +218,8 @@ def asked_shape(func: Any, args: Any) -> list[int]:
         operand, dim, sizes = args
         dim %= operand.dim()
         return [*operand.shape[:dim], *sizes, *operand.shape[dim + 1 :]]
+    if isinstance(args[1], Tensor):  # `reshape_as`
+        return list(args[1].shape)
     return list(args[1]) if len(args) == 2 and not isinstance(args[1], int) else list(args[1:])
 
 

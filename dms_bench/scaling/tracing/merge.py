@@ -12,6 +12,7 @@ Shape legend:
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterable, Iterator, Sequence
+from dataclasses import replace
 from typing import TypeVar
 
 import torch
@@ -113,7 +114,7 @@ class ElementPairs:
             by_trace = [None if call is None else call.sizes[index] for call in alike]
             labels = [size if isinstance(size, Tensor) else None for size in by_trace]
             sizes.append(first.sizes[index] if labels.count(None) == len(labels) else self.pair(labels))
-        return ShapeCall(first.call, first.kind, first.rank, first.dim, tuple(sizes))
+        return replace(first, sizes=tuple(sizes))
 
 
 def _numbered(items: Iterable[tuple[Key, Value]]) -> Iterator[tuple[tuple[Key, int], Value]]:

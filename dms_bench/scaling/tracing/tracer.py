@@ -171,13 +171,18 @@ class Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
         module = self._modules[self.module] if self._stack else None
         if not isinstance(module, nn.LayerNorm) and not (isinstance(module, nn.GroupNorm) and module.num_groups == 1):
             return False
+        sizes_alike = []
         for tensor in self._stack[-1].inputs[:1]:
             for axis in self.axes(tensor):
                 (dim,) = varying_dims(axis)
                 if axis.size(dim) == len(labels):
-                    self.trace.norms.append(NormCall(self.module, labels, dim, at=self.at))
-                    return True
-        return False
+                    sizes_alike.append((torch.equal(along(axis, dim), labels), dim))
+        if not sizes_alike:
+            return False
+        # As many samples or positions as features: those with these labels are the features.
+        _, dim = max(sizes_alike)
+        self.trace.norms.append(NormCall(self.module, labels, dim, at=self.at))
+        return True
 
     def note_standardised(self, data: Tensor) -> bool:
         """Record that the running convolution standardises its own weight (BiT, normaliser-free networks).
