@@ -28,7 +28,10 @@ class CausalAttention(nn.Module):
         q, k, v = (part.view(rows, length, self.heads, width // self.heads).transpose(1, 2) for part in parts)
         scores = q @ k.transpose(-2, -1) / math.sqrt(k.size(-1))
         scores = self.masked(scores, self.bias[:, :, :length, :length])
-        return self.out((scores.softmax(-1) @ v).transpose(1, 2).contiguous().view(rows, length, width))
+        return self.projected((scores.softmax(-1) @ v).transpose(1, 2).contiguous().view(rows, length, width))
+
+    def projected(self, x: Tensor) -> Tensor:
+        return self.out(x)
 
     def masked(self, scores: Tensor, bias: Tensor) -> Tensor:
         return scores.masked_fill(bias == 0, float("-inf"))
@@ -39,6 +42,9 @@ class AddedMask(CausalAttention):
 
     def masked(self, scores: Tensor, bias: Tensor) -> Tensor:
         return scores * bias - 1e4 * (1 - bias)
+
+    def projected(self, x: Tensor) -> Tensor:
+        return self.out(x.view(-1, x.size(-1))).view(x.size())
 
 
 class Block(nn.Module):
