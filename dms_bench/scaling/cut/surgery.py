@@ -222,7 +222,8 @@ def _changed_integers(
         suffix = "_l0" if isinstance(module, nn.RNNBase) else ""
         inputs, hidden = (shapes.get(first.get(f"{prefix}weight_{kind}{suffix}", "")) for kind in ("ih", "hh"))
         values = {} if inputs is None else {"input_size": inputs[1]}
-        values |= {} if hidden is None else {"hidden_size": hidden[1]}
+        size = "proj_size" if getattr(module, "proj_size", 0) else "hidden_size"
+        values |= {} if hidden is None else {size: hidden[1]}
     elif isinstance(module, nn.modules.batchnorm._NormBase):
         running = shapes.get(prefix + "running_mean", weight)
         values = {} if running is None else {"num_features": running[0]}

@@ -83,7 +83,7 @@ class Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
         opened = set(openable(model).values())
         for module in self._modules.values():
             if getattr(module, "proj_size", 0) and isinstance(module, nn.RNNBase):
-                self.freeze(*module.parameters(), reason="inside a recurrent layer with projections")
+                self._freeze_cells(module)
             if isinstance(module, nn.MultiheadAttention) and module not in opened:
                 self.freeze(
                     *module.parameters(), reason="inside attention of torch's of an unusual form (bias_kv, zeros)"
@@ -120,6 +120,13 @@ class Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
         for value in values:
             for axis in self.axes(value):
                 self.labels.freeze(axis, reason)
+
+    def _freeze_cells(self, module: nn.RNNBase) -> None:
+        """Exclude the cells of a layer that projects them: torch tells states from cells by their sizes."""
+        for leaf, weight in module.named_parameters(recurse=False):
+            cells = self.along(weight, 1) if leaf.startswith("weight_hr") else None
+            if cells is not None:
+                self.labels.freeze(cells, "cells of a recurrent layer that projects them")
 
     def one_dim(self, axes: Axes) -> Axes:
         """Reduce every axis to one varying dimension by uniting over the others.

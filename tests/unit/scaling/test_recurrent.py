@@ -111,12 +111,33 @@ def test_cells_in_a_loop_of_ones_own():
     assert (small.cell.hidden_size, small(x).shape) == (7, (2, 3))
 
 
-def test_projections_of_states_stay():
-    model = Tagger(nn.LSTM)
-    model.rnn = nn.LSTM(9, 20, proj_size=14)
-    space = find_space(model.eval(), torch.randn(4, 2, 6))
-    assert {group.name for group in space.groups} == set()
-    assert space.excluded["rnn"] == "inside a recurrent layer with projections"
+@pytest.mark.parametrize("options", [{}, {"num_layers": 2, "bidirectional": True}], ids=str)
+def test_projected_states_are_cut_and_cells_stay(options):
+    torch.manual_seed(0)
+    model, x = Tagger(nn.LSTM, **options).double(), torch.randn(4, 2, 6, dtype=torch.double)
+    whole = model.rnn = nn.LSTM(9, 20, proj_size=14, **options).double()
+    space = find_space(model.eval(), x)
+    assert {group.name: group.size for group in space.groups} == {"first": 9, "rnn": 14}
+    assert space.excluded["rnn"] == "cells of a recurrent layer that projects them"
+    mask = torch.ones(space.units.total)
+    mask[torch.tensor([0, 4, 9, 12, 20, 22])] = 0
+    small = cut(model, space, space.architecture(mask))
+    inputs, states = mask[:9].nonzero().flatten(), mask[9:].nonzero().flatten()
+    expected = nn.LSTM(len(inputs), 20, proj_size=len(states), **options).double()
+    both = torch.cat([states, 14 + states]) if whole.bidirectional else states
+    with torch.no_grad():
+        for name, parameter in expected.named_parameters():
+            value = whole.get_parameter(name)
+            if name.startswith("weight_ih"):
+                value = value[:, inputs if "_l0" in name else both]
+            elif name.startswith("weight_hh"):
+                value = value[:, states]
+            elif name.startswith("weight_hr"):
+                value = value[states]
+            parameter.copy_(value)
+    last = model.last.weight.view(3, -1, 14)[..., states].flatten(1)
+    torch.testing.assert_close(small(x), expected(model.first(x)[..., inputs])[0] @ last.T + model.last.bias)
+    assert (small.rnn.input_size, small.rnn.hidden_size, small.rnn.proj_size) == (7, 20, 10)
 
 
 class Packed(nn.Module):
