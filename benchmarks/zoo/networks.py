@@ -15,6 +15,8 @@ and may hold calls, too, whose arguments are tensors.
 from __future__ import annotations
 
 import importlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -38,8 +40,23 @@ class Entry:
     def build(self) -> tuple[nn.Module, Example]:
         """Return the network with random weights, in eval mode, and an input of it; the same ones every time."""
         torch.manual_seed(0)
-        model = _built({"make": self.content["make"], "args": self.content.get("args", {})})
+        with _unset_is_nan():
+            model = _built({"make": self.content["make"], "args": self.content.get("args", {})})
+        for parameter in model.parameters():
+            if not parameter.isfinite().all():  # its library leaves it to a checkpoint
+                nn.init.normal_(parameter, std=0.02)
         return model.eval(), example_of_shapes(_input(self.content["example"]))
+
+
+@contextmanager
+def _unset_is_nan() -> Iterator[None]:
+    """Let memory that nobody has written to hold no numbers, in the place of whatever it held before."""
+    before = torch.are_deterministic_algorithms_enabled()
+    torch.use_deterministic_algorithms(True, warn_only=True)  # which fills what `torch.empty` returns
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before)
 
 
 class Tagger(nn.Module):
