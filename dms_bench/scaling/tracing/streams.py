@@ -28,12 +28,11 @@ def answers_of(call: ModuleCall, *, norms: bool) -> tuple[str, ...]:
 
 
 def adds_to_streams(call: ModuleCall, answers: tuple[str, ...]) -> bool:
-    """Whether all tensors of a tuple are arguments of the call, each another, to which it added something."""
+    """Whether all tensors of a tuple are arguments of the call, to which it added something, to one at least."""
     if not answers:
         return False
     streams = [answer for value, answer in zip(call.output, answers, strict=True) if isinstance(value, Tensor)]
-    told = all(answer.startswith((FEATURES, ARGUMENT)) for answer in streams) and len(set(streams)) == len(streams)
-    return told and any(
+    return all(answer.startswith((FEATURES, ARGUMENT)) for answer in streams) and any(
         isinstance(value, Tensor) and not any(value is argument for argument in call.arguments.values())
         for value in call.output
     )

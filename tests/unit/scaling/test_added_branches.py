@@ -133,6 +133,7 @@ def read_twice(x, layer, inner):
         (lambda x, layer, inner: functional.relu(x + 2 * layer(x) * x.sigmoid()), ["layers"]),
         (lambda x, layer, inner: x + layer(x) + inner(x), ["layers", "inner"]),
         (lambda x, layer, inner: inner(x) + layer(x), []),  # no stream: neither is added to its input
+        (lambda x, layer, inner: (x.flip(-1) + layer(x)).softmax(-1), []),
         (lambda x, layer, inner: x + layer(inner(x)), []),  # without the layer what feeds it would run for nothing
         (lambda x, layer, inner: layer(x), []),
         (lambda x, layer, inner: x * layer(x), []),
