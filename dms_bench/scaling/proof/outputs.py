@@ -15,6 +15,10 @@ from dms_bench.scaling.example import Example, outputs_in
 Shapes = tuple[torch.Size, ...]
 
 
+class IncomparableError(ValueError):
+    """A network whose output has no numbers."""
+
+
 def run(model: nn.Module, example: Example) -> list[Tensor]:
     """Return the floating tensors of a network's output; what it draws at random is the same every time."""
     with torch.random.fork_rng(devices=[]):
@@ -22,7 +26,7 @@ def run(model: nn.Module, example: Example) -> list[Tensor]:
         output = example(model)
     compared = [tensor for tensor in outputs_in(output) if tensor.is_floating_point() or tensor.is_complex()]
     if not compared:
-        raise ValueError(
+        raise IncomparableError(
             f"the network returns no floating-point tensor that could be compared: {type(output).__name__}"
         )
     return compared

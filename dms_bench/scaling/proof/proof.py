@@ -22,7 +22,7 @@ from dms_bench.scaling.modules.generic import generic_copy
 from dms_bench.scaling.proof.failures import FAILURES, code_of, culprit_of
 from dms_bench.scaling.proof.inputs import ProofInputs
 from dms_bench.scaling.proof.masks import gaps, proof_masks
-from dms_bench.scaling.proof.outputs import InDouble, Shapes, Work, difference_of, run
+from dms_bench.scaling.proof.outputs import IncomparableError, InDouble, Shapes, Work, difference_of, run
 from dms_bench.scaling.proof.rebuilt import CannotLoadError, rebuilt
 from dms_bench.scaling.space.space import SearchSpace
 
@@ -275,6 +275,8 @@ class _Proof:
         try:
             with torch.no_grad(), self.forward.using(mask.to(self.dtype)), self.unrounded():
                 expected = run(self.masked, example)
+        except IncomparableError:
+            raise
         except FAILURES as error:
             if self.dtype == torch.double:
                 raise _NoDoubleError from error
