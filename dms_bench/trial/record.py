@@ -6,6 +6,7 @@ as the record says.
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 from importlib.metadata import version
@@ -30,6 +31,7 @@ from dms_bench.trial.storage import write_atomic
 FORMAT = 2
 ARCHITECTURE, WEIGHTS = "architecture.json", "weights.safetensors"
 _SURGERY = TypeAdapter(Surgery)
+_CHANGES = {field.name for field in dataclasses.fields(Surgery)}
 
 
 def save_weights(model: nn.Module, path: Path) -> None:
@@ -123,6 +125,9 @@ def build(description: dict[str, Any]) -> nn.Module:
     """Build a described network; its weights are random, or empty where they are not the supernet's size."""
     spec = cast(TaskSpec, parse_plugin(TASKS, description["task"]))
     supernet = untrained(parse_supernet(description["supernet"]))
+    unknown = [name for name, value in description["surgery"].items() if value and name not in _CHANGES]
+    if unknown:
+        raise ValueError(f"surgery: {', '.join(unknown)}: of another version of dms_bench")
     surgery = _SURGERY.validate_python(description["surgery"])
     model = make_task(spec, 0).build(supernet)
     apply_structure(model, surgery)

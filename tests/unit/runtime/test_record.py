@@ -121,6 +121,7 @@ def _cut_off(folder):
         (_changed(lambda content: content.pop("surgery")), "'surgery'"),
         (_changed(lambda content: content["supernet"].update(model="resnet81")), "no model 'resnet81'"),
         (_changed(lambda content: content["surgery"].update(skipped=["layer9.0"])), "layer9"),
+        (_changed(lambda content: content["surgery"].update(tuples={"layer1.0": 2})), "tuples: of another version"),
         (_changed(lambda content: content["surgery"]["shapes"].update(nothing=[3])), "nothing"),
         (_changed(lambda content: content["surgery"].update(shapes={})), "not this network's weights"),
         (_changed(lambda content: content["surgery"].update(attributes={"": {"x": []}})), "attributes"),
