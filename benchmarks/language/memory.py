@@ -27,7 +27,7 @@ from dms_bench.methods.language.llm_pruner import LlmPrunerSearch
 from dms_bench.methods.language.spec import LlmPruner
 from dms_bench.scaling import SearchSpace, Supernet, budget_of, find_space
 from dms_bench.scaling.fit import fit_to_budget
-from dms_bench.scaling.masks.hooks import strip_hooks
+from dms_bench.scaling.masks.state import strip_hooks
 from dms_bench_tasks.language.objective import cross_entropy
 from dms_bench_tasks.language.spec import LanguageTask
 from dms_bench_tasks.language.task import Language

@@ -18,7 +18,8 @@ from dms_bench.methods.calibration import look, watched
 from dms_bench.methods.language.spec import CalibratedSpec
 from dms_bench.scaling import Architecture, weight_norms
 from dms_bench.scaling.fit import fit_to_budget
-from dms_bench.scaling.masks.hooks import MaskedForward, strip_hooks
+from dms_bench.scaling.masks.hooks import MaskedForward
+from dms_bench.scaling.masks.state import strip_hooks
 
 
 class ShortGptSearch:

@@ -17,7 +17,7 @@ from dms_bench.scaling.architecture import Architecture
 from dms_bench.scaling.cut.calls import ShapePatch, attach, patch_of
 from dms_bench.scaling.cut.magnitudes import cut_weight_norm
 from dms_bench.scaling.cut.stand_ins import Skip, stand_in
-from dms_bench.scaling.masks.hooks import strip_hooks
+from dms_bench.scaling.masks.state import strip_hooks
 from dms_bench.scaling.modules.attention import fits_torch, open_attention, openable
 from dms_bench.scaling.modules.modes import modes_kept
 from dms_bench.scaling.modules.reparametrised import copy_of, listed_weight

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from dms_bench.config.supernet import SupernetSpec
 from dms_bench.errors import UserError
-from dms_bench.scaling.masks.hooks import strip_hooks
+from dms_bench.scaling.masks.state import strip_hooks
 from dms_bench_tasks.classification import model
 from dms_bench_tasks.classification.data import DataSource
 from dms_bench_tasks.classification.spec import ClassificationDistillation, ClassificationTask, Teacher

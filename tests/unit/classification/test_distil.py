@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from dms_bench.config.supernet import SupernetSpec
 from dms_bench.errors import UserError
 from dms_bench.scaling import Supernet, find_space
-from dms_bench.scaling.masks.hooks import MaskHook
+from dms_bench.scaling.masks.state import MaskHook
 from dms_bench_tasks.classification import distil
 from dms_bench_tasks.classification.distil import Teaching, decorrelation, divergence
 from dms_bench_tasks.classification.spec import ClassificationDistillation, ClassificationRecipe, ClassificationTask

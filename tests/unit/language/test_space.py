@@ -212,7 +212,7 @@ def test_frozen_weights_have_no_second_copy_and_no_gradient_of_their_size() -> N
         assert bool(Watch.made) is not frozen, Watch.made
         assert net._probe.grad is not None
         assert float(net._probe.grad.abs().sum()) > 0
-        from dms_bench.scaling.masks.hooks import strip_hooks
+        from dms_bench.scaling.masks.state import strip_hooks
 
         strip_hooks(model)
 

@@ -6,7 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from dms_bench.scaling import count, cut, find_space
-from dms_bench.scaling.masks.hooks import MaskedForward, strip_hooks
+from dms_bench.scaling.masks.hooks import MaskedForward
+from dms_bench.scaling.masks.state import strip_hooks
 from dms_bench.scaling.space.space import SearchSpace
 
 

@@ -7,7 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from dms_bench.scaling import Supernet, find_space
-from dms_bench.scaling.masks.hooks import MaskedNorm, ScaleWeight
+from dms_bench.scaling.masks.norm_hook import MaskedNorm
+from dms_bench.scaling.masks.weights import ScaleWeight
 
 
 class Branched(nn.Module):

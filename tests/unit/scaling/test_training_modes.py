@@ -15,8 +15,10 @@ from torch.utils.checkpoint import checkpoint
 from dms_bench.scaling import Supernet, budget_of, find_space
 from dms_bench.scaling.example import Example
 from dms_bench.scaling.masks import norms
-from dms_bench.scaling.masks.hooks import BlendBlock, MaskedNorm, ScaleWeight
+from dms_bench.scaling.masks.blocks import BlendBlock
+from dms_bench.scaling.masks.norm_hook import MaskedNorm
 from dms_bench.scaling.masks.norms import masked_layer_norm
+from dms_bench.scaling.masks.weights import ScaleWeight
 from dms_bench.scaling.tracing.branches import find_tails
 
 
