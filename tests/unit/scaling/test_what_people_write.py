@@ -154,11 +154,12 @@ class Auxiliary(nn.Module):
     def __init__(self):
         super().__init__()
         self.stem, self.body, self.head = nn.Conv2d(3, 12, 3), nn.Conv2d(12, 14, 3), nn.Linear(14, 4)
+        self.norm = nn.BatchNorm2d(12)  # trained statistics are another network
         self.side = nn.Sequential(nn.Conv2d(12, 10, 1), nn.BatchNorm2d(10), nn.ReLU())
         self.side_head = nn.Linear(10, 4)
 
     def forward(self, x):
-        x = functional.relu(self.stem(x))
+        x = functional.relu(self.norm(self.stem(x)))
         scores = self.head(functional.relu(self.body(x)).mean((2, 3)))
         return (scores, self.side_head(self.side(x).mean((2, 3)))) if self.training else scores
 
