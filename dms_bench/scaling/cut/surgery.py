@@ -264,14 +264,16 @@ def _current(module: nn.Module, attribute: str) -> int:
 def _integers_by_size(name: str, module: nn.Module, space: SearchSpace, kept: Tensor) -> dict[str, int]:
     """Return integers that change, told by comparison with the labelled sizes that the module's own code saw.
 
-    An attribute that equals such a size is taken to be it; one that equals sizes with different
-    outcomes is left alone (and the proof will tell). Numbers of heads go by their name as well, and alone
-    where the code's own sizes are patched.
+    An attribute that equals such a size is taken to be it. One that equals sizes of different elements is left alone (and
+    the proof will tell), also by cuts that keep as many of both: what was proven must not depend on that. Numbers of
+    heads go by their name as well, and alone where the code's own sizes are patched.
     """
     heads = {size: _number(elements, kept) for size, elements in space.heads.get(name, [])}
-    outcomes: dict[int, set[int]] = {}
+    outcomes: dict[int, dict[bytes, int]] = {}
     for size, elements in space.sizes.get(name, []) if name not in space.patched else ():
-        outcomes.setdefault(size, set()).add(_number(elements, kept))
+        which = elements[:, elements[1].argsort(stable=True)]
+        which = which[:, which[0].argsort(stable=True)]
+        outcomes.setdefault(size, {})[which.numpy().tobytes()] = _number(elements, kept)
     values = {}
     for attribute, value in vars(module).items():
         if not isinstance(value, int) or isinstance(value, bool) or value < 2 or attribute.endswith(_NO_SIZE):
@@ -280,5 +282,5 @@ def _integers_by_size(name: str, module: nn.Module, space: SearchSpace, kept: Te
         if is_head_count and value in heads:
             values[attribute] = heads[value]
         elif not is_head_count and len(outcomes.get(value, ())) == 1 and "head_dim" not in attribute:
-            values[attribute] = next(iter(outcomes[value]))
+            values[attribute] = next(iter(outcomes[value].values()))
     return values

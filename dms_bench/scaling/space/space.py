@@ -299,8 +299,9 @@ class SearchSpace:
             sites=tuple(site for site in self.sites if {(site.parameter, site.dim)} & (outer.keys() | inner.keys())),
             norms=tuple(norm for norm in norms if bool((norm.elements >= 0).any())),
             rows=tuple(row for row in rows if bool((row.elements >= 0).any())),
+            # Sizes that stay after all, too: an integer in a module's code may be theirs as well as another's.
             sizes=_renumber(self.sizes, renumber),
-            heads=_renumber(self.heads, renumber),
+            heads=_searched(_renumber(self.heads, renumber)),
             shape_calls={
                 name: [call.renumbered(renumber) for call in calls] for name, calls in self.shape_calls.items()
             },
@@ -322,8 +323,11 @@ def _bounds_of(unit: Group | Stage, multiple: int) -> tuple[int, int]:
 
 
 def _renumber(sizes: dict[str, list[tuple[int, Tensor]]], renumber: Tensor) -> dict[str, list[tuple[int, Tensor]]]:
-    renumbered = {name: [(size, renumber[elements]) for size, elements in seen] for name, seen in sizes.items()}
+    return {name: [(size, renumber[elements]) for size, elements in seen] for name, seen in sizes.items()}
+
+
+def _searched(sizes: dict[str, list[tuple[int, Tensor]]]) -> dict[str, list[tuple[int, Tensor]]]:
     return {
         name: [(size, elements) for size, elements in seen if bool((elements >= 0).any())]
-        for name, seen in renumbered.items()
+        for name, seen in sizes.items()
     }

@@ -95,4 +95,6 @@ class _NormOutputWatch(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 
 def _storage(tensor: Tensor) -> int:
+    if tensor.layout != torch.strided:  # a sparse adjacency has no memory of one piece
+        return id(tensor)
     return int(tensor.untyped_storage()._cdata)

@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from dms_bench.scaling.tracing.operators import RESIDUAL_OPERATORS
@@ -96,6 +97,8 @@ class ResidualPaths:
 
 def _numbers(tensor: Tensor) -> int:
     """Return how many numbers a tensor holds, those once that it repeats."""
+    if tensor.layout != torch.strided:
+        return tensor.numel()
     return math.prod(size for size, stride in zip(tensor.shape, tensor.stride(), strict=True) if stride)
 
 

@@ -179,3 +179,28 @@ def test_a_failing_forward_pass_leaves_no_mode_behind():
 )
 def test_matching_dims_of_a_reshape(before, after, expected):
     assert matching_dims(before, after) == expected
+
+
+class OneIntegerTwoSizes(nn.Module):
+    """Its integer is the size of two groups, so no cut can tell whose it is."""
+
+    def __init__(self):
+        super().__init__()
+        self.width = 8
+        self.first, self.second = nn.Linear(4, 8), nn.Linear(4, 8)
+        self.one_head, self.other_head = nn.Linear(8, 3), nn.Linear(8, 3)
+
+    def forward(self, x):
+        return self.one_head(self.first(x).relu()) + self.other_head(self.second(x).tanh())
+
+
+def test_an_integer_of_two_sizes_is_left_alone_whatever_a_cut_keeps_of_them():
+    """Also by one that keeps as many of both, and where one of them stays after all: neither was proven otherwise."""
+    model = OneIntegerTwoSizes()
+    space = find_space(model, torch.randn(2, 4))
+    assert [group.size for group in space.groups] == [8, 8]
+    for searched in (space, space.without(["second"], "stays"), space.without(["first"], "stays")):
+        mask = torch.cat([torch.arange(unit) < unit // 2 for unit in searched.units.sizes]).float()
+        small = cut(model, searched, searched.architecture(mask))
+        assert small.width == 8
+        assert {small.first.out_features, small.second.out_features} <= {4, 8}
