@@ -264,9 +264,9 @@ def _current(module: nn.Module, attribute: str) -> int:
 def _integers_by_size(name: str, module: nn.Module, space: SearchSpace, kept: Tensor) -> dict[str, int]:
     """Return integers that change, told by comparison with the labelled sizes that the module's own code saw.
 
-    An attribute that equals such a size is taken to be it. One that equals sizes of different elements is left alone (and
-    the proof will tell), also by cuts that keep as many of both: what was proven must not depend on that. Numbers of
-    heads go by their name as well, and alone where the code's own sizes are patched.
+    An attribute that equals such a size is taken to be it. One that equals sizes of different elements is left alone
+    (and the proof will tell), also by cuts that keep as many of both: what was proven must not depend on that. Numbers
+    of heads go by their name as well, and alone where the code's own sizes are patched.
     """
     heads = {size: _number(elements, kept) for size, elements in space.heads.get(name, [])}
     outcomes: dict[int, dict[bytes, int]] = {}
