@@ -128,7 +128,7 @@ def test_out_of_reach_is_as_near_as_it_comes(share: float) -> None:
 @pytest.mark.parametrize(
     ("kind", "targets"),
     [*(("dms", targets) for targets in BUDGETS), *((kind, BUDGETS[2]) for kind in ("get", "mes", "sns"))],
-    ids=str,
+    ids=lambda value: value if isinstance(value, str) else "+".join(value),
 )
 def test_a_whole_search_pays_for_its_falling_target_at_every_step(kind: str, targets: dict[str, Any]) -> None:
     """At a learning rate far too large, across the freeze of the depth, whose blocks the cut keeps."""
