@@ -142,12 +142,12 @@ def outputs_in(value: Any) -> list[Tensor]:
     Not those in caches of keys and values, by which language models go on from where they stopped: they are working
     memory.
     """
-    found: list[Tensor] = []
+    tensors: list[Tensor] = []
     seen: set[int] = set()
 
     def visit(value: Any) -> None:
         if isinstance(value, Tensor):
-            found.append(value)
+            tensors.append(value)
         elif id(value) not in seen and not isinstance(value, (nn.Module, type)):
             seen.add(id(value))
             parts = _parts(value)
@@ -157,7 +157,7 @@ def outputs_in(value: Any) -> list[Tensor]:
                 visit(part)
 
     visit(value)
-    return found
+    return tensors
 
 
 def tensors_in(value: Any) -> list[Tensor]:

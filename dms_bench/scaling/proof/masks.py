@@ -81,9 +81,9 @@ def _in_turn(size: int, low: int, number: int, generator: torch.Generator) -> Te
         least, largest = KEPT_SHARES
         share = least + (largest - least) * float(torch.rand(1, generator=generator))
         left = max(0, size - start)  # never cut so far
-        wanted = left if turn == number - 1 and left else size - round(share * size)
-        wanted = max(wanted, left - (number - 1 - turn) * most, 1)
-        window = (start + torch.arange(min(wanted, most))) % size
+        number_cut = left if turn == number - 1 and left else size - round(share * size)
+        number_cut = max(number_cut, left - (number - 1 - turn) * most, 1)
+        window = (start + torch.arange(min(number_cut, most))) % size
         mask[order[window]] = 0
         start += len(window)
     return masks

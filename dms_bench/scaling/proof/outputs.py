@@ -32,16 +32,16 @@ def run(model: nn.Module, example: Example) -> list[Tensor]:
     return compared
 
 
-def difference_of(found: list[Tensor], expected: list[Tensor]) -> float:
+def difference_of(outputs: list[Tensor], expected: list[Tensor]) -> float:
     """Return the largest relative difference of two outputs; infinite where they differ in build."""
-    if [tensor.shape for tensor in found] != [tensor.shape for tensor in expected]:
+    if [tensor.shape for tensor in outputs] != [tensor.shape for tensor in expected]:
         return float("inf")
     worst = 0.0
-    for one, other in zip(found, expected, strict=True):
-        finite = other.isfinite()  # masks of attention, as some networks return them, are not
-        if not torch.equal(finite, one.isfinite()):
+    for output, reference in zip(outputs, expected, strict=True):
+        finite = reference.isfinite()  # masks of attention, as some networks return them, are not
+        if not torch.equal(finite, output.isfinite()):
             return float("inf")
-        difference = (one - other)[finite].norm() / other[finite].norm().clamp_min(1e-12)
+        difference = (output - reference)[finite].norm() / reference[finite].norm().clamp_min(1e-12)
         worst = max(worst, float(difference))
     return worst
 

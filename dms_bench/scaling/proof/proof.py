@@ -98,7 +98,7 @@ def prove(
 def _takes_few_apart(space: SearchSpace) -> frozenset[str]:
     """Return the modules whose code takes a few channels apart at a number, which most masks fit by chance."""
     owner, sizes = space.units.owner, space.units.sizes
-    found = set()
+    modules = set()
     for module, calls in space.shape_calls.items():
         for call in calls:
             pieces = [size[0] for size in call.sizes if isinstance(size, Tensor)]
@@ -106,8 +106,8 @@ def _takes_few_apart(space: SearchSpace) -> frozenset[str]:
             units = torch.unique(owner[elements[elements >= 0].long()]).tolist()
             few = any(sizes[unit] <= FEW for unit in units)
             if few and not all(torch.equal(piece, pieces[0]) for piece in pieces):
-                found.add(module)
-    return frozenset(found)
+                modules.add(module)
+    return frozenset(modules)
 
 
 def _wider(space: SearchSpace) -> SearchSpace:

@@ -150,7 +150,7 @@ class SearchSpace:
         if not self.names:
             reasons = list(dict.fromkeys(self.excluded.values()))
             listed = "".join(
-                f"\n  {sum(1 for found in self.excluded.values() if found == why)} x {why}" for why in reasons
+                f"\n  {sum(1 for reason in self.excluded.values() if reason == why)} x {why}" for why in reasons
             )
             raise ValueError(f"nothing of the network can be searched{':' if reasons else ''}{listed}")
         if self.proof_error > 1e-3:

@@ -48,10 +48,10 @@ def tells_sizes(call: ModuleCall, answers: tuple[str, ...]) -> bool:
 
 def _answer(call: ModuleCall, value: Any, reached: frozenset[int]) -> str:
     """Return what stands for one entry, which some tensors reach."""
-    for place, (key, argument) in enumerate(call.arguments.items()):
+    for index, (key, argument) in enumerate(call.arguments.items()):
         adds = isinstance(argument, Tensor) and isinstance(value, Tensor) and argument.shape == value.shape
         if (adds and id(argument) in reached) or _hands_on(argument, value):
-            return ARGUMENT + key if place or not adds else FEATURES
+            return ARGUMENT + key if index or not adds else FEATURES
     return OBJECT if is_dataclass(value) else NOTHING
 
 

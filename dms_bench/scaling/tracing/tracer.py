@@ -367,7 +367,7 @@ class Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
             tensors = [value for value in tree_flatten((args, kwargs))[0] if isinstance(value, Tensor)]
             self._recorder.begin(module)
             call = ModuleCall(name, tensors, order=len(self.trace.calls), entry=entry_of(args, kwargs))
-            call.arguments = {str(place): value for place, value in enumerate(args)} | kwargs
+            call.arguments = {str(index): value for index, value in enumerate(args)} | kwargs
             call.within = tuple(around.name for around in self._stack)
             self.trace.calls.append(call)
             self._stack.append(call)

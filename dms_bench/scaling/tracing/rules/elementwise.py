@@ -91,11 +91,11 @@ def _along(tracer: Tracer, args: Any, kwargs: Any, out: Any) -> Axes:
     out = out if isinstance(out, Tensor) else out[0]
     result = []
     for axis in tracer.axes(args[0]):
-        (own,) = varying_dims(axis)
-        if own == dim % axis.dim():
+        (varying,) = varying_dims(axis)
+        if varying == dim % axis.dim():
             tracer.labels.freeze(axis, f"operator {tracer.operator} runs over it")
         else:
-            result.append(lay(along(axis, own), own, out.shape))
+            result.append(lay(along(axis, varying), varying, out.shape))
     return tuple(result)
 
 
@@ -111,13 +111,13 @@ def _gated(tracer: Tracer, args: Any, kwargs: Any, out: Tensor) -> Axes:
     dim = (args[1] if len(args) > 1 else kwargs.get("dim", -1)) % data.dim()
     result = []
     for axis in tracer.axes(data):
-        (own,) = varying_dims(axis)
-        labels = along(axis, own)
-        if own == dim:
+        (varying,) = varying_dims(axis)
+        labels = along(axis, varying)
+        if varying == dim:
             halves = labels.view(2, -1)
             tracer.labels.unite(halves[0], halves[1])
             labels = halves[0]
-        result.append(lay(labels, own, out.shape))
+        result.append(lay(labels, varying, out.shape))
     return tuple(result)
 
 

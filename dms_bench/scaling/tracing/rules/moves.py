@@ -144,11 +144,11 @@ def _chosen(tracer: Tracer, args: Any, kwargs: Any, out: Tensor) -> Axes:
     data, dim = args[0], args[1] % args[0].dim()
     result = []
     for axis in tracer.axes(data):
-        (own,) = varying_dims(axis)
-        if own == dim or axis.size(own) != out.size(own):
+        (varying,) = varying_dims(axis)
+        if varying == dim or axis.size(varying) != out.size(varying):
             tracer.labels.freeze(axis, "entries of a table")
         else:
-            result.append(lay(along(axis, own), own, out.shape))
+            result.append(lay(along(axis, varying), varying, out.shape))
     return tuple(result)
 
 
