@@ -59,7 +59,7 @@ def check(trials: Iterable[Trial]) -> None:
     """
     preflight = Preflight()
     for trial in trials:
-        preflight.check_data(trial)
-        preflight.check_recipes(trial)
-        preflight.check_networks(trial)
+        if preflight.check_data(trial):
+            preflight.check_recipes(trial)
+            preflight.check_networks(trial)
     preflight.refusals.check()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import fnmatch
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Literal, get_args
 
@@ -15,6 +15,7 @@ from dms_bench.scaling.cost.counter import countable, sample_of
 from dms_bench.scaling.example import AnyExample, Example
 from dms_bench.scaling.modules.blocks import block_of
 from dms_bench.scaling.modules.modes import modes_kept
+from dms_bench.scaling.proof.failures import FAILURES
 from dms_bench.scaling.proof.inputs import ProofInputs
 from dms_bench.scaling.proof.proof import prove
 from dms_bench.scaling.space.coarse import NO_CHOICE, Coarse, bounded, check_rules, check_ties, coarsened
@@ -99,7 +100,7 @@ def find_space(
                 break  # else samples depend on each other, and cost more together
         with countable(model):
             residual = [block for block in space.blocks if block not in space.added]
-            tails = {} if outline else find_tails(model, inputs, residual, space.answers)
+            tails = {} if outline else _tails(model, inputs, residual, space.answers)
         linear = {block: ends for block, ends in tails.items() if not traces[0].standardised & set(ends)}
         # The output of a response norm holds its input as it is: no vector of its own can carry a mask.
         norms = [norm.module for norm in space.norms if norm.kind != "response"]
@@ -124,6 +125,16 @@ def find_space(
         space = replace(space, round_to=round_to)
         model.train()  # lets modules drop what they kept of these runs; then every module gets its mode back
     return replace(space, seconds=time.perf_counter() - begin)
+
+
+def _tails(
+    model: nn.Module, inputs: Example, blocks: Sequence[str], answers: Mapping[str, tuple[str, ...]]
+) -> dict[str, tuple[str, ...]]:
+    """Return the layers in which branches end; none where the network does not run under other weights."""
+    try:
+        return find_tails(model, inputs, blocks, answers)
+    except FAILURES:
+        return {}
 
 
 def _check_open(model: nn.Module) -> None:

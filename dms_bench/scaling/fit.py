@@ -103,6 +103,8 @@ class _Fit(_Sizes):
 
     def at_depth(self, kept: Tensor, counts: Tensor, fixed: tuple[int, int] | None = None) -> Tensor:
         """Scale the proposed widths to the budget, at the depth of `kept` and a fixed (group, number of elements)."""
+        if not self.widths:
+            return kept
         low, high = 0.0, float(self.sizes.max()) / max(float(counts[: self.widths].amin()), 1e-3)
         for _ in range(60):  # to the last bit of what rounding can tell apart
             middle = (low + high) / 2

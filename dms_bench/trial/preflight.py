@@ -18,40 +18,48 @@ if TYPE_CHECKING:
 
 
 class Preflight:
-    """Tries what trials need; a thing that failed is tried again for every experiment that needs it."""
+    """Tries what trials need, and gathers what is refused, by experiment."""
 
     def __init__(self) -> None:
         self.refusals = Refusals()
-        self._passed: set[object] = set()
-        self._refused: set[tuple[str, object]] = set()
+        #: What was tried already: None where it passed.
+        self._tried: dict[object, UserError | None] = {}
+
+    def check_data(self, trial: Trial) -> bool:
+        """Note that the data of the trial's task cannot be had; what can be fetched is. Returns whether it is there."""
+        return self._try(trial, ("data", trial.task.content_hash()), lambda: _task(trial).prepare())
 
     def check_recipes(self, trial: Trial) -> None:
-        """Note the trial's recipes that its task or data cannot use."""
-        for stage, recipe in (("pretrain", trial.pretrain), ("search", trial.search), ("retrain", trial.retrain)):
-            if recipe is not None:
-                key = ("recipe", trial.task.content_hash(), recipe.content_hash())
-                self._try(trial.experiment, key, partial(_check_recipe, trial, stage, recipe))
-
-    def check_data(self, trial: Trial) -> None:
-        """Note that the data of the trial's task cannot be had; data that can be fetched is."""
-        self._try(trial.experiment, ("data", trial.task.content_hash()), lambda: _task(trial).prepare())
+        """Note the trial's recipes that its task or data cannot use; nothing but that, where the data is not there."""
+        task = trial.task.content_hash()
+        if self._try(trial, ("samples", task), lambda: _task(trial).train_samples()):
+            for stage, recipe in (("pretrain", trial.pretrain), ("search", trial.search), ("retrain", trial.retrain)):
+                if recipe is not None:
+                    key = ("recipe", task, stage, recipe.content_hash())
+                    self._try(trial, key, partial(_check_recipe, trial, stage, recipe))
 
     def check_networks(self, trial: Trial) -> None:
         """Note a network or checkpoint that is not there, and a budget out of the supernet's reach."""
         key = (trial.task.content_hash(), trial.network.content_hash(), trial.pipeline == "DMSnp")
         if trial.pipeline != "DMSnp" or trial.network != trial.supernet:
-            self._try(trial.experiment, ("network", *key), lambda: _task(trial).build(trial.network))
-        if trial.method.uses_budget:
-            budget = ("budget", *key, trial.supernet.content_hash(), trial.budget)
-            self._try(trial.experiment, budget, lambda: _check_budget(trial))
+            self._try(trial, ("network", *key), lambda: _task(trial).build(trial.network))
+        if trial.method.uses_budget:  # whose message names the experiment
+            budget = ("budget", trial.experiment, *key, trial.supernet.content_hash(), trial.budget)
+            self._try(trial, budget, lambda: _check_budget(trial))
 
-    def _try(self, experiment: str, key: object, check: Callable[[], object]) -> None:
-        if key in self._passed or (experiment, key) in self._refused:
-            return
-        self._refused.add((experiment, key))
-        with self.refusals.of(experiment):
-            check()
-            self._passed.add(key)
+    def _try(self, trial: Trial, key: object, check: Callable[[], object]) -> bool:
+        """Try a thing once, note for the trial's experiment what is wrong with it, and return whether nothing is."""
+        if key not in self._tried:
+            try:
+                check()
+                self._tried[key] = None
+            except UserError as error:
+                self._tried[key] = error
+        refusal = self._tried[key]
+        if refusal is not None:
+            with self.refusals.of(trial.experiment):
+                raise refusal
+        return refusal is None
 
 
 def _task(trial: Trial) -> Task:

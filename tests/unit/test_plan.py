@@ -133,6 +133,16 @@ def test_recipes_that_the_task_cannot_use_are_refused_beside_all_else(planned):
     ]
 
 
+def test_data_that_are_not_there_are_one_line_and_no_fault_of_the_recipes(planned, monkeypatch):
+    def nothing(self):
+        raise UserError("data 'lines': no such folder")
+
+    monkeypatch.setattr(Linear, "train_samples", nothing)
+    with pytest.raises(UserError) as refused:
+        planned(sweep={"grid": {"seed": [0, 1]}})
+    assert str(refused.value) == "experiment 'lines': data 'lines': no such folder"
+
+
 def test_shared_pretraining_is_counted_once(planned):
     trials = planned(
         pipeline="DMSp", pretrain={"epochs": 100}, sweep={"grid": {"method": ["dms", "random"], "seed": [0, 1]}}

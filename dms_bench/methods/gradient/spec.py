@@ -48,6 +48,10 @@ class GradientSpec(MethodSpec):
             raise ValueError(f"{shares}: the target falls between them")
         return self
 
+    def label(self) -> str:
+        """Return the method, and how it is brought to its budget where not as published."""
+        return self.kind if self.budget == "penalty" else f"{self.kind} {self.budget}"
+
     def canonical(self) -> Self:
         """Return the method without a weight that weighs nothing."""
         return self if self.budget == "penalty" else self.model_copy(update={"resource_weight": 1.0})
@@ -100,7 +104,8 @@ class GumbelSpec(GradientSpec):
 
     def label(self) -> str:
         """Return the method with its variant: two methods, not two settings of one."""
-        return f"{self.kind} {self.variant.replace('_', ' ')}"
+        label = f"{self.kind} {self.variant.replace('_', ' ')}"
+        return label if self.budget == "penalty" else f"{label} {self.budget}"
 
 
 class Mes(GumbelSpec):

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from dms_bench.scaling.masks.state import MaskHook, MaskState
-from dms_bench.scaling.modules.blocks import argument_of, entry_of, features_of, with_features
+from dms_bench.scaling.modules.blocks import FEATURES, NOTHING, argument_of, entry_of, features_of, with_features
 
 
 class BlendBlock(MaskHook):
@@ -31,7 +31,9 @@ class BlendBlock(MaskHook):
             return None
         if type(output) is not tuple:
             return self._blended(entry_of(args, kwargs), output)
-        entries = zip(output, self.answers, strict=True)
+        # Called otherwise than it was traced (for weights of attention, say) a block may return more, or less.
+        answers = (*(self.answers or (FEATURES,)), *[NOTHING] * len(output))
+        entries = zip(output, answers, strict=False)
         return tuple(self._blended(argument_of(args, kwargs, answer), value) for value, answer in entries)
 
     def _blended(self, entry: Any, features: Any) -> Any:

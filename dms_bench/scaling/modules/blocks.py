@@ -47,8 +47,18 @@ def with_features(output: Any, features: Tensor) -> Any:
 
 
 def argument_of(args: Sequence[Any], kwargs: Mapping[str, Any], answer: str) -> Any:
-    """Return the argument of a call that an entry is answered with; None for entries without."""
+    """Return the argument of a call that an entry is answered with; None for entries without.
+
+    Raises:
+        ValueError: the call has no such argument.
+    """
     if answer == FEATURES:
         return entry_of(args, kwargs)
-    key = answer.removeprefix(ARGUMENT) if answer.startswith(ARGUMENT) else ""
-    return kwargs[key] if key in kwargs else args[int(key)] if key.isdigit() else None
+    if not answer.startswith(ARGUMENT):
+        return None
+    key = answer.removeprefix(ARGUMENT)
+    if key in kwargs:
+        return kwargs[key]
+    if key.isdigit() and int(key) < len(args):
+        return args[int(key)]
+    raise ValueError(f"a removable block was traced with its {answer}, and is called without: hand it over as then")

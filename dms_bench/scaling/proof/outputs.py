@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -11,6 +12,8 @@ from torch.utils.flop_counter import flop_registry
 
 from dms_bench.scaling.example import Example, outputs_in
 
+#: Numbers below this are taken for it, where differences are relative.
+_SMALL = 1e-12
 #: Of the tensors that an operator is given.
 Shapes = tuple[torch.Size, ...]
 
@@ -39,10 +42,15 @@ def difference_of(outputs: list[Tensor], expected: list[Tensor]) -> float:
     worst = 0.0
     for output, reference in zip(outputs, expected, strict=True):
         finite = reference.isfinite()  # masks of attention, as some networks return them, are not
-        if not torch.equal(finite, output.isfinite()):
+        if not torch.equal(finite, output.isfinite()) or (finite.numel() and not finite.any()):
+            return float("inf")  # where nothing is finite there is nothing to compare
+        numbers, right = output[finite], reference[finite]
+        # Scaled first: squares of large numbers, which norms add up, overflow.
+        scale = float(right.abs().amax().clamp_min(_SMALL)) if right.numel() else 1.0
+        difference = float(((numbers - right) / scale).norm() / (right / scale).norm().clamp_min(_SMALL / scale))
+        if not math.isfinite(difference):
             return float("inf")
-        difference = (output - reference)[finite].norm() / reference[finite].norm().clamp_min(1e-12)
-        worst = max(worst, float(difference))
+        worst = max(worst, difference)
     return worst
 
 

@@ -61,6 +61,7 @@ def prove(
     except _NoDoubleError:
         proof = _Proof(model, inputs, space, seed, torch.float, idle)
         error = proof.error(names)
+    proof.doubtful = False
     reasons: dict[str, str] = {}
     if not error <= proof.tolerance and not proof.passes([]):  # what it computes depends on more than its input's build
         reasons = dict.fromkeys(names, f"of the whole network: {proof.failure}")
@@ -75,13 +76,15 @@ def prove(
             proof.patch(names)
             names = proof.provable(names)
             error = proof.error(names)
+    excused = proof.excused
     proof.tried = slice(-1, None)
     error = max(error, proof.error(names))
+    excused |= proof.excused
     if names and not error <= proof.tolerance:
         proof.space, proof.tried = _wider(proof.space), slice(None)
         if not proof.passes(names):
             names = proof.provable(names)
-        error = proof.error(names)
+        error, excused = proof.error(names), proof.excused
         if not error <= proof.tolerance:  # not even the network is equal to itself
             names = []
     space = proof.space
@@ -91,7 +94,7 @@ def prove(
         space,
         proof_error=error,
         gaps=untried(space, masks_of(space, seed)),
-        macs_vary=proof.excused,
+        macs_vary=excused and bool(names),
     )
 
 
@@ -156,6 +159,8 @@ class _Proof:
         self.space, self.seed, self.dtype = space, seed, dtype
         self.tolerance = TOLERANCE if dtype == torch.double else ROUGH_TOLERANCE
         self.trials = 0
+        #: Whether the network may not run in double precision at all.
+        self.doubtful = dtype == torch.double
         #: Whether counted MACs were let differ from predicted ones, as they vary.
         self.excused = False
         #: Why the last trial failed; and by unit, why it was dropped.
@@ -170,6 +175,7 @@ class _Proof:
         #: Which of the masks are tried: not that of the fewest elements, where what fails is helped otherwise.
         self.tried = slice(None, -1)
         self.inputs = inputs.in_precision(dtype)
+        self.original, self.given = model, inputs
         if dtype == torch.double:
             try:
                 with torch.no_grad(), self.unrounded():
@@ -249,6 +255,7 @@ class _Proof:
 
     def error(self, names: Sequence[str]) -> float:
         """Largest relative difference over the masks when elements of some units go; infinite if a cut fails."""
+        self.excused = False
         chosen = torch.tensor([name in set(names) for name in self.space.names], dtype=torch.bool)
         owner = self.space.units.owner
         masks = torch.where(chosen[owner], masks_of(self.space, self.seed)[self.tried], 1.0)
@@ -278,7 +285,7 @@ class _Proof:
         except IncomparableError:
             raise
         except FAILURES as error:
-            if self.dtype == torch.double:
+            if self.doubtful:
                 raise _NoDoubleError from error
             self.failure, self.culprit = f"the masked network fails in {code_of(error)}", ""
             return float("inf")
@@ -321,11 +328,18 @@ class _Proof:
         The masked network has the size of the whole one, so that nothing else can change its operators.
         """
         masks = masks_of(self.space, self.seed)
-        return any(self._work(mask) != self._work(torch.ones_like(mask)) for mask in masks)
+        whole = self._work(torch.ones_like(masks[0]))
+        with torch.no_grad(), Work() as work:  # MACs were traced under the network's own weights
+            self.given.one(self.original)
+        return work.shapes != whole or any(self._work(mask) != whole for mask in masks)
 
-    def _work(self, mask: Tensor) -> list[Shapes]:
-        with torch.no_grad(), self.forward.using(mask.to(self.dtype)), self.unrounded(), Work() as work:
-            run(self.masked, self.inputs.one)
+    def _work(self, mask: Tensor) -> list[Shapes] | None:
+        """Return the shapes that operators are given under a mask; None where the network does not come to its end."""
+        try:
+            with torch.no_grad(), self.forward.using(mask.to(self.dtype)), self.unrounded(), Work() as work:
+                run(self.masked, self.inputs.one)
+        except FAILURES:  # an expert that no token comes to, say
+            return None
         shapes: list[Shapes] = work.shapes
         return shapes
 

@@ -89,6 +89,8 @@ class ModuleCall:
     entries: list[tuple[frozenset[int], frozenset[int]]] = field(default_factory=list)
     #: All arguments, by position or name.
     arguments: dict[str, Any] = field(default_factory=dict)
+    #: Of a call that returns a tuple: the ids of what reaches each tensor among its arguments.
+    made_of: dict[str, frozenset[int]] = field(default_factory=dict)
     #: Names of the modules that were running.
     within: tuple[str, ...] = ()
     #: Whether the output was added, outside of the module, to what its input was made of; and whether something else

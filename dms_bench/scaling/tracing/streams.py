@@ -47,11 +47,29 @@ def tells_sizes(call: ModuleCall, answers: tuple[str, ...]) -> bool:
 
 
 def _answer(call: ModuleCall, value: Any, reached: frozenset[int]) -> str:
-    """Return what stands for one entry, which some tensors reach."""
-    for index, (key, argument) in enumerate(call.arguments.items()):
-        adds = isinstance(argument, Tensor) and isinstance(value, Tensor) and argument.shape == value.shape
-        if (adds and id(argument) in reached) or _hands_on(argument, value):
-            return ARGUMENT + key if index or not adds else FEATURES
+    """Return what stands for one entry, which some tensors reach: of those the one that the call got last.
+
+    A stream may have begun as another, behind an activation, and then both reach what is added to it.
+    """
+    first = next(iter(call.arguments), "")
+    for key, argument in call.arguments.items():
+        if _hands_on(argument, value):
+            return FEATURES if key == first and isinstance(value, Tensor) else ARGUMENT + key
+    reaching = {
+        key: argument
+        for key, argument in call.arguments.items()
+        if isinstance(argument, Tensor)
+        and isinstance(value, Tensor)
+        and argument.shape == value.shape
+        and id(argument) in reached
+    }
+    nearest = [
+        key
+        for key, argument in reaching.items()
+        if not any(id(argument) in call.made_of[other] for other in reaching if reaching[other] is not argument)
+    ]
+    if nearest:
+        return FEATURES if nearest[0] == first else ARGUMENT + nearest[0]
     return OBJECT if is_dataclass(value) else NOTHING
 
 

@@ -388,6 +388,8 @@ class Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
         call.residual_of, call.normed_of = self._paths.of(features_of(output))
         if type(output) is tuple:
             call.entries = [self._paths.of(entry if isinstance(entry, Tensor) else None) for entry in output]
+            tensors = {key: value for key, value in call.arguments.items() if isinstance(value, Tensor)}
+            call.made_of = {key: frozenset[int]().union(*self._paths.of(value)) for key, value in tensors.items()}
         self._added.returned(call)
 
     def _is_recognised(self, call: ModuleCall) -> bool:

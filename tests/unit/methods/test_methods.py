@@ -172,6 +172,8 @@ def test_a_projected_search_needs_no_resource_loss_and_pays_for_its_target(metho
 def test_what_a_projected_search_does_not_use_is_no_part_of_it() -> None:
     assert Dms(budget="projected", resource_weight=3).canonical() == Dms(budget="projected").canonical()
     assert Dms(resource_weight=3).canonical() != Dms().canonical()
+    assert [Dms().label(), Dms(budget="projected").label()] == ["dms", "dms projected"], "two rows of a leaderboard"
+    assert Mes(budget="projected").label() == "mes fair projected"
     assert "budget" not in Dms().model_dump(), "trials from before there was a choice keep their hashes"
     for method in (Mes, Sns):
         with pytest.raises(ValueError, match="variant 'fair'"):

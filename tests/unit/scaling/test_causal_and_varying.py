@@ -157,3 +157,24 @@ def test_experts_are_searched_though_masks_send_tokens_elsewhere_and_the_space_s
 def test_the_macs_of_a_plain_network_do_not_vary_and_are_compared() -> None:
     space = find_space(nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2)), torch.randn(2, 4))
     assert not space.macs_vary
+
+
+class NeedsItsTokens(Experts):
+    """Fails where other tokens than at first come to an expert: under masks, and under other weights."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first: dict[int, Tensor] = {}
+
+    def forward(self, x: Tensor) -> Tensor:
+        _, choice = self.router(self.stem(x).flatten(0, 1))
+        if not torch.equal(self.first.setdefault(len(x), choice), choice):
+            raise RuntimeError("no tokens")
+        return super().forward(x)
+
+
+def test_a_network_that_does_not_run_under_masks_is_refused_with_the_place() -> None:
+    torch.manual_seed(0)
+    space = find_space(NeedsItsTokens().double().eval(), torch.randn(2, 16, 6).double())
+    assert not space.groups
+    assert any("fails in NeedsItsTokens" in reason for reason in space.excluded.values())

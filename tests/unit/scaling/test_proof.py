@@ -16,6 +16,7 @@ from torch.nn import functional
 
 from dms_bench.scaling import cut, find, find_space
 from dms_bench.scaling.proof.masks import gaps, proof_masks
+from dms_bench.scaling.proof.outputs import difference_of
 from dms_bench.scaling.proof.proof import FEW, masks_of, untried
 from tests.unit.scaling.agreement import assert_masked_is_cut
 from tests.unit.scaling.odd_networks import Block, Residual
@@ -270,3 +271,35 @@ def test_torchscript_is_refused_in_words():
 def test_a_space_without_widths_takes_round_to():
     space = find_space(Residual([Block() for _ in range(3)]), IMAGES, width=False, round_to=8)
     assert space.units.sizes == (3,)
+
+
+@pytest.mark.parametrize("scale", [1.0, 1e160, 1e-3])
+def test_outputs_that_differ_differ_whatever_their_size(scale):
+    right = torch.tensor([1.0, -2.0, 3.0], dtype=torch.double) * scale
+    assert difference_of([right], [right]) == 0
+    assert difference_of([right * 2], [right]) == pytest.approx(1)
+    assert difference_of([right * (1 + 1e-9)], [right]) == pytest.approx(1e-9, rel=1e-3)
+
+
+def test_where_nothing_is_finite_there_is_nothing_to_compare():
+    nothing = torch.full((3,), float("nan"))
+    assert difference_of([nothing], [nothing]) == float("inf")
+    partly = torch.tensor([float("-inf"), 1.0])
+    assert difference_of([partly, torch.empty(0)], [partly, torch.empty(0)]) == 0
+
+
+class LogarithmOfAWrongCut(nn.Module):
+    """Multiplies by a number of channels, which no cut can know, and takes the logarithm of what may be negative."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.b = nn.Linear(4, 16), nn.Linear(16, 3)
+
+    def forward(self, x):
+        hidden = self.a(x)
+        return torch.log(self.b(hidden.relu()).sum(1) * hidden.shape[-1] - 1e3)
+
+
+def test_a_network_without_finite_outputs_is_not_proven():
+    with pytest.raises(ValueError, match="nothing of the network can be searched"):
+        find_space(LogarithmOfAWrongCut(), torch.randn(2, 4)).check_searchable()

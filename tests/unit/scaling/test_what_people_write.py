@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from dms_bench.scaling import Supernet, count, cut, find_space
+from dms_bench.scaling import Supernet, budget_of, count, cut, find_space
 
 
 def halved(space):
@@ -301,3 +301,87 @@ def test_weights_that_training_alone_reads_are_masked_there():
         masked = model.train()(x)
     for ours, expected in zip(small(x), masked, strict=True):
         torch.testing.assert_close(ours, expected)
+
+
+class Told(nn.Module):
+    """Returns its weights of attention as well, if it is asked to."""
+
+    def __init__(self, width):
+        super().__init__()
+        self.branch = nn.Linear(width, width)
+
+    def forward(self, x, weights=False):
+        branch = self.branch(x).tanh()
+        return (x + branch, branch) if weights else (x + branch,)
+
+
+class ToldNetwork(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.stem, self.blocks, self.head = nn.Linear(4, 8), nn.ModuleList(Told(8) for _ in range(3)), nn.Linear(8, 2)
+
+    def forward(self, x, weights=False):
+        x = self.stem(x)
+        for block in self.blocks:
+            x = block(x, weights)[0]
+        return self.head(x)
+
+
+def test_a_masked_block_that_returns_more_than_it_was_traced_with_is_blended_all_the_same():
+    model = ToldNetwork().double().eval()
+    x = torch.randn(3, 4).double()
+    space = find_space(model, x)
+    assert [stage.size for stage in space.stages] == [3]
+    net = Supernet(model, space).eval()
+    mask = space.full()
+    mask[space.width_elements] = 0.0
+    with torch.no_grad(), net.fixed(mask):
+        torch.testing.assert_close(net(x, weights=True), net(x))
+    with torch.no_grad():
+        assert not torch.allclose(model(x), cut(model, space, space.architecture(mask))(x))
+
+
+class Streams(nn.Module):
+    """Two streams, of which the second began as an activation of the first."""
+
+    def __init__(self, width):
+        super().__init__()
+        self.one, self.two = nn.Linear(width, width), nn.Linear(width, width)
+
+    def forward(self, x, c):
+        return x + self.one(c), c + self.two(x)
+
+
+class StreamsNetwork(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.stem, self.blocks = nn.Linear(4, 8), nn.ModuleList(Streams(8) for _ in range(3))
+        self.head, self.other = nn.Linear(8, 2), nn.Linear(8, 2)
+
+    def forward(self, x):
+        x = self.stem(x)
+        c = x.relu()
+        for block in self.blocks:
+            x, c = block(x, c)
+        return self.head(x) + self.other(c)
+
+
+def test_a_removed_block_hands_each_stream_on_also_where_one_began_as_the_other():
+    model = StreamsNetwork().double().eval()
+    x = torch.randn(3, 4).double()
+    space = find_space(model, x)
+    assert [stage.size for stage in space.stages] == [3]
+    mask = space.full()
+    mask[space.width_elements] = 0
+    small = cut(model, space, space.architecture(mask))
+    without = copy.deepcopy(model)
+    without.blocks = without.blocks[1:]
+    torch.testing.assert_close(small(x), without(x))
+
+
+def test_blocks_alone_are_searched_and_cut():
+    model = ToldNetwork()
+    space = find_space(model, torch.randn(3, 4), width=False)
+    assert not space.groups
+    architecture = Supernet(model, space).architecture(budget_of(space, macs=0.5))
+    assert architecture.macs <= 0.5 * space.macs * 1.01
