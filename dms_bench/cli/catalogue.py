@@ -40,7 +40,7 @@ def suites() -> tuple[Headings, Rows]:
     """Return the suite files under `benchmarks/`; other YAML files there (published figures) are left out."""
     rows: Rows = []
     for path in sorted(SUITES.rglob("*.yaml")):
-        if "experiments:" not in path.read_text(errors="replace"):
+        if not path.is_file() or "experiments:" not in path.read_text(errors="replace"):
             continue
         try:
             suite = load_suite(path)

@@ -56,6 +56,8 @@ def in_profile(path: Path, document: Any, profile: str | None) -> Path:
     if profile is None:
         return path
     section = ("profiles", profile)
+    if _in_a_list(document["profiles"][profile], path):
+        return (*section, *path)
     inside = _depth(document, (*section, *path)) - len(section)
     return (*section, *path) if inside > 0 and inside >= _depth(document, path) else path
 
@@ -104,6 +106,15 @@ def as_written(path: Path, document: dict[str, Any], smoke: bool) -> Path:
     # A missing field belongs to the experiment, unless only another layer has what it is missing from.
     layer = path[:2] if deepest <= 0 else layers[depths.index(deepest)]
     return (*layer, *field)
+
+
+def _in_a_list(node: Any, path: Path) -> bool:
+    """Whether a path leads into a list of a profile, which replaces the file's own."""
+    for part in path:
+        if isinstance(node, list):
+            return True
+        node = node.get(part) if isinstance(node, dict) else None
+    return False
 
 
 def _depth(node: Any, path: Path) -> int:

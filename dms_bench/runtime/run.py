@@ -42,12 +42,14 @@ def run_suite(suite: Suite, *, fresh: bool = False, console: Console | None = No
     with folder.claimed(CLAIM_SECONDS if on_a_cluster() else 0.0):  # a job's driver outlives its head for some seconds
         sweeps = list(sampled_sweeps(suite, folder.path))
         if fresh:
+            check([*trials, *(sweep.example for sweep in sweeps)])  # what is refused costs no earlier result
             drawn = [trial for sweep in sweeps for trial in sweep.trials]
             tracking.forget(uri, suite.name, {trial.hash for trial in (*trials, *drawn)})
             folder.clear()
             sweeps = list(sampled_sweeps(suite, folder.path))
         driver = Driver(suite, folder, uri, trials, sweeps, console)
-        check(driver.to_check())
+        if not fresh:
+            check(driver.to_check())
         return driver.run()
 
 

@@ -41,7 +41,7 @@ class Preflight:
     def check_networks(self, trial: Trial) -> None:
         """Note a network or checkpoint that is not there, and a budget out of the supernet's reach."""
         key = (trial.task.content_hash(), trial.network.content_hash(), trial.pipeline == "DMSnp")
-        if trial.pipeline != "DMSnp" or trial.network != trial.supernet:
+        if trial.pipeline != "DMSnp" or trial.network != trial.supernet or not trial.method.uses_budget:
             self._try(trial, ("network", *key), lambda: _task(trial).build(trial.network))
         if trial.method.uses_budget:  # whose message names the experiment
             budget = ("budget", trial.experiment, *key, trial.supernet.content_hash(), trial.budget)

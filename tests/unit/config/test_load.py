@@ -95,7 +95,7 @@ GOLDEN = [
     (
         (*TOYS, "method"),
         {"kind": "dms", "lr": 1},
-        "experiments[0].method.lr: unknown field; choose from 'decay_share', 'importance',",
+        "experiments[0].method.lr: unknown field; choose from 'budget', 'decay_share',",
     ),
     ((*TOYS, "seed"), -1, "experiments[0].seed: -1 must be at least 0"),
     ((*TOYS, "resources"), {"cpus": 0}, "experiments[0].resources.cpus: 0 must be above 0"),
@@ -311,6 +311,13 @@ def test_a_profile_is_laid_over_the_file(document, experiment):
     assert recipes() == ("suite", [("toys", 3, 0.5)])
     assert recipes(profile="full") == ("suite-full", [("other", 5, 0.25)])
     assert recipes(profile="full", smoke=True) == ("suite-full-smoke", [("other", 1, 0.25)])
+
+
+def test_what_a_profiles_own_experiment_lacks_is_not_blamed_on_the_files(document, tmp_path):
+    document["profiles"] = {"full": {"experiments": [{"name": "big", "method": "half"}]}}
+    lacking = problems(document, profile="full")
+    assert lacking
+    assert all(line.startswith("profiles.full.experiments[0].") for line in lacking), lacking
 
 
 def test_problems_of_a_profile_name_the_place_in_the_file(document, tmp_path):

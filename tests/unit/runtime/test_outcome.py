@@ -74,3 +74,8 @@ def test_a_task_that_lacks_a_function_is_refused_before_anything_runs(toy_trial,
         UserError, match=r"^experiment '.*': task 'toy': its class toy_task\.Toy lacks recalibrate\(\)$"
     ):
         check([toy_trial()])
+
+
+def test_a_network_that_no_budget_is_asked_of_is_built_before_anything_runs(toy_trial):
+    with pytest.raises(UserError, match=r"unknown model 'mpl'; did you mean 'mlp'\?"):
+        check([toy_trial(method="supernet", supernet={"model": "mpl"})])
