@@ -27,7 +27,7 @@ class Preflight:
 
     def check_data(self, trial: Trial) -> bool:
         """Note that the data of the trial's task cannot be had; what can be fetched is. Returns whether it is there."""
-        return self._try(trial, ("data", trial.task.content_hash()), lambda: _task(trial).prepare())
+        return self._try(trial, ("data", trial.task.content_hash()), lambda: _prepare(trial))
 
     def check_recipes(self, trial: Trial) -> None:
         """Note the trial's recipes that its task or data cannot use; nothing but that, where the data is not there."""
@@ -66,6 +66,11 @@ def _task(trial: Trial) -> Task:
     from dms_bench.tasks import make_task
 
     return make_task(trial.task, trial.seed)
+
+
+def _prepare(trial: Trial) -> None:
+    task = _task(trial)
+    task.prepare()
 
 
 def _check_recipe(trial: Trial, stage: str, recipe: Recipe) -> None:
