@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from types import SimpleNamespace
 from typing import Any
@@ -20,7 +21,7 @@ class Absent:
             raise AttributeError(name)
 
 
-class StandIn(nn.Module):
+class StandIn(nn.Module, ABC):
     """Stands in the place of a removed block.
 
     Args:
@@ -37,9 +38,9 @@ class StandIn(nn.Module):
             return self.features(args, kwargs)
         return tuple(self._entry(args, kwargs, answer) for answer in self._answers)
 
+    @abstractmethod
     def features(self, args: Any, kwargs: Any) -> Tensor | None:
         """Return what stands for the features that the block returned."""
-        raise NotImplementedError
 
     def _entry(self, args: Any, kwargs: Any, answer: str) -> Any:
         if answer == OBJECT:

@@ -91,12 +91,12 @@ class Relaxation(nn.Module, ABC):
             depth: stages as well as groups.
 
         Raises:
-            NotImplementedError: the relaxation has no such direction, and its search cannot be projected.
+            TypeError: the relaxation has no such direction, and its search cannot be projected.
         """
         raise self._unshiftable()
 
-    def _unshiftable(self) -> NotImplementedError:
-        return NotImplementedError(f"{type(self).__name__} cannot be shifted to a budget")
+    def _unshiftable(self) -> TypeError:
+        return TypeError(f"{type(self).__name__} cannot be shifted to a budget")
 
     def bounded(self, parameter: Tensor) -> Tensor:
         """Return values of the parameter within their range."""
