@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Self
+from typing import TYPE_CHECKING, ClassVar, Self
 
 from dms_bench.config.plugins import PluginSpec
 from dms_bench.config.supernet import SupernetSpec
+
+if TYPE_CHECKING:
+    from dms_bench.scaling import SearchSpace
+    from dms_bench.tasks import Task
 
 
 class MethodSpec(PluginSpec):
@@ -28,6 +32,13 @@ class MethodSpec(PluginSpec):
     def judges_weights(self) -> bool:
         """Whether the search measures the supernet's own weights, which must then be trained."""
         return False
+
+    def check(self, space: SearchSpace, task: Task) -> None:
+        """Refuse, before anything is trained, a space or a task that the method cannot search.
+
+        Raises:
+            UserError: there is nothing in it that the method searches, or the task lacks what it needs.
+        """
 
     def canonical(self) -> Self:
         """Return the method without the options that its other options make useless."""

@@ -19,9 +19,9 @@ from typing import TYPE_CHECKING, Any
 
 from dms_bench.config import Experiment, Range, Suite, Trial, grid_points, resolve, resolve_sample, sample_space
 from dms_bench.config.budget import ConstraintSpec, LatencyBudget, constraints_of, format_amount
-from dms_bench.errors import UserError
+from dms_bench.errors import Refusals, UserError
 from dms_bench.trial.gpu_days import gpu_days
-from dms_bench.trial.preflight import Preflight
+from dms_bench.trial.preflight import Preflight, named_as, owner_of
 
 if TYPE_CHECKING:
     from dms_bench.config.supernet import SupernetSpec
@@ -177,10 +177,15 @@ class _Estimator:
     def _stages(self, trial: Trial) -> tuple[StageEstimate, ...]:
         from dms_bench.trial.work import supernet_hash
 
+        has_own_network = trial.network != trial.supernet
+        gathered = Refusals()
+        for spec in (trial.network, trial.supernet) if has_own_network else (trial.network,):
+            with gathered.of(trial.experiment), named_as(owner_of(spec, trial)):
+                self._count(trial, trial.task, spec)
+        gathered.check()
         network, samples = self._count(trial, trial.task, trial.network)
         whole = float(network.macs)
-        has_own_network = trial.network != trial.supernet
-        supernet = self._count(trial, trial.task, trial.supernet)[0] if has_own_network else network
+        supernet = self._count(trial, trial.task, trial.supernet)[0]
         share = min(_share(trial, constraint, supernet) for constraint in constraints_of(trial.budget))
         if has_own_network:
             share = 1.0  # the method's network is not cut
@@ -194,7 +199,8 @@ class _Estimator:
             if recipe is None:
                 continue
             teaching = recipe.teacher(trial.task, trial.supernet)
-            teacher = self._count(trial, *teaching)[0] if teaching else None
+            with named_as(f"{stage}.distil.teacher"):
+                teacher = self._count(trial, *teaching)[0] if teaching else None
             estimate = StageEstimate(
                 stage,
                 macs,

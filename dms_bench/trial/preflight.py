@@ -5,7 +5,8 @@ Each thing is tried once, however many trials need it, and all that is wrong is 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -14,6 +15,7 @@ from dms_bench.errors import Refusals, UserError
 if TYPE_CHECKING:
     from dms_bench.config import Trial
     from dms_bench.config.recipe import Recipe
+    from dms_bench.config.supernet import SupernetSpec
     from dms_bench.tasks import Task
 
 
@@ -39,13 +41,14 @@ class Preflight:
                     self._try(trial, key, partial(_check_recipe, trial, stage, recipe))
 
     def check_networks(self, trial: Trial) -> None:
-        """Note a network or checkpoint that is not there, and a budget out of the supernet's reach."""
+        """Note a network or checkpoint that is not there, a budget out of reach, and a method that cannot search it."""
         key = (trial.task.content_hash(), trial.network.content_hash(), trial.pipeline == "DMSnp")
         if trial.pipeline != "DMSnp" or trial.network != trial.supernet or not trial.method.uses_budget:
-            self._try(trial, ("network", *key), lambda: _task(trial).build(trial.network))
+            self._try(trial, ("network", *key), lambda: _build(trial))
         if trial.method.uses_budget:  # whose message names the experiment
             budget = ("budget", trial.experiment, *key, trial.supernet.content_hash(), trial.budget)
-            self._try(trial, budget, lambda: _check_budget(trial))
+            if self._try(trial, budget, lambda: _check_budget(trial)):
+                self._try(trial, ("method", *key, trial.method.content_hash()), lambda: _check_method(trial))
 
     def _try(self, trial: Trial, key: object, check: Callable[[], object]) -> bool:
         """Try a thing once, note for the trial's experiment what is wrong with it, and return whether nothing is."""
@@ -60,6 +63,26 @@ class Preflight:
             with self.refusals.of(trial.experiment):
                 raise refusal
         return refusal is None
+
+
+def owner_of(network: SupernetSpec, trial: Trial) -> str:
+    """Return the field of a trial that describes a network: the supernet, or the method that brings its own."""
+    return "supernet" if network == trial.supernet else "method"
+
+
+@contextmanager
+def named_as(owner: str) -> Iterator[None]:
+    """Let what is refused of a network name the field that describes it; to a task every network is a supernet."""
+    try:
+        yield
+    except UserError as error:
+        raise UserError("\n".join(_owned(line, owner) for line in str(error).splitlines())) from error
+
+
+def _owned(line: str, owner: str) -> str:
+    if line.startswith("supernet."):
+        return owner + line.removeprefix("supernet")
+    return f"{owner}: {line}"
 
 
 def _task(trial: Trial) -> Task:
@@ -81,8 +104,23 @@ def _check_recipe(trial: Trial, stage: str, recipe: Recipe) -> None:
         raise UserError("\n".join(f"{stage}: {line}" for line in str(error).splitlines())) from error
 
 
+def _build(trial: Trial) -> None:
+    with named_as(owner_of(trial.network, trial)):
+        _task(trial).build(trial.network)
+
+
+def _check_method(trial: Trial) -> None:
+    from dms_bench.trial.spaces import space_of
+
+    with named_as(owner_of(trial.network, trial)):
+        space = space_of(trial.task, trial.network)
+    trial.method.check(space, _task(trial))
+
+
 def _check_budget(trial: Trial) -> None:
     from dms_bench.trial.budget import check_counted
     from dms_bench.trial.spaces import space_of
 
-    check_counted(trial, space_of(trial.task, trial.supernet))
+    with named_as("supernet"):
+        space = space_of(trial.task, trial.supernet)
+    check_counted(trial, space)

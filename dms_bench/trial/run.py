@@ -137,6 +137,7 @@ class _Run:
         with self.meter.stage("build"):
             task, space = self._task(), space_of(self.trial.task, self.trial.network)
             budget = self.budget
+            self.trial.method.check(space, task)
             model = self._supernet(task)
         stage = self.folder.stage("search")
         if _finished(stage, self.group):

@@ -41,6 +41,8 @@ class Linear:
         pass
 
     def build(self, supernet):
+        if supernet.model != "linear":
+            raise UserError(f"supernet.model {supernet.model!r} is unknown")
         type(self).built += 1
         return nn.Linear(10, supernet.args.get("out", 10))
 
@@ -91,6 +93,15 @@ def test_a_task_that_lacks_functions_is_refused_in_a_line(planned, monkeypatch):
         str(refused.value)
         == f"experiment 'lines': task 'linear': its class {__name__}.Linear lacks train_samples() and export()"
     )
+
+
+def test_networks_are_refused_by_their_fields(planned):
+    with pytest.raises(UserError) as refused:
+        planned(supernet={"model": "curve"}, method={"kind": "designed", "model": "bend"})
+    assert str(refused.value).splitlines() == [
+        "experiment 'lines': method.model 'bend' is unknown",
+        "experiment 'lines': supernet.model 'curve' is unknown",
+    ]
 
 
 def stages(trial):

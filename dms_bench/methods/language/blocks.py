@@ -12,7 +12,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from dms_bench.errors import UserError
 from dms_bench.methods.base import SearchContext
 from dms_bench.methods.calibration import look, watched
 from dms_bench.methods.language.spec import CalibratedSpec
@@ -30,7 +29,7 @@ class ShortGptSearch:
 
     def search(self, context: SearchContext) -> Architecture:
         """Return the architecture without the blocks of least influence."""
-        names = _blocks(context)
+        names = list(context.space.blocks)
         sums = dict.fromkeys(names, 0.0)
         passes = dict.fromkeys(names, 0)
 
@@ -53,7 +52,7 @@ class SlebSearch:
 
     def search(self, context: SearchContext) -> Architecture:
         """Return the architecture without the blocks that were found one by one."""
-        blocks, space = len(_blocks(context)), context.space
+        blocks, space = len(list(context.space.blocks)), context.space
         masked = MaskedForward(context.model, space)
         removed: list[int] = []
         try:
@@ -66,13 +65,6 @@ class SlebSearch:
         finally:
             strip_hooks(context.model)
         return _without(context, removed)
-
-
-def _blocks(context: SearchContext) -> list[str]:
-    names = list(context.space.blocks)
-    if len(names) < 2:
-        raise UserError(f"method {context.trial.method.kind!r} drops blocks, and the space has none: search its depth")
-    return names
 
 
 def _mask(context: SearchContext, removed: list[int]) -> Tensor:

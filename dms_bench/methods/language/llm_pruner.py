@@ -12,12 +12,9 @@ single samples). Hidden width, embeddings and norms stay whole, as do the blocks
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import Tensor
 
-from dms_bench.errors import UserError
 from dms_bench.methods.base import SearchContext
 from dms_bench.methods.language.spec import LlmPruner
 from dms_bench.scaling import Architecture, SearchSpace
@@ -47,13 +44,8 @@ class LlmPrunerSearch:
         Raises:
             UserError: no group lies in a numbered block between those at the ends.
         """
-        numbers = [_block_number(group.name) for group in space.groups]
-        blocks = sorted({number for number in numbers if number is not None})
-        first, last = (math.ceil(share * len(blocks)) for share in (self.spec.keep_first, self.spec.keep_last))
-        inner = set(blocks[first : len(blocks) - last])
-        if not inner:
-            raise UserError(f"llm_pruner leaves {first} and {last} blocks alone, of {len(blocks)}")
-        sizes = [group.size if number in inner else _ALL for group, number in zip(space.groups, numbers, strict=True)]
+        inner = self.spec.inner_groups(space)
+        sizes = [group.size if group.name in inner else _ALL for group in space.groups]
         return torch.tensor([float(size) for size in [*sizes, *(stage.size for stage in space.stages)]])
 
     def _scores(self, context: SearchContext) -> Tensor:
@@ -92,8 +84,3 @@ class LlmPrunerSearch:
         if self.spec.importance == "param_second":
             return (w.square() * f).abs()
         return (w * g - w.square() * f / 2).abs()
-
-
-def _block_number(name: str) -> int | None:
-    """Return the number of the block that a group lies in, by its path; None where it lies in none."""
-    return next((int(part) for part in name.split(".") if part.isdigit()), None)

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Literal
+import math
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from pydantic import Field
 
 from dms_bench.config.method import MethodSpec
+from dms_bench.errors import UserError
+
+if TYPE_CHECKING:
+    from dms_bench.scaling import SearchSpace
+    from dms_bench.tasks import Task
 
 
 class CalibratedSpec(MethodSpec):
@@ -31,6 +37,27 @@ class LlmPruner(CalibratedSpec):
     keep_last: Annotated[float, Field(ge=0, lt=1)] = 2 / 32
     """Share of the blocks at the end that are left alone, rounded up; of 32 the last 2."""
 
+    def check(self, space: SearchSpace, task: Task) -> None:
+        """Refuse a space without a group in an inner block."""
+        self.inner_groups(space)
+
+    def inner_groups(self, space: SearchSpace) -> set[str]:
+        """Return the names of the groups that lie in numbered blocks between those at the ends.
+
+        Raises:
+            UserError: there is none.
+        """
+        block_of = {group.name: _block_number(group.name) for group in space.groups}
+        blocks = sorted({number for number in block_of.values() if number is not None})
+        first, last = (math.ceil(share * len(blocks)) for share in (self.keep_first, self.keep_last))
+        inner = set(blocks[first : len(blocks) - last])
+        if not inner:
+            raise UserError(
+                f"method 'llm_pruner' leaves the first {first} and the last {last} blocks alone, and of "
+                f"{len(blocks)} none is left: lower keep_first and keep_last, or take a deeper network"
+            )
+        return {name for name, number in block_of.items() if number in inner}
+
 
 class WandaSp(CalibratedSpec):
     """Wanda, structured: weights times the norm of what they are applied to; one ratio for all layers."""
@@ -48,7 +75,19 @@ class Flap(CalibratedSpec):
     kind: Literal["flap"] = "flap"
 
 
-class ShortGpt(CalibratedSpec):
+class _BlockDropping(CalibratedSpec):
+    """What searches the depth alone."""
+
+    def check(self, space: SearchSpace, task: Task) -> None:
+        """Refuse a space with fewer than two removable blocks."""
+        if len(list(space.blocks)) < 2:
+            raise UserError(
+                f"method {self.kind!r} drops blocks, and of this supernet's at most one may go: search its depth, or "
+                "take a network with residual blocks"
+            )
+
+
+class ShortGpt(_BlockDropping):
     """ShortGPT: drops the blocks that change their input least."""
 
     implementation: ClassVar[str] = "dms_bench.methods.language.blocks:ShortGptSearch"
@@ -56,9 +95,14 @@ class ShortGpt(CalibratedSpec):
     kind: Literal["shortgpt"] = "shortgpt"
 
 
-class Sleb(CalibratedSpec):
+class Sleb(_BlockDropping):
     """SLEB: drops blocks one by one, each time the one whose loss is least."""
 
     implementation: ClassVar[str] = "dms_bench.methods.language.blocks:SlebSearch"
 
     kind: Literal["sleb"] = "sleb"
+
+
+def _block_number(name: str) -> int | None:
+    """Return the number of the block that a group lies in, by its path; None where it lies in none."""
+    return next((int(part) for part in name.split(".") if part.isdigit()), None)

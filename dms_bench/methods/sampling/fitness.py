@@ -11,7 +11,6 @@ from collections.abc import Callable
 import torch
 from torch import nn
 
-from dms_bench.errors import UserError
 from dms_bench.methods.base import SearchContext
 from dms_bench.methods.sampling import proxies
 from dms_bench.methods.sampling.spec import SamplerSpec
@@ -77,19 +76,16 @@ def _by_losses(proxy: Callable[[nn.Module, proxies.Losses], float]) -> Factory:
 
 
 def _synflow(context: SearchContext, network: nn.Module) -> float:
-    return proxies.synflow(network, _numbers(context, "synflow"))
+    return proxies.synflow(network, _numbers(context))
 
 
 def _zen(context: SearchContext, network: nn.Module) -> float:
-    return proxies.zen(network, _numbers(context, "zen"), context.generator())
+    return proxies.zen(network, _numbers(context), context.generator())
 
 
-def _numbers(context: SearchContext, score: str) -> torch.Tensor:
+def _numbers(context: SearchContext) -> torch.Tensor:
     """Return an input for scores that feed a network with numbers of their own."""
-    example = context.task.example_input(1)
-    if not example.is_floating_point():
-        raise UserError(f"method.score {score!r} feeds a network with numbers, and this task's inputs are tokens")
-    return example.to(context.loop.device)
+    return context.task.example_input(1).to(context.loop.device)
 
 
 def _predictor(context: SearchContext, spec: SamplerSpec) -> Scorer:

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field
 
 from dms_bench.config.method import MethodSpec
 from dms_bench.config.units import WholeCount
+from dms_bench.errors import UserError
+
+if TYPE_CHECKING:
+    from dms_bench.scaling import SearchSpace
+    from dms_bench.tasks import Task
 
 #: The first two count, the next six need fresh weights and a few batches, the last two a trained supernet.
 Score = Literal["params", "macs", "grad_norm", "snip", "synflow", "naswot", "zico", "zen", "shared", "predictor"]
@@ -41,6 +46,13 @@ class SamplerSpec(MethodSpec):
     def judges_weights(self) -> bool:
         """Whether subnets are measured with the supernet's weights."""
         return self.score in ("shared", "predictor")
+
+    def check(self, space: SearchSpace, task: Task) -> None:
+        """Refuse a score that feeds the network with numbers of its own, where inputs are tokens."""
+        if self.score in ("synflow", "zen") and not task.example_input(1).is_floating_point():
+            raise UserError(
+                f"method.score {self.score!r} feeds a network with numbers, and this task's inputs are tokens"
+            )
 
     def canonical(self) -> Self:
         """Return the method without the options that its score does not use."""

@@ -50,10 +50,13 @@ def build(supernet: SupernetSpec, classes: int, channels: int, image_size: int, 
     for argument in (_RESERVED.keys() if create is None else _RESERVED_ELSEWHERE) & supernet.args.keys():
         raise UserError(f"supernet.args.{argument} is decided by {_RESERVED[argument]}: leave it out")
     if create is None:
-        _check_name(name)
+        try:
+            _check_name(name)
+        except UserError as error:
+            raise UserError(f"supernet.model: {error}") from error
         create = _of_timm
     elif supernet.multiplied:
-        raise UserError(f"supernet {name!r}: width and depth have multiples in families of timm alone")
+        raise UserError(f"supernet.model {name!r}: width and depth have multiples in families of timm alone")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         try:
@@ -61,7 +64,8 @@ def build(supernet: SupernetSpec, classes: int, channels: int, image_size: int, 
         except UserError:
             raise
         except Exception as error:  # libraries hand on whatever the model's constructor raises
-            raise UserError(f"supernet {name!r}: {_one_line(error)}") from error
+            given = f" with {supernet.args}" if supernet.args else ""
+            raise UserError(f"supernet.model {name!r}{given}: {_one_line(error)}") from error
     if supernet.checkpoint is not None:
         load_weights(model, supernet.checkpoint)
     model = _try_input(model, name, channels, image_size, classes)
@@ -252,14 +256,15 @@ def _try_input(model: nn.Module, name: str, channels: int, size: int, classes: i
             output = model.eval()(torch.zeros(1, channels, size, size))
     except Exception as error:  # whatever the network's operators say about a size they cannot take
         shape = f"{channels} x {size} x {size}"
-        raise UserError(f"supernet {name!r} cannot take images of {shape}: {_one_line(error)}") from error
+        raise UserError(f"supernet.model {name!r} cannot take images of {shape}: {_one_line(error)}") from error
     finally:
         model.train(training)
     scores = getattr(output, "logits", output)
     if not isinstance(scores, Tensor) or scores.shape != (1, classes):
         returned = f"{list(scores.shape)}" if isinstance(scores, Tensor) else type(scores).__name__
         raise UserError(
-            f"supernet {name!r} does not return one score per class: [1, {classes}] is expected, it returns {returned}"
+            f"supernet.model {name!r} does not return one score per class: [1, {classes}] is expected, it returns "
+            f"{returned}"
         )
     return model if scores is output else Scores(model)
 
@@ -271,9 +276,11 @@ def _try_training(model: nn.Module, name: str, channels: int, size: int, classes
         with torch.random.fork_rng(devices=[]), torch.no_grad():
             output = copy.deepcopy(model).train()(images)
     except Exception as error:
-        raise UserError(f"supernet {name!r} cannot be trained on two images: {_one_line(error)}") from error
+        raise UserError(f"supernet.model {name!r} cannot be trained on two images: {_one_line(error)}") from error
     if not isinstance(output, Tensor) or output.shape != (2, classes):
-        raise UserError(f"supernet {name!r} returns more than its scores in training: leave auxiliary classifiers out")
+        raise UserError(
+            f"supernet.model {name!r} returns more than its scores in training: leave auxiliary classifiers out"
+        )
 
 
 def _one_line(error: Exception) -> str:

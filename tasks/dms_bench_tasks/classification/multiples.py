@@ -38,13 +38,13 @@ def multiplied(name: str, width: float, depth: float) -> Callable[..., nn.Module
 
     architecture = name.partition(".")[0]
     if not is_model(architecture):
-        raise UserError(f"supernet {name!r} has no multipliers: none of timm's builders makes it")
+        raise UserError(f"supernet.model {name!r} has no multipliers: none of timm's builders makes it")
     entry = model_entrypoint(architecture)
     base = _parameters(entry)
     for dimension, (w, d) in (("width", (width, 1.0)), ("depth", (1.0, depth))):
         # Some builders take a multiplier and ignore it: only a network that changed has been multiplied.
         if (w, d) != (1, 1) and _parameters(_with(entry, w, d)) == base:
-            raise UserError(f"supernet {name!r} has no {dimension} multiplier in timm{_instead(entry)}")
+            raise UserError(f"supernet.model {name!r} has no {dimension} multiplier in timm{_instead(entry)}")
     return _with(entry, width, depth)
 
 

@@ -113,7 +113,9 @@ def _with_classes(model: nn.Module, classes: int) -> nn.Module:
 
 def _of_transformers(supernet: SupernetSpec, classes: int, channels: int, size: int) -> nn.Module:
     if importlib.util.find_spec("transformers") is None:
-        raise UserError(f"supernet {supernet.model!r} is a folder of transformers: pip install 'dms-bench[language]'")
+        raise UserError(
+            f"supernet.model {supernet.model!r} is a folder of transformers: pip install 'dms-bench[language]'"
+        )
     from transformers import AutoConfig, AutoModelForImageClassification
 
     folder = str(Path(supernet.model).expanduser())
@@ -136,8 +138,8 @@ def _of_transformers(supernet: SupernetSpec, classes: int, channels: int, size: 
     odd = [key for key in changed if not key.startswith(("classifier", "head", "fc"))]
     if odd:
         raise UserError(
-            f"supernet {supernet.model!r}: its pretrained {odd[0]} ({len(odd)} in all) has another size: take its own "
-            "image_size and channels, and none of its sizes in supernet.args"
+            f"supernet.model {supernet.model!r}: its pretrained {odd[0]} ({len(odd)} in all) has another size: take "
+            "its own image_size and channels, and none of its sizes in supernet.args"
         )
     return Scores(network)
 
@@ -145,7 +147,7 @@ def _of_transformers(supernet: SupernetSpec, classes: int, channels: int, size: 
 def _own(supernet: SupernetSpec, classes: int, channels: int, size: int) -> nn.Module:
     if supernet.pretrained:
         raise UserError(
-            f"supernet {supernet.model!r} is a network of your own: load its weights in that function, or give "
+            f"supernet.model {supernet.model!r} is a network of your own: load its weights in that function, or give "
             "supernet.checkpoint in the place of supernet.pretrained"
         )
     if supernet.code != digest_of(supernet.model):
@@ -155,5 +157,5 @@ def _own(supernet: SupernetSpec, classes: int, channels: int, size: int) -> nn.M
     handed = dict(zip(_HANDED_OVER, (classes, channels, size), strict=True))
     model = make(**{name: value for name, value in handed.items() if name in accepted}, **supernet.args)
     if not isinstance(model, nn.Module):
-        raise UserError(f"supernet {supernet.model!r} returns a {type(model).__name__}, not a torch.nn.Module")
+        raise UserError(f"supernet.model {supernet.model!r} returns a {type(model).__name__}, not a torch.nn.Module")
     return model

@@ -86,7 +86,7 @@ def build(supernet: SupernetSpec, classes: int, seed: int) -> Detector:
             model = Detector(config, classes)
         except (TypeError, ValueError, IndexError, RuntimeError) as error:
             reason = " ".join(str(error).split())[:200]
-            raise UserError(f"supernet {supernet.model!r} with {supernet.args}: {reason}") from error
+            raise UserError(f"supernet.model {supernet.model!r} with {supernet.args}: {reason}") from error
     if supernet.checkpoint is not None:
         load_weights(model, supernet.checkpoint)
     return model
@@ -106,7 +106,7 @@ def configuration(supernet: SupernetSpec) -> dict[str, Any]:
     try:
         config: dict[str, Any] = yaml_model_load(name)
     except FileNotFoundError:
-        raise UserError(f"Ultralytics has no model {name!r}; {nearest(name, known())}") from None
+        raise UserError(f"supernet.model: Ultralytics has no model {name!r}; {nearest(name, known())}") from None
     for key, value in supernet.args.items():
         if key not in SCALING:
             raise UserError(f"supernet.args.{key} is no field of a model's scaling; {nearest(key, SCALING)}")

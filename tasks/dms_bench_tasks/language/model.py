@@ -71,7 +71,9 @@ def build(supernet: SupernetSpec, tokenizer: Callable[[], Any], context: int, se
     try:
         if supernet.pretrained:
             if name not in KNOWN and not _is_named(name):
-                raise UserError(f"supernet {name!r} is a type, of which there are no weights: name a model or a folder")
+                raise UserError(
+                    f"supernet.model {name!r} is a type, of which there are no weights: name a model or a folder"
+                )
             revision = {"revision": options["revision"]} if "revision" in options else {}
             lm = AutoModelForCausalLM.from_pretrained(
                 name, config=config, dtype=options["dtype"], attn_implementation=options["attention"], **revision
@@ -81,7 +83,7 @@ def build(supernet: SupernetSpec, tokenizer: Callable[[], Any], context: int, se
     except UserError:
         raise
     except Exception as error:  # the library hands on whatever a model's constructor raises
-        raise UserError(f"supernet {name!r}: {one_line(error)}") from error
+        raise UserError(f"supernet.model {name!r}: {one_line(error)}") from error
     model = LogitsOnly(lm)
     if supernet.checkpoint is not None:
         load_weights(model, supernet.checkpoint)
@@ -162,7 +164,7 @@ def _config(supernet: SupernetSpec, tokenizer: Callable[[], Any], context: int) 
     except UserError:
         raise
     except Exception as error:  # of fields that do not fit together, a folder that holds no model, a silent hub
-        raise UserError(f"supernet {name!r}: {one_line(error)}") from error
+        raise UserError(f"supernet.model {name!r}: {one_line(error)}") from error
     if strange:
         choices = [key for key in vars(config) if not key.startswith("_") and key not in strange]
         raise UserError(f"supernet.args: {name!r} has no field {strange[0]!r}; {nearest(strange[0], choices)}")
@@ -209,7 +211,7 @@ def _random(config: Any, options: dict[str, Any], seed: int, outline: bool) -> A
 def _check_vocabulary(model: LogitsOnly, name: str, tokenizer: Any) -> None:
     size = model.lm.get_input_embeddings().num_embeddings  # type: ignore[operator]
     if len(tokenizer) > size:
-        raise UserError(f"supernet {name!r} has {size} tokens, the task's tokenizer {len(tokenizer)}")
+        raise UserError(f"supernet.model {name!r} has {size} tokens, the task's tokenizer {len(tokenizer)}")
 
 
 def _prove_sibling(config: Any, options: dict[str, Any]) -> None:

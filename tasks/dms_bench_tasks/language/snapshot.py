@@ -30,8 +30,8 @@ def weight_files(name: str, revision: str | None) -> list[Path]:
             try:
                 folder = Path(snapshot_download(name, revision=revision, allow_patterns=pattern))
             except Exception as error:  # the hub, or the cache, in its own words
-                raise UserError(f"supernet {name!r}: {library.one_line(error)}") from error
+                raise UserError(f"supernet.model {name!r}: {library.one_line(error)}") from error
         files = sorted(folder.glob(pattern))
         if files:
             return files
-    raise UserError(f"supernet {name!r} has no weights that transformers would load")
+    raise UserError(f"supernet.model {name!r} has no weights that transformers would load")

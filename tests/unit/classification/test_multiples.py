@@ -90,18 +90,18 @@ def test_deit_small_with_sixteen_blocks():
     [
         (
             {"model": "resnet18", "width": 2},
-            "supernet 'resnet18' has no width multiplier in timm; its size is decided by supernet.args: "
+            "supernet.model 'resnet18' has no width multiplier in timm; its size is decided by supernet.args: "
             "channels, layers",
         ),
         (
             {"model": "hf-hub:timm/resnet18.a1_in1k", "width": 2},
-            "supernet 'hf-hub:timm/resnet18.a1_in1k' has no multipliers: none of timm's builders makes it",
+            "supernet.model 'hf-hub:timm/resnet18.a1_in1k' has no multipliers: none of timm's builders makes it",
         ),
-        ({"model": "fbnetv3_b", "depth": 2}, "supernet 'fbnetv3_b' has no depth multiplier in timm"),
+        ({"model": "fbnetv3_b", "depth": 2}, "supernet.model 'fbnetv3_b' has no depth multiplier in timm"),
         (
             {"model": "deit_tiny_patch16_224", "depth": 2},
-            "supernet 'deit_tiny_patch16_224' has no depth multiplier in timm; its size is decided by supernet.args: "
-            "depth, embed_dim, num_heads, mlp_ratio",
+            "supernet.model 'deit_tiny_patch16_224' has no depth multiplier in timm; its size is decided by "
+            "supernet.args: depth, embed_dim, num_heads, mlp_ratio",
         ),
     ],
 )

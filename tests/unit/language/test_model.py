@@ -61,12 +61,15 @@ def test_a_saved_model_is_a_supernet(tmp_path: Path) -> None:
     [
         ({"model": "lama"}, "transformers has no model type 'lama'; did you mean 'llama'"),
         ({"args": {"hiden_size": 8}}, "'llama' has no field 'hiden_size'; did you mean .*'hidden_size'"),
-        ({"args": SIZES | {"num_attention_heads": 5}}, "supernet 'llama': .*not a multiple of the number of attention"),
+        (
+            {"args": SIZES | {"num_attention_heads": 5}},
+            "supernet.model 'llama': .*not a multiple of the number of attention",
+        ),
         ({"args": SIZES | {"dtype": "float31"}}, "supernet.args.dtype 'float31' is unknown; did you mean 'float32'"),
-        ({"pretrained": True}, "supernet 'llama' is a type, of which there are no weights"),
+        ({"pretrained": True}, "supernet.model 'llama' is a type, of which there are no weights"),
         ({"checkpoint": "/nowhere.safetensors"}, "supernet.checkpoint '/nowhere.safetensors' does not exist"),
-        ({"model": "nobody/nothing"}, "supernet 'nobody/nothing': "),
-        ({"args": SIZES | {"vocab_size": 100}}, "supernet 'llama' has 100 tokens, the task's tokenizer 259"),
+        ({"model": "nobody/nothing"}, "supernet.model 'nobody/nothing': "),
+        ({"args": SIZES | {"vocab_size": 100}}, "supernet.model 'llama' has 100 tokens, the task's tokenizer 259"),
     ],
 )
 def test_a_network_that_cannot_be_built_is_one_readable_line(fields: dict[str, Any], message: str) -> None:

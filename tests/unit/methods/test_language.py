@@ -164,8 +164,8 @@ def test_llm_pruner_scores_heads_by_all_their_weights(importance: str) -> None:
 
 def test_llm_pruner_of_two_blocks_has_nothing_to_prune() -> None:
     given = context(layers=2)
-    with pytest.raises(UserError, match="llm_pruner leaves 1 and 1 blocks alone, of 2"):
-        SEARCHES["llm_pruner"].search(given)
+    with pytest.raises(UserError, match="leaves the first 1 and the last 1 blocks alone, and of 2 none"):
+        LlmPruner().check(given.space, given.task)
 
 
 def test_shortgpt_drops_the_blocks_that_change_least() -> None:
@@ -229,16 +229,17 @@ def test_sleb_drops_greedily_by_loss_and_keeps_both_ends() -> None:
 
 def test_dropping_blocks_needs_blocks() -> None:
     given = context(exclude=("lm.model.layers",))
-    with pytest.raises(UserError, match="drops blocks, and the space has none: search its depth"):
-        SEARCHES["shortgpt"].search(given)
+    for method in (ShortGpt(), Sleb()):
+        with pytest.raises(UserError, match=f"method '{method.kind}' drops blocks, .* at most one may go"):
+            method.check(given.space, given.task)
 
 
 def test_scores_that_need_numbers_are_refused_for_tokens() -> None:
     given = context()
     for score in ("synflow", "zen"):
-        search = SamplingSearch(RandomSearch(score=score, candidates=1))  # type: ignore[arg-type]
+        method = RandomSearch(score=score, candidates=1)  # type: ignore[arg-type]
         with pytest.raises(UserError, match=f"method.score '{score}' feeds a network with numbers"):
-            search.search(given)
+            method.check(given.space, given.task)
     found = SamplingSearch(RandomSearch(score="zico", candidates=2)).search(given)
     assert abs(found.params / given.budget.constraints[0].target - 1) < 0.01
 

@@ -90,8 +90,18 @@ def test_its_pretraining_is_its_own(toy_trial):
 @pytest.mark.parametrize("pipeline", ["DMSnp", "DMSp"])
 def test_an_unknown_network_is_refused_before_anything_runs(toy_trial, pipeline):
     trial = toy_trial(method={"kind": "designed", "model": "mpl"}, pipeline=pipeline)
-    with pytest.raises(UserError, match="unknown model 'mpl'; did you mean 'mlp'"):
+    with pytest.raises(UserError, match="^experiment '.*': method: unknown model 'mpl'; did you mean 'mlp'"):
         check([toy_trial(pipeline=pipeline, method="uniform"), trial])
+
+
+def test_an_unknown_supernet_beside_it_is_said_as_well(toy_trial):
+    trial = toy_trial(method={"kind": "designed", "model": "mpl"}, supernet={"model": "mlq"})
+    with pytest.raises(UserError) as refused:
+        check([trial])
+    assert [line.partition("': ")[2] for line in str(refused.value).splitlines()] == [
+        "method: unknown model 'mpl'; did you mean 'mlp'?",
+        "supernet: unknown model 'mlq'; did you mean 'mlp'?",
+    ]
 
 
 def test_pretrained_weights_of_the_supernet_are_not_its_own(toy_trial):

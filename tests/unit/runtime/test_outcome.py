@@ -68,6 +68,18 @@ def test_an_epoch_without_what_trials_are_compared_by_is_a_failure(
         run_trial(trial, folder, group)
 
 
+@pytest.mark.parametrize(
+    ("method", "reason"),
+    [
+        ("sleb", "method 'sleb' drops blocks, and of this supernet's at most one may go"),
+        ("llm_pruner", "method 'llm_pruner' leaves the first 1 and the last 1 blocks alone, and of 2 none is left"),
+    ],
+)
+def test_a_method_that_cannot_search_the_space_is_refused_before_anything_runs(toy_trial, method, reason):
+    with pytest.raises(UserError, match=f"^experiment '.*': {reason}"):
+        check([toy_trial(), toy_trial(method=method)])
+
+
 def test_a_task_that_lacks_a_function_is_refused_before_anything_runs(toy_trial, monkeypatch):
     monkeypatch.delattr(toy_trial().task.load_implementation(), "recalibrate")
     with pytest.raises(
