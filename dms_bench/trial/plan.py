@@ -177,17 +177,15 @@ class _Estimator:
     def _stages(self, trial: Trial) -> tuple[StageEstimate, ...]:
         from dms_bench.trial.work import supernet_hash
 
-        has_own_network = trial.network != trial.supernet
-        gathered = Refusals()
-        for spec in (trial.network, trial.supernet) if has_own_network else (trial.network,):
-            with gathered.of(trial.experiment), named_as(owner_of(spec, trial)):
-                self._count(trial, trial.task, spec)
+        gathered, counted = Refusals(), []
+        for spec in (trial.network, trial.supernet):
+            with gathered.of(trial.experiment):
+                counted.append(self._count(trial, trial.task, spec, owner_of(spec, trial)))
         gathered.check()
-        network, samples = self._count(trial, trial.task, trial.network)
+        (network, samples), (supernet, _) = counted
         whole = float(network.macs)
-        supernet = self._count(trial, trial.task, trial.supernet)[0]
         share = min(_share(trial, constraint, supernet) for constraint in constraints_of(trial.budget))
-        if has_own_network:
+        if trial.network != trial.supernet:
             share = 1.0  # the method's network is not cut
         stages = (
             ("pretrain", trial.pretrain, whole, supernet_hash(trial)),
@@ -199,8 +197,7 @@ class _Estimator:
             if recipe is None:
                 continue
             teaching = recipe.teacher(trial.task, trial.supernet)
-            with named_as(f"{stage}.distil.teacher"):
-                teacher = self._count(trial, *teaching)[0] if teaching else None
+            teacher = self._count(trial, *teaching, f"{stage}.distil.teacher")[0] if teaching else None
             estimate = StageEstimate(
                 stage,
                 macs,
@@ -215,8 +212,8 @@ class _Estimator:
             estimates.append(estimate)
         return tuple(estimates)
 
-    def _count(self, trial: Trial, spec: TaskSpec, network: SupernetSpec) -> tuple[Count, int]:
-        """Return a network's cost and the number of training samples."""
+    def _count(self, trial: Trial, spec: TaskSpec, network: SupernetSpec, owner: str) -> tuple[Count, int]:
+        """Return a network's cost and the number of training samples; `owner` is the field that describes it."""
         from dms_bench.scaling import count
         from dms_bench.tasks import make_task
         from dms_bench.trial.spaces import untrained
@@ -225,5 +222,7 @@ class _Estimator:
         key = (spec.model_dump_json(), network.model_dump_json())  # four times as fast as hashes
         if key not in self._known:
             task = make_task(spec, trial.seed)
-            self._known[key] = (count(task.build(network), task.example_input()), task.train_samples())
+            with named_as(owner):
+                built = task.build(network)
+            self._known[key] = (count(built, task.example_input()), task.train_samples())
         return self._known[key]
