@@ -54,6 +54,8 @@ def _named(experiments: list[str]) -> str:
 def nearest(name: str, choices: Iterable[str], limit: int = 3) -> str:
     """Return a phrase naming the choices closest to `name`, or all of them when they are few."""
     options = sorted(set(choices))
+    if not options:
+        return "there is none"
     close = difflib.get_close_matches(name, options, n=limit, cutoff=0.5)
     if close:
         return "did you mean " + " or ".join(repr(option) for option in close) + "?"

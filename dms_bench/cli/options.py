@@ -67,9 +67,11 @@ def example(spec: type[PluginSpec], field: str) -> str:
     shown = spec.example
     if not shown:
         try:
-            options = spec.model_validate({}).model_dump(mode="json")
+            made = spec.model_validate({})
         except ValueError:
             return ""
+        # Some of them are in no dump at their default, as trials from before there was a choice keep their hashes.
+        options = {name: getattr(made, name) for name in type(made).model_fields} | made.model_dump(mode="json")
         shown = {field: options if len(options) > 1 else options["kind"]}
     return "\n".join(_lines(shown))
 

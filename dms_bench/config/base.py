@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from dataclasses import dataclass
 from typing import Any, Self
 
 from pydantic import (
@@ -14,6 +15,8 @@ from pydantic import (
     ValidationError,
     model_validator,
 )
+from pydantic.fields import FieldInfo
+from pydantic.json_schema import SkipJsonSchema
 from pydantic_core import CoreSchema, InitErrorDetails, PydanticCustomError
 
 from dms_bench.config.described import descriptions
@@ -22,6 +25,14 @@ from dms_bench.errors import nearest
 
 #: Fields that tell the members of a union apart.
 _TAGS = ("kind", "name")
+
+
+@dataclass(frozen=True)
+class Written:
+    """What validation is told of a trial that somebody has written, and not of one that is read back."""
+
+    #: As it stands, so that the recipes beside a task with mistakes are read as its own.
+    task: Any
 
 
 class Spec(BaseModel):
@@ -64,8 +75,9 @@ class Spec(BaseModel):
         if not isinstance(value, dict):
             return handler(value)
         fields = cls.model_fields
+        offered = [name for name, field in fields.items() if not _is_hidden(field)]
         wrong = [
-            _detail("unknown_field", f"{UNKNOWN}; {nearest(str(name), fields)}", (str(name),), given)
+            _detail("unknown_field", f"{UNKNOWN}; {nearest(str(name), offered)}", (str(name),), given)
             for name, given in value.items()
             if name not in fields
         ]
@@ -85,6 +97,11 @@ class Spec(BaseModel):
         if wrong:
             raise ValidationError.from_exception_data(cls.__name__, wrong)
         return result
+
+
+def _is_hidden(field: FieldInfo) -> bool:
+    """Whether a field is filled in, and not to be written."""
+    return any(isinstance(entry, SkipJsonSchema) for entry in field.metadata)  # type: ignore[misc]
 
 
 def _detail(kind: str, text: str, location: tuple[int | str, ...], given: Any, context: Any = None) -> InitErrorDetails:

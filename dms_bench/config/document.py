@@ -13,6 +13,8 @@ from dms_bench.errors import UserError, nearest
 
 #: Anchors may blow a small file up; no suite comes near this many values.
 MAX_VALUES = 100_000
+#: Of a whole number; one with more is none that a computer counts with.
+MAX_DIGITS = 100
 #: Mappings and lists within one another.
 MAX_DEPTH = 50
 
@@ -90,6 +92,8 @@ def _check(node: Node, sizes: dict[int, int], depth: int) -> int:
     size = 1
     if isinstance(node, ScalarNode):
         _check_text(node)
+        if node.tag.endswith(":int") and len(node.value) > MAX_DIGITS:
+            raise _RefusedError(f"a number of {len(node.value)} digits", node)
     elif isinstance(node, SequenceNode):
         size += sum(_check(item, sizes, depth + 1) for item in node.value)
     elif isinstance(node, MappingNode):

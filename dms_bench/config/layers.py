@@ -38,11 +38,12 @@ def profiled(document: Any, profile: str | None) -> Any:
     """Lay a profile over a document, which comes back without its profiles.
 
     Raises:
-        InvalidSpecError: there is no such profile.
+        InvalidSpecError: there is no such profile, or they are not mappings.
     """
-    profiles = profiles_of(document)
     if profile is None:
-        return {field: value for field, value in document.items() if field != "profiles"} if profiles else document
+        without = isinstance(document, dict) and "profiles" in document
+        return {field: value for field, value in document.items() if field != "profiles"} if without else document
+    profiles = profiles_of(document)
     if profile not in profiles:
         advice = nearest(profile, profiles) if profiles else "the suite has none"
         raise InvalidSpecError([Problem(("profiles",), f"no profile {profile!r}; {advice}")])

@@ -9,7 +9,7 @@ from pydantic import ValidationError
 
 from dms_bench.config.document import read_document
 from dms_bench.config.layers import as_written, combined, in_profile, profiled, profiles_of
-from dms_bench.config.problems import UNKNOWN, InvalidSpecError, Problem, problems_of
+from dms_bench.config.problems import UNKNOWN, WITH, InvalidSpecError, Path, Problem, problems_of
 from dms_bench.config.resolve import resolve
 from dms_bench.config.suite import Experiment, Suite
 from dms_bench.errors import UserError
@@ -32,15 +32,35 @@ def load_suite(path: str | File, *, profile: str | None = None, smoke: bool = Fa
             field as it stands in the file.
     """
     document = read_document(File(path))
+    suites: list[Suite] = []
+    problems: list[Problem] = []
     try:
-        suite = parse_suite(document, profile=profile, smoke=smoke)
-        for other in (None, *profiles_of(document)):
-            for small in (False, True) if "smoke" in profiled(document, other) else (False,):
-                if (other, small) != (profile, smoke):
-                    parse_suite(document, profile=other, smoke=small)
+        names = [None, *profiles_of(document)]
     except InvalidSpecError as error:
-        raise UserError("\n".join(f"{path}: {_named(problem, document)}" for problem in error.problems)) from None
-    return suite
+        names, problems = [None], error.problems
+    variants = [(name, small) for name in names for small in _with_smoke(document, name)]
+    for variant in dict.fromkeys([(profile, smoke), *variants]):
+        try:
+            suites.append(parse_suite(document, profile=variant[0], smoke=variant[1]))
+        except InvalidSpecError as error:
+            problems += error.problems
+    if problems:
+        raise UserError("\n".join(f"{path}: {_named(problem, document)}" for problem in _once(problems)))
+    return suites[0]
+
+
+def _with_smoke(document: Any, profile: str | None) -> tuple[bool, ...]:
+    """Return whether a suite is run as it stands, and also in small where it says how."""
+    layered = profiled(document, profile)
+    return (False, True) if isinstance(layered, dict) and "smoke" in layered else (False,)
+
+
+def _once(problems: list[Problem]) -> list[Problem]:
+    """Leave out what was said before; with which values of a sweep it is wrong may differ between variants."""
+    by_place: dict[tuple[Path, str], Problem] = {}
+    for problem in problems:
+        by_place.setdefault((problem.path, problem.text.partition(WITH)[0]), problem)
+    return list(by_place.values())
 
 
 def _named(problem: Problem, document: Any) -> str:

@@ -47,7 +47,8 @@ def maker_of(model: str) -> Callable[..., Any]:
         raise UserError(f"network {model!r}: {reason}") from error
     maker = getattr(module, function, None)
     if not callable(maker):
-        callables = [attribute for attribute, value in vars(module).items() if callable(value)]
+        # What a module loads when it is asked for, as transformers does, is in `dir` alone.
+        callables = [name for name in dir(module) if callable(vars(module).get(name, callable))]
         file = getattr(module, "__file__", None) or "built in"
         raise UserError(
             f"network {model!r}: {name} ({file}) has no function {function!r}; {nearest(function, callables)}"

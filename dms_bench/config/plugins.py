@@ -55,6 +55,12 @@ def registered(group: str) -> dict[str, type[PluginSpec]]:
     return {kind: spec for kind, spec in discovered(group).items() if not isinstance(spec, UserError)}
 
 
+def plugin_class(group: str, value: Any) -> type[PluginSpec] | None:
+    """Return the specification class that a value, whatever is wrong with it, names; None where it names none."""
+    kind = value.get("kind") if isinstance(value, dict) else value
+    return registered(group).get(kind) if isinstance(kind, str) else None
+
+
 def _load(point: EntryPoint) -> type[PluginSpec] | UserError:
     """Import a specification. A package that is broken must not stop suites that do without it."""
     noun = _noun(point.group)

@@ -75,6 +75,9 @@ def _written_path(detail: ErrorDetails, data: Any) -> Path:
 #: How the problem of a field that does not exist begins.
 UNKNOWN = "unknown field"
 
+#: How it begins with which values of a sweep something is wrong.
+WITH = " (with "
+
 #: What a value should have been, by the beginning of Pydantic's error type.
 _EXPECTED = {
     "int_": "a whole number",
@@ -111,7 +114,7 @@ def _text(detail: ErrorDetails) -> str:
         return f"needs the field {context['discriminator']}"
     if kind in _BOUNDS:
         name, words = _BOUNDS[kind]
-        return f"{show(value)} {words} {context[name]:g}"
+        return f"{show(value)} {words} {context[name]:.12g}"
     for beginning, expected in _EXPECTED.items():
         if kind.startswith(beginning):
             return f"{show(value)} is not {expected}"

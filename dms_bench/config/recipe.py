@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 class Recipe(Spec):
     """What every training stage has, whatever the task."""
 
-    epochs: Annotated[int, Field(ge=1)]
+    epochs: Annotated[int, Field(ge=1, le=100_000)]
     """Passes over the training data, or over as much of them as the recipe takes for an epoch."""
     batch_size: Annotated[int, Field(ge=1)] = 64
     """Samples of a batch, as a rule of one optimiser step, over all workers of the trial."""

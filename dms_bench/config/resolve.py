@@ -13,8 +13,9 @@ from typing import Any, NamedTuple
 
 from pydantic import ValidationError
 
+from dms_bench.config.base import Written
 from dms_bench.config.merge import merged
-from dms_bench.config.problems import UNKNOWN, InvalidSpecError, Path, Problem, problems_of, show
+from dms_bench.config.problems import UNKNOWN, WITH, InvalidSpecError, Path, Problem, problems_of, show
 from dms_bench.config.suite import TRIAL_FIELDS, Experiment, Suite
 from dms_bench.config.sweep import Range
 from dms_bench.config.trial import Trial
@@ -103,14 +104,16 @@ def resolve_sample(suite: Suite, experiment: Experiment, point: Mapping[str, Any
 
 def _resolve_experiment(suite: Suite, experiment: Experiment) -> tuple[list[Trial], list[Problem]]:
     """Return the trials of an experiment and what is wrong with it; a sampled one is only checked."""
-    wrong_fields = _wrong_fields(experiment)
-    if wrong_fields:
-        _, others = _resolve_experiment(suite, _without(experiment, {str(path[-1]) for path, _ in wrong_fields}))
-        # A misspelt field is probably the one that is missing: say it once.
-        return [], wrong_fields + [problem for problem in others if problem.text != "missing"]
+    wrong = _wrong_fields(experiment)
+    useless = {str(path[-1]) for path, _ in wrong}
     size = math.prod(len(values) for values in experiment.sweep.grid.values())
     if size > MAX_TRIALS:
-        return [], [Problem(("sweep", "grid"), f"{size} combinations; at most {MAX_TRIALS} are run")]
+        wrong.append(Problem(("sweep", "grid"), f"{size} combinations; at most {MAX_TRIALS} are run"))
+        useless |= set(experiment.sweep.grid)
+    if useless:
+        _, others = _resolve_experiment(suite, _without(experiment, useless))
+        # A misspelt field is probably the one that is missing: say it once.
+        return [], wrong + [problem for problem in others if problem.text != "missing"]
     combinations = [
         (*point, *drawn) for point in _combinations(experiment) for drawn in _representative_samples(experiment)
     ]
@@ -124,7 +127,7 @@ def _resolve_experiment(suite: Suite, experiment: Experiment) -> tuple[list[Tria
             for problem in error.problems:
                 failures.setdefault(problem, []).append(choices)
     everywhere = _values(combinations)
-    problems = []
+    problems = _too_many_samples(experiment, size)
     for (path, text), failing in failures.items():
         always = len(failing) == len(combinations)
         problems.append(Problem(path, text if always else text + _only_with(path, failing, everywhere)))
@@ -145,6 +148,14 @@ def _wrong_fields(experiment: Experiment) -> list[Problem]:
             elif part != "grid" and field in experiment.sweep.grid:
                 problems.append(Problem(path, "is in the grid already"))
     return problems
+
+
+def _too_many_samples(experiment: Experiment, points: int) -> list[Problem]:
+    sample = experiment.sweep.sample
+    if sample is None or points * sample.samples <= MAX_TRIALS:
+        return []
+    drawn = f"{sample.samples} samples" + (f" of each of {points} combinations" if points > 1 else "")
+    return [Problem(("sweep", "sample", "samples"), f"{drawn}; at most {MAX_TRIALS} trials are run")]
 
 
 def _without(experiment: Experiment, fields: set[str]) -> Experiment:
@@ -203,7 +214,9 @@ class _Validator:
         for choice in sorted(choices, key=lambda choice: choice.field.count(".")):
             _assign(settings, choice)
         try:
-            trial = Trial.model_validate(settings | self._shared | {"experiment": self._name})
+            trial = Trial.model_validate(
+                settings | self._shared | {"experiment": self._name}, context=Written(settings.get("task"))
+            )
         except ValidationError as error:
             raise InvalidSpecError([_placed(problem, choices) for problem in problems_of(error, settings)]) from None
         swept = {choice.field.partition(".")[0] for choice in choices}
@@ -251,7 +264,7 @@ def _only_with(path: Path, failing: list[Sequence[Choice]], everywhere: dict[str
     values = _values(failing)
     decisive = [choice for choice in others if values[choice.field] != everywhere[choice.field]]
     named = decisive or (others if path[:1] != ("sweep",) else [])
-    return f" (with {', '.join(f'{choice.field}={show(choice.value)}' for choice in named)})" if named else ""
+    return f"{WITH}{', '.join(f'{choice.field}={show(choice.value)}' for choice in named)})" if named else ""
 
 
 def _values(combinations: Iterable[Sequence[Choice]]) -> dict[str, set[Path]]:

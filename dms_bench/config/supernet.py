@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, ValidationError, ValidationInfo, field_validator, model_validator
+from pydantic.json_schema import SkipJsonSchema
 
-from dms_bench.config.base import Spec
+from dms_bench.config.base import Spec, Written
 from dms_bench.config.own_network import digest_of, is_own, maker_of
 from dms_bench.config.problems import InvalidSpecError, Problem, problems_of
 from dms_bench.errors import UserError
@@ -87,7 +88,7 @@ class SupernetSpec(Spec):
     space: SpaceSpec = SpaceSpec()
     """Which dimensions are searched, and how finely."""
     # In no hash of a trial without it.
-    code: Annotated[str | None, Field(exclude_if=lambda code: code is None)] = None
+    code: Annotated[SkipJsonSchema[str | None], Field(exclude_if=lambda code: code is None)] = None
     """Digest of the code of a network of your own. It is filled in, so that another code makes another trial."""
 
     @field_validator("model")
@@ -103,6 +104,8 @@ class SupernetSpec(Spec):
     @field_validator("code", mode="before")
     @classmethod
     def _code_of_ones_own(cls, code: Any, info: ValidationInfo) -> Any:
+        if code is not None and isinstance(info.context, Written):
+            raise ValueError("is filled in, with a digest of the code of a network of your own: leave it out")
         model = info.data.get("model", "")
         return digest_of(model) if code is None and is_own(model) else code
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import cached_property
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, cast
 
 from pydantic import BeforeValidator, Field, SerializeAsAny, ValidationInfo, field_validator, model_validator
 
-from dms_bench.config.base import Spec
+from dms_bench.config.base import Spec, Written
 from dms_bench.config.budget import BudgetSpec, MacsBudget
 from dms_bench.config.method import MethodSpec
-from dms_bench.config.plugins import METHODS, TASKS, parse_plugin
+from dms_bench.config.plugins import METHODS, TASKS, parse_plugin, plugin_class
 from dms_bench.config.recipe import Recipe
 from dms_bench.config.supernet import SupernetSpec
 from dms_bench.config.task import TaskSpec
@@ -83,11 +83,15 @@ class Trial(Spec):
         task = info.data.get("task")
         if value is None or isinstance(value, Recipe):
             return value
-        if task is None:  # it is reported by itself; what the recipes of all tasks have is checked all the same
-            if isinstance(value, Mapping):
-                value = {field: given for field, given in value.items() if field in Recipe.model_fields}
-            return Recipe.model_validate(value)
-        return type(task).recipe_class.model_validate(value)
+        if task is not None:
+            return type(task).recipe_class.model_validate(value)
+        # The task is reported by itself. Recipes are those of its kind; of an unknown one, what all tasks have.
+        kind = plugin_class(TASKS, info.context.task) if isinstance(info.context, Written) else None
+        if kind is not None:
+            return cast(type[TaskSpec], kind).recipe_class.model_validate(value)
+        if isinstance(value, Mapping):
+            value = {field: given for field, given in value.items() if field in Recipe.model_fields}
+        return Recipe.model_validate(value)
 
     @model_validator(mode="after")
     def _stages_are_given(self) -> Self:

@@ -44,9 +44,11 @@ def run_suite(suite: Suite, *, fresh: bool = False, console: Console | None = No
         if fresh:
             check([*trials, *(sweep.example for sweep in sweeps)])  # what is refused costs no earlier result
             drawn = [trial for sweep in sweeps for trial in sweep.trials]
-            tracking.forget(uri, suite.name, {trial.hash for trial in (*trials, *drawn)})
-            folder.clear()
-            sweeps = list(sampled_sweeps(suite, folder.path))
+            forgotten = {trial.hash for trial in (*trials, *drawn)}
+            tracking.forget(uri, suite.name, forgotten)
+            folder.clear(forgotten)
+            for sweep in sweeps:
+                sweep.forget()
         driver = Driver(suite, folder, uri, trials, sweeps, console)
         if not fresh:
             check(driver.to_check())

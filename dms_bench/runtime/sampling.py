@@ -74,6 +74,11 @@ class SampledSweep:
         self.drawn.append(parameters)
         write_atomic(self._path, json.dumps(self.drawn))
 
+    def forget(self) -> None:
+        """Forget what was drawn; all of it is drawn anew."""
+        self.drawn.clear()
+        self._path.unlink(missing_ok=True)
+
     @property
     def _path(self) -> Path:
         """The list's file; another space, sampler or experiment has another one, more samples have the same."""

@@ -25,7 +25,7 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -259,7 +259,9 @@ class SuiteFolder:
                 f"storage {self.path}: {error.strerror}; make room, and the same command goes on from here"
             ) from error
 
-    def clear(self) -> None:
-        """Forget all trials, supernets and latency models."""
-        for name in ("trials", "supernets", "latency", "samples"):
+    def clear(self, trials: Collection[str]) -> None:
+        """Forget these trials (hashes), and the supernets and latency models, which are made again at need."""
+        for hash_ in trials:
+            shutil.rmtree(self.trial(hash_).path, ignore_errors=True)
+        for name in ("supernets", "latency"):
             shutil.rmtree(self.path / name, ignore_errors=True)

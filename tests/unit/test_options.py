@@ -131,6 +131,14 @@ def test_ls_shows_every_option_and_a_valid_example(
     parse_suite({"name": "example", "experiments": [whole | {"pretrain": whole["retrain"]}]})
 
 
+def test_an_example_has_the_options_that_no_hash_has() -> None:
+    assert example(Dms, "method").splitlines()[2:5] == [
+        "  structure: {optimizer: adam, lr: 0.005}",
+        "  budget: penalty",
+        "  resource_weight: 1.0",
+    ]
+
+
 def test_options_are_written_as_in_a_suite() -> None:
     dms = {section.title: {row[0]: row for row in section.rows} for section in sections(Dms, "method")}
     assert dms["method"]["decay_share"][1:3] == ("number >0 <=1", "0.8")

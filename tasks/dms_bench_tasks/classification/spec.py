@@ -20,6 +20,8 @@ from dms_bench_tasks.common.recipe import SteppedRecipe
 
 Share = Annotated[float, Field(ge=0, lt=1)]
 OpenShare = Annotated[float, Field(gt=0, lt=1)]
+#: They are drawn, and held in memory.
+RenderedImages = Annotated[WholeCount, Field(le=1_000_000)]
 
 
 class GlyphsData(Spec):
@@ -27,11 +29,11 @@ class GlyphsData(Spec):
 
     name: Literal["glyphs"] = "glyphs"
     """`glyphs`: rendered characters, which need no files."""
-    train: WholeCount = 4000
+    train: RenderedImages = 4000
     """Images of the training split; a larger split begins with the images of a smaller one."""
-    val: WholeCount = 1000
+    val: RenderedImages = 1000
     """Images of the validation split."""
-    test: WholeCount = 2000
+    test: RenderedImages = 2000
     """Images of the test split."""
     classes: Annotated[int, Field(ge=2, le=36)] = 36
     """How many of the 36 characters are told apart."""

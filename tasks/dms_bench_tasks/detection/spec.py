@@ -18,6 +18,8 @@ from dms_bench.config.units import WholeCount
 Share = Annotated[float, Field(ge=0, le=1)]
 OpenShare = Annotated[float, Field(gt=0, lt=1)]
 Gain = Annotated[float, Field(ge=0)]
+#: They are drawn, and held in memory.
+RenderedImages = Annotated[WholeCount, Field(le=1_000_000)]
 
 
 class GlyphScenes(Spec):
@@ -25,11 +27,11 @@ class GlyphScenes(Spec):
 
     name: Literal["glyph-scenes"] = "glyph-scenes"
     """`glyph-scenes`: rendered scenes, which need no files."""
-    train: WholeCount = 1000
+    train: RenderedImages = 1000
     """Images of the training split; a larger split begins with the images of a smaller one."""
-    val: WholeCount = 200
+    val: RenderedImages = 200
     """Images of the validation split."""
-    test: WholeCount = 500
+    test: RenderedImages = 500
     """Images of the test split."""
     classes: Annotated[int, Field(ge=1, le=16)] = 12
     """How many of the 16 kinds of object are told apart."""

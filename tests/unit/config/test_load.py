@@ -125,6 +125,11 @@ GOLDEN = [
     ),
     (
         (*TOYS, "sweep"),
+        {"grid": {"method": ["dms", "random"]}, "sample": {"samples": 10_001, "space": {"seed": [0, 1]}}},
+        "experiments[0].sweep.sample.samples: 10001 samples of each of 2 combinations; at most 20000 trials are run",
+    ),
+    (
+        (*TOYS, "sweep"),
         {"grid": {"supernet.args.width.0": [3]}},
         "experiments[0].sweep.grid.supernet.args.width.0[0]: supernet.args.width is [8, 8], which has no fields",
     ),
@@ -318,6 +323,41 @@ def test_what_a_profiles_own_experiment_lacks_is_not_blamed_on_the_files(documen
     lacking = problems(document, profile="full")
     assert lacking
     assert all(line.startswith("profiles.full.experiments[0].") for line in lacking), lacking
+
+
+def test_a_mistake_hides_none_of_the_others(document, tmp_path):
+    """In the task, the smoke variant, each profile; what several variants share is said once."""
+    document["experiments"][0]["task"]["data"]["trian"] = 3
+    document["experiments"][0]["retrain"]["amq"] = True
+    document["smoke"] = {"retrain": {"epochs": "few"}}
+    document["profiles"] = {
+        "large": {"defaults": {"retrain": {"lrr": 1}}, "smoke": {"seed": -1}},
+        "huge": {"experiments": [{"name": "huge", "method": "dmss"}]},
+    }
+    path = tmp_path / "suite.yaml"
+    path.write_text(yaml.safe_dump(document, sort_keys=False))
+    with pytest.raises(UserError) as caught:
+        load_suite(path)
+    assert [line.partition("suite.yaml: ")[2] for line in str(caught.value).splitlines()] == [
+        "experiments[0] (toys).task.data.trian: unknown field; did you mean 'train'?",
+        "experiments[0] (toys).retrain.amq: unknown field; did you mean 'amp'?",
+        "smoke.retrain.epochs: 'few' is not a whole number",
+        "profiles.large.defaults.retrain.lrr: unknown field; did you mean 'lr'?",
+        "profiles.large.smoke.seed: -1 must be at least 0",
+        "profiles.huge.experiments[0].task: missing",
+        "profiles.huge.experiments[0].supernet: missing",
+        "profiles.huge.experiments[0].budget: missing",
+        "profiles.huge.experiments[0].method: unknown method 'dmss'; did you mean 'dms'?",
+    ]
+    document["profiles"] = {"large": 3}
+    del document["smoke"], document["experiments"][0]["retrain"]["amq"]
+    path.write_text(yaml.safe_dump(document, sort_keys=False))
+    with pytest.raises(UserError) as caught:
+        load_suite(path)
+    assert [line.partition("suite.yaml: ")[2] for line in str(caught.value).splitlines()] == [
+        "profiles.large: 3 is not a mapping",
+        "experiments[0] (toys).task.data.trian: unknown field; did you mean 'train'?",
+    ]
 
 
 def test_problems_of_a_profile_name_the_place_in_the_file(document, tmp_path):

@@ -8,6 +8,7 @@ import pytest
 from pydantic import ValidationError
 
 from dms_bench.config import own_network
+from dms_bench.config.base import Written
 from dms_bench.config.own_network import digest_of, is_own, maker_of
 from dms_bench.config.supernet import SupernetSpec
 from dms_bench.errors import UserError
@@ -121,6 +122,27 @@ def test_what_cannot_be_had_is_said_in_one_line(nets, model, message):
         SupernetSpec(model=model)
     (error,) = refused.value.errors()
     assert error["loc"] == ("model",)
+
+
+def test_a_module_that_loads_what_is_asked_for_names_it(nets):
+    (nets / "lazy.py").write_text(
+        "def __dir__(): return ['build_all']\ndef __getattr__(name): raise AttributeError(name)\n"
+    )
+    with pytest.raises(UserError, match=r"has no function 'build'; did you mean 'build_all'\?$"):
+        maker_of("lazy:build")
+    (nets / "lazy_and_empty.py").write_text("def __dir__(): return []\n")
+    with pytest.raises(UserError, match=r"has no function 'build'; there is none$"):
+        maker_of("lazy_and_empty:build")
+
+
+def test_a_digest_is_not_written_by_hand_and_read_back(nets):
+    content = {"model": "ournets.small:build", "code": "0123456789ab"}
+    assert SupernetSpec.model_validate(content).code == "0123456789ab"  # of a trial that was recorded
+    with pytest.raises(ValidationError, match="is filled in, with a digest of the code"):
+        SupernetSpec.model_validate(content, context=Written(None))
+    assert SupernetSpec.model_validate({"model": content["model"]}, context=Written(None)).code
+    with pytest.raises(ValidationError, match=r"unknown field; did you mean 'model'\?"):
+        SupernetSpec.model_validate({"model": content["model"], "cod": 1})
 
 
 def test_a_package_without_an_init_file_is_read_as_well(nets):

@@ -90,7 +90,7 @@ def test_its_pretraining_is_its_own(toy_trial):
 @pytest.mark.parametrize("pipeline", ["DMSnp", "DMSp"])
 def test_an_unknown_network_is_refused_before_anything_runs(toy_trial, pipeline):
     trial = toy_trial(method={"kind": "designed", "model": "mpl"}, pipeline=pipeline)
-    with pytest.raises(UserError, match="^experiment '.*': method: unknown model 'mpl'; did you mean 'mlp'"):
+    with pytest.raises(UserError, match=r"^experiment '.*': method: unknown model 'mpl'; did you mean 'mlp'"):
         check([toy_trial(pipeline=pipeline, method="uniform"), trial])
 
 

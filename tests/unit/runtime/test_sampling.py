@@ -76,6 +76,15 @@ def test_random_samples_are_the_same_whether_interrupted_or_not(tmp_path):
     assert [trial.hash for trial in [*first, *rest[1:]]] == [trial.hash for trial in whole]
 
 
+def test_a_sweep_that_is_forgotten_is_drawn_anew(tmp_path):
+    sweep = _sweep(tmp_path)
+    first = _drain(Sampler(sweep, {}, True))
+    sweep.forget()
+    assert sweep.trials == _sweep(tmp_path).trials == []
+    assert _drain(Sampler(sweep, {}, True)) == first
+    assert _sweep(tmp_path).trials == first
+
+
 def test_more_samples_go_on_from_those_there_are_another_space_does_not(tmp_path):
     first = _drain(Sampler(_sweep(tmp_path, samples=3), {}, True))
     more = _sweep(tmp_path, samples=5)

@@ -28,6 +28,17 @@ def test_a_stage_is_finished_once_its_marker_is_there(tmp_path):
     assert not list(stage.path.glob("checkpoint*"))
 
 
+def test_clearing_forgets_the_named_trials_and_what_is_made_again(tmp_path):
+    folder = SuiteFolder(tmp_path)
+    for hash_ in ("one", "two"):
+        write_atomic(folder.trial(hash_).result, "{}")
+    write_atomic(folder.supernet("three").path / "weights", "")
+    folder.clear({"one", "unknown"})
+    assert not folder.trial("one").path.exists()
+    assert folder.trial("two").result.exists()
+    assert not (tmp_path / "supernets").exists()
+
+
 @pytest.mark.parametrize("harm", [lambda path: path.unlink(), lambda path: path.write_bytes(b"weighty")])
 def test_a_finished_stage_with_a_damaged_output_is_a_failure_that_names_it(tmp_path, harm):
     stage = StageFolder(tmp_path / "search")
