@@ -51,14 +51,19 @@ def _named(experiments: list[str]) -> str:
     return f"experiment{'s' * (len(experiments) > 1)} {named}{more}"
 
 
+def close(name: str, choices: Iterable[str], limit: int = 3) -> list[str]:
+    """Return the choices that a misspelt name may have been, the likeliest first."""
+    return difflib.get_close_matches(name, sorted(set(choices)), n=limit, cutoff=0.5)
+
+
 def nearest(name: str, choices: Iterable[str], limit: int = 3) -> str:
     """Return a phrase naming the choices closest to `name`, or all of them when they are few."""
     options = sorted(set(choices))
     if not options:
         return "there is none"
-    close = difflib.get_close_matches(name, options, n=limit, cutoff=0.5)
-    if close:
-        return "did you mean " + " or ".join(repr(option) for option in close) + "?"
+    meant = close(name, options, limit)
+    if meant:
+        return "did you mean " + " or ".join(repr(option) for option in meant) + "?"
     if len(options) <= 12:
         return "choose from " + ", ".join(repr(option) for option in options)
     return f"{len(options)} choices, none similar"

@@ -16,7 +16,7 @@ Smoke = Annotated[bool, typer.Option("--smoke", help="Lay the suite's `smoke` se
 Profile = Annotated[
     str | None, typer.Option(help="Lay this one of the suite's `profiles` over it.", show_default=False)
 ]
-Fresh = Annotated[bool, typer.Option("--fresh", help="Forget the suite's earlier results first.")]
+Fresh = Annotated[bool, typer.Option("--fresh", help="Forget the results of the suite's trials first.")]
 
 
 def validate(suites: Annotated[list[Path], typer.Argument(metavar="SUITE...", help="Suite files.")]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 from pydantic import (
     BaseModel,
@@ -21,7 +21,7 @@ from pydantic_core import CoreSchema, InitErrorDetails, PydanticCustomError
 
 from dms_bench.config.described import descriptions
 from dms_bench.config.problems import UNKNOWN, show
-from dms_bench.errors import nearest
+from dms_bench.errors import close, nearest
 
 #: Fields that tell the members of a union apart.
 _TAGS = ("kind", "name")
@@ -44,6 +44,9 @@ class Spec(BaseModel):
     The string right below a field describes it, to editors (`dms-bench schema`) and readers (`dms-bench ls`, `make
     docs`), and is in no hash.
     """
+
+    written_beside: ClassVar[tuple[str, ...]] = ()
+    """What a file has beside the fields, and is read before them: to be suggested like these."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, allow_inf_nan=False)
 
@@ -75,7 +78,7 @@ class Spec(BaseModel):
         if not isinstance(value, dict):
             return handler(value)
         fields = cls.model_fields
-        offered = [name for name, field in fields.items() if not _is_hidden(field)]
+        offered = [*(name for name, field in fields.items() if not _is_hidden(field)), *cls.written_beside]
         wrong = [
             _detail("unknown_field", f"{UNKNOWN}; {nearest(str(name), offered)}", (str(name),), given)
             for name, given in value.items()
@@ -87,7 +90,12 @@ class Spec(BaseModel):
             if not wrong:
                 raise
             # A misspelt field is probably the one that is missing: say it once.
-            wrong += [_again(error) for error in error.errors() if error["type"] != "missing" or len(error["loc"]) > 1]
+            meant = {choice for name in value if name not in fields for choice in close(str(name), offered)}
+            wrong += [
+                _again(error)
+                for error in error.errors()
+                if error["type"] != "missing" or len(error["loc"]) > 1 or error["loc"][0] not in meant
+            ]
         else:
             wrong += [
                 _detail("boolean", f"{show(given)} is not a number", (name,), given)

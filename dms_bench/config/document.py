@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -92,8 +93,8 @@ def _check(node: Node, sizes: dict[int, int], depth: int) -> int:
     size = 1
     if isinstance(node, ScalarNode):
         _check_text(node)
-        if node.tag.endswith(":int") and len(node.value) > MAX_DIGITS:
-            raise _RefusedError(f"a number of {len(node.value)} digits", node)
+        if node.tag.endswith((":int", ":float")):
+            _check_number(node)
     elif isinstance(node, SequenceNode):
         size += sum(_check(item, sizes, depth + 1) for item in node.value)
     elif isinstance(node, MappingNode):
@@ -110,6 +111,15 @@ def _check_text(node: ScalarNode) -> None:
         node.value.encode()
     except UnicodeEncodeError:
         raise _RefusedError(f"{show(node.value)} is not text", node) from None
+
+
+def _check_number(node: ScalarNode) -> None:
+    if len(node.value) > MAX_DIGITS:
+        raise _RefusedError(f"a number of {len(node.value)} digits", node)
+    if ":" in node.value:
+        raise _RefusedError(f"{node.value} is a number of base 60 to YAML: quote it", node)
+    if node.tag.endswith(":int") and re.match("[-+]?0[0-9_]", node.value):
+        raise _RefusedError(f"{node.value} is an octal number to YAML: leave out the zero in front", node)
 
 
 def _check_keys(node: MappingNode) -> None:

@@ -2,43 +2,63 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from dms_bench.config.merge import merged
-from dms_bench.config.problems import InvalidSpecError, Path, Problem, show
+from dms_bench.config.problems import NAME, InvalidSpecError, Path, Problem, show
 from dms_bench.errors import nearest
 
+#: How the name of a smoke variant ends.
+SMOKE = "smoke"
 
-def profiles_of(document: Any) -> dict[str, Any]:
-    """Return the profiles of a document.
 
-    Raises:
-        InvalidSpecError: they are not mappings.
-    """
+def profiles_of(document: Any) -> dict[str, dict[str, Any]]:
+    """Return the profiles of a document that are profiles; what is wrong with the others says `wrong_profiles`."""
+    profiles = document.get("profiles") if isinstance(document, dict) else None
+    return (
+        {name: value for name, value in profiles.items() if not _wrong(name, value, profiles)}
+        if isinstance(profiles, dict)
+        else {}
+    )
+
+
+def wrong_profiles(document: Any) -> list[Problem]:
+    """Return what is wrong with the profiles of a document, but for what is in them."""
     profiles = document.get("profiles", {}) if isinstance(document, dict) else {}
     if not isinstance(profiles, dict):
-        raise InvalidSpecError([Problem(("profiles",), f"{show(profiles)} is not a mapping")])
-    wrong = [Problem(("profiles",), f"{show(name)} is not a name") for name in profiles if not isinstance(name, str)]
-    wrong += [
-        Problem(("profiles", name), f"{show(value)} is not a mapping")
-        for name, value in profiles.items()
-        if not isinstance(value, dict)
-    ]
-    wrong += [
-        Problem(("profiles", name, "name"), "is the suite's name with the profile's, and not to be set")
-        for name, value in profiles.items()
-        if isinstance(value, dict) and "name" in value
-    ]
-    if wrong:
-        raise InvalidSpecError(wrong)
-    return dict(profiles)
+        return [Problem(("profiles",), f"{show(profiles)} is not a mapping")]
+    return [problem for name, value in profiles.items() for problem in _wrong(name, value, profiles)]
+
+
+def _wrong(name: Any, value: Any, profiles: dict[Any, Any]) -> list[Problem]:
+    if not isinstance(name, str):
+        return [Problem(("profiles",), f"{show(name)} is not a name")]
+    place = ("profiles", name)
+    twins = [other for other in profiles if isinstance(other, str) and other is not name and _same(other, name)]
+    problems = []
+    if not re.fullmatch(NAME, name):
+        problems.append(Problem(place, f"{show(name)} is no name: letters, digits, '_', '.' and '-', at most 64"))
+    elif name.lower() == SMOKE or name.lower().endswith(f"-{SMOKE}"):
+        problems.append(Problem(place, f"names of profiles do not end in {SMOKE!r}, as smoke variants' do"))
+    elif twins:
+        problems.append(Problem(place, f"differs from {twins[0]!r} in capitals alone, as folders may not"))
+    if not isinstance(value, dict):
+        problems.append(Problem(place, f"{show(value)} is not a mapping"))
+    elif "name" in value:
+        problems.append(Problem((*place, "name"), "is the suite's name with the profile's, and not to be set"))
+    return problems
+
+
+def _same(one: str, other: Any) -> bool:
+    return isinstance(other, str) and one.lower() == other.lower()
 
 
 def profiled(document: Any, profile: str | None) -> Any:
     """Lay a profile over a document, which comes back without its profiles.
 
     Raises:
-        InvalidSpecError: there is no such profile, or they are not mappings.
+        InvalidSpecError: there is no such profile, or it is none.
     """
     if profile is None:
         without = isinstance(document, dict) and "profiles" in document
@@ -46,7 +66,8 @@ def profiled(document: Any, profile: str | None) -> Any:
     profiles = profiles_of(document)
     if profile not in profiles:
         advice = nearest(profile, profiles) if profiles else "the suite has none"
-        raise InvalidSpecError([Problem(("profiles",), f"no profile {profile!r}; {advice}")])
+        wrong = [problem for problem in wrong_profiles(document) if problem.path[1:2] in ((), (profile,))]
+        raise InvalidSpecError(wrong or [Problem(("profiles",), f"no profile {profile!r}; {advice}")])
     layered = merged({field: value for field, value in document.items() if field != "profiles"}, profiles[profile])
     name = document.get("name")
     return layered | ({"name": f"{name}-{profile}"} if isinstance(name, str) else {})
@@ -84,15 +105,24 @@ def combined(document: Any, smoke: bool) -> dict[str, Any]:
         raise InvalidSpecError(wrong)
     suite = {field: value for field, value in document.items() if field not in layers}
     if isinstance(suite.get("experiments"), list):
+        under, over = ({field: value for field, value in layer.items() if field != "name"} for layer in layers.values())
         suite["experiments"] = [
-            merged(merged(layers["defaults"], experiment), layers["smoke"] if smoke else {})
-            if isinstance(experiment, dict)
-            else experiment
+            merged(merged(under, experiment), over if smoke else {}) if isinstance(experiment, dict) else experiment
             for experiment in suite["experiments"]
         ]
     if smoke and isinstance(suite.get("name"), str):
-        suite["name"] += "-smoke"
+        suite["name"] += f"-{SMOKE}"
     return suite
+
+
+def named_layers(document: Any) -> list[Problem]:
+    """Return the layers that have a name, which would be that of every experiment."""
+    layers = document if isinstance(document, dict) else {}
+    return [
+        Problem((layer, "name"), "is each experiment's own, and not to be set")
+        for layer in ("defaults", SMOKE)
+        if isinstance(layers.get(layer), dict) and "name" in layers[layer]
+    ]
 
 
 def as_written(path: Path, document: dict[str, Any], smoke: bool) -> Path:

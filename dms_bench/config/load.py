@@ -8,8 +8,16 @@ from typing import Any
 from pydantic import ValidationError
 
 from dms_bench.config.document import read_document
-from dms_bench.config.layers import as_written, combined, in_profile, profiled, profiles_of
-from dms_bench.config.problems import UNKNOWN, WITH, InvalidSpecError, Path, Problem, problems_of
+from dms_bench.config.layers import (
+    as_written,
+    combined,
+    in_profile,
+    named_layers,
+    profiled,
+    profiles_of,
+    wrong_profiles,
+)
+from dms_bench.config.problems import WITH, InvalidSpecError, Path, Problem, problems_of
 from dms_bench.config.resolve import resolve
 from dms_bench.config.suite import Experiment, Suite
 from dms_bench.errors import UserError
@@ -33,19 +41,20 @@ def load_suite(path: str | File, *, profile: str | None = None, smoke: bool = Fa
     """
     document = read_document(File(path))
     suites: list[Suite] = []
-    problems: list[Problem] = []
-    try:
-        names = [None, *profiles_of(document)]
-    except InvalidSpecError as error:
-        names, problems = [None], error.problems
-    variants = [(name, small) for name in names for small in _with_smoke(document, name)]
-    for variant in dict.fromkeys([(profile, smoke), *variants]):
+    problems = _Gathered()
+    problems.note(wrong_profiles(document))
+    variants = [(name, small) for name in (None, *profiles_of(document)) for small in _with_smoke(document, name)]
+    # The file as it stands is read first, so that what is wrong there is not blamed on a variant.
+    for variant in dict.fromkeys([*variants, (profile, smoke)]):
         try:
-            suites.append(parse_suite(document, profile=variant[0], smoke=variant[1]))
+            suite = parse_suite(document, profile=variant[0], smoke=variant[1])
         except InvalidSpecError as error:
-            problems += error.problems
-    if problems:
-        raise UserError("\n".join(f"{path}: {_named(problem, document)}" for problem in _once(problems)))
+            problems.note(error.problems, *variant)
+        else:
+            if variant == (profile, smoke):
+                suites.append(suite)
+    if problems.all:
+        raise UserError("\n".join(f"{path}: {_named(problem, document)}" for problem in problems.all))
     return suites[0]
 
 
@@ -55,12 +64,28 @@ def _with_smoke(document: Any, profile: str | None) -> tuple[bool, ...]:
     return (False, True) if isinstance(layered, dict) and "smoke" in layered else (False,)
 
 
-def _once(problems: list[Problem]) -> list[Problem]:
-    """Leave out what was said before; with which values of a sweep it is wrong may differ between variants."""
-    by_place: dict[tuple[Path, str], Problem] = {}
-    for problem in problems:
-        by_place.setdefault((problem.path, problem.text.partition(WITH)[0]), problem)
-    return list(by_place.values())
+class _Gathered:
+    """What is wrong with the variants of a suite, each thing once."""
+
+    def __init__(self) -> None:
+        self._by_place: dict[tuple[Path, str], Problem] = {}
+
+    @property
+    def all(self) -> list[Problem]:
+        return list(self._by_place.values())
+
+    def note(self, problems: list[Problem], profile: str | None = None, smoke: bool = False) -> None:
+        """Note the problems of a variant, and name it where their place does not."""
+        variant = " of ".join(
+            [*(["the smoke variant"] if smoke else []), *([f"profile {profile!r}"] if profile is not None else [])]
+        )
+        for problem in problems:
+            # A name is the suite's in all variants. With which values of a sweep something is wrong may differ.
+            place = (problem.path, "" if problem.path == ("name",) else problem.text.partition(WITH)[0])
+            if place not in self._by_place:
+                said = not variant or problem.path[:1] in (("smoke",), ("profiles",))
+                text = problem.text if said else f"{problem.text} (in {variant})"
+                self._by_place[place] = Problem(problem.path, text)
 
 
 def _named(problem: Problem, document: Any) -> str:
@@ -96,15 +121,16 @@ def parse_suite(document: Any, *, profile: str | None = None, smoke: bool = Fals
     """
     laid = profiled(document, profile)
     content = combined(laid, smoke)
+    problems = named_layers(laid)
     try:
         suite = Suite.model_validate(content)
         resolve(suite)
     except ValidationError as error:
-        problems = problems_of(error, content)
+        problems += problems_of(error, content)
         problems += _hidden_behind(problems, content)
     except InvalidSpecError as error:
-        problems = error.problems
-    else:
+        problems += error.problems
+    if not problems:
         return suite
     # One mistake in the defaults is found in every experiment: say it once.
     layered = (Problem(as_written(path, laid, smoke), text) for path, text in problems)
@@ -127,10 +153,9 @@ def _hidden_behind(problems: list[Problem], content: dict[str, Any]) -> list[Pro
             case ("experiments", int(position), *_):
                 wrong.setdefault(position, []).append(problem)
     readable = {
-        position: {field: value for field, value in experiment.items() if field in Experiment.model_fields}
-        | {"name": str(position)}  # of two that have one name
+        position: _without(experiment, wrong.get(position, [])) | {"name": str(position)}  # of two that have one name
         for position, experiment in enumerate(experiments)
-        if isinstance(experiment, dict) and all(_of_unknown_field(problem) for problem in wrong.get(position, ()))
+        if isinstance(experiment, dict)
     }
     if not readable:
         return []
@@ -149,5 +174,11 @@ def _hidden_behind(problems: list[Problem], content: dict[str, Any]) -> list[Pro
     return []
 
 
-def _of_unknown_field(problem: Problem) -> bool:
-    return len(problem.path) == 3 and problem.text.startswith(UNKNOWN)
+def _without(experiment: dict[str, Any], wrong: list[Problem]) -> dict[str, Any]:
+    """Leave out the fields that have a problem, or that no experiment has."""
+    reported = {problem.path[2] for problem in wrong if len(problem.path) > 2}
+    return {
+        field: value
+        for field, value in experiment.items()
+        if field in Experiment.model_fields and field not in reported
+    }

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, ClassVar, Self
 
 from dms_bench.config.plugins import PluginSpec
 from dms_bench.config.supernet import SupernetSpec
+from dms_bench.errors import UserError
 
 if TYPE_CHECKING:
     from dms_bench.scaling import SearchSpace
@@ -19,6 +20,9 @@ class MethodSpec(PluginSpec):
     """Whether the method trains during the search, and so needs the search recipe."""
     uses_budget: ClassVar[bool] = True
     """Whether the method cuts to the budget; if not, a sweep over budgets runs it once."""
+
+    needs_widths: ClassVar[bool] = False
+    """Whether the method is about widths alone, and has nothing to do where none is searched."""
 
     def label(self) -> str:
         """Return the method as the leaderboard prints it."""
@@ -39,6 +43,8 @@ class MethodSpec(PluginSpec):
         Raises:
             UserError: there is nothing in it that the method searches, or the task lacks what it needs.
         """
+        if self.needs_widths and not space.groups:
+            raise UserError(f"method {self.kind!r} cuts widths, and this space has none: search the supernet's widths")
 
     def canonical(self) -> Self:
         """Return the method without the options that its other options make useless."""

@@ -11,10 +11,24 @@ import sys
 from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import AfterValidator
 
 from dms_bench.errors import UserError, nearest
 
+
+def _own_is_there(model: str) -> str:
+    if is_own(model):
+        try:
+            digest_of(model)
+        except UserError as error:
+            raise ValueError(str(error)) from error
+    return model
+
+
+#: The name of a network in a specification; of one's own, it is there.
+NetworkName = Annotated[str, AfterValidator(_own_is_there)]
 #: `hf_hub:` and `torchvision:` are prefixes of names in libraries.
 _OWN = re.compile(r"(?!(hf_hub|torchvision):)([^\W\d]\w*)(\.[^\W\d]\w*)*:[^\W\d]\w*")
 _LENGTH = 12
@@ -45,7 +59,10 @@ def maker_of(model: str) -> Callable[..., Any]:
             else f"module {name!r} cannot be imported: {type(error).__name__}: {' '.join(str(error).split())}"
         )
         raise UserError(f"network {model!r}: {reason}") from error
-    maker = getattr(module, function, None)
+    try:
+        maker = getattr(module, function, None)
+    except Exception as error:  # of a `__getattr__` of its own
+        raise UserError(f"network {model!r}: {type(error).__name__}: {' '.join(str(error).split())}") from error
     if not callable(maker):
         # What a module loads when it is asked for, as transformers does, is in `dir` alone.
         callables = [name for name in dir(module) if callable(vars(module).get(name, callable))]

@@ -72,6 +72,9 @@ def _written_path(detail: ErrorDetails, data: Any) -> Path:
     return tuple(path)
 
 
+#: Names become folder names and MLflow tags: they cannot leave the storage folder.
+NAME = r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$"
+
 #: How the problem of a field that does not exist begins.
 UNKNOWN = "unknown field"
 
@@ -107,9 +110,11 @@ def _text(detail: ErrorDetails) -> str:
     if kind == "value_error":
         return str(context["error"])
     if kind in ("literal_error", "union_tag_invalid"):
-        choices = re.findall(r"'([^']*)'", context.get("expected") or context["expected_tags"])
+        expected = context.get("expected") or context["expected_tags"]
+        choices = re.findall(r"'([^']*)'", expected)
         value = context.get("tag", value)
-        return f"{show(value)} is not a choice; {nearest(str(value), choices)}"
+        # Numbers are not in quotes.
+        return f"{show(value)} is not a choice; {nearest(str(value), choices) if choices else f'choose {expected}'}"
     if kind == "union_tag_not_found":
         return f"needs the field {context['discriminator']}"
     if kind in _BOUNDS:
@@ -119,7 +124,14 @@ def _text(detail: ErrorDetails) -> str:
         if kind.startswith(beginning):
             return f"{show(value)} is not {expected}"
     if kind == "string_pattern_mismatch":
+        if context["pattern"] == NAME:
+            return f"{show(value)} is no name: letters, digits, '_', '.' and '-', at most 64"
         return f"{show(value)} does not match {context['pattern']}"
-    if kind == "too_short":
+    if kind == "too_short" and context["min_length"] == 1:
         return "must not be empty"
+    if kind in ("too_short", "too_long"):
+        bound = "min_length" if kind == "too_short" else "max_length"
+        return f"{show(value)} must have at {'least' if kind == 'too_short' else 'most'} {context[bound]} entries"
+    if kind == "multiple_of":
+        return f"{show(value)} must be a multiple of {context['multiple_of']}"
     return " ".join(detail["msg"].split())

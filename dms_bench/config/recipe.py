@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field
 
@@ -33,6 +33,10 @@ class Recipe(Spec):
     def teacher(self, task: TaskSpec, supernet: SupernetSpec) -> tuple[TaskSpec, SupernetSpec] | None:
         """Return the network that also sees every sample, and the task as it sees it; None where nobody teaches."""
         return (task, supernet) if self.needs_teacher() else None
+
+    def unfit_for(self, stage: Literal["pretrain", "search", "retrain"]) -> str | None:
+        """Return why the recipe cannot be that of a stage; None where it can."""
+        return None
 
     def weight_files(self) -> list[Path]:
         """Return the files with weights that the stage reads besides the supernet's: of a teacher of its own."""

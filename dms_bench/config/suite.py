@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+import os
+from pathlib import Path
+from typing import Annotated, Any, ClassVar
 
 from pydantic import Field, StringConstraints, field_validator
 
 from dms_bench.config.base import Spec
+from dms_bench.config.problems import NAME
 from dms_bench.config.sweep import Sweep
 from dms_bench.config.trial import Resources
 
-#: Names become folder names and MLflow tags: they cannot leave the storage folder.
-Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
+Name = Annotated[str, StringConstraints(pattern=NAME)]
 
 
 class Experiment(Spec):
@@ -58,6 +60,8 @@ TRIAL_FIELDS = tuple(field for field in Experiment.model_fields if field not in 
 class Suite(Spec):
     """What a suite file says."""
 
+    written_beside: ClassVar[tuple[str, ...]] = ("defaults", "smoke", "profiles")
+
     name: Name
     """Name of the suite: of its MLflow experiment and its leaderboard. Letters, digits, `_`, `.` and `-`, at most
     64."""
@@ -71,6 +75,17 @@ class Suite(Spec):
     """What a trial runs on, unless its experiment says otherwise."""
     experiments: Annotated[list[Experiment], Field(min_length=1)]
     """The experiments, at least one; each is a trial or a sweep over trials."""
+
+    @field_validator("storage")
+    @classmethod
+    def _is_a_path(cls, storage: str) -> str:
+        try:
+            os.fsencode(Path(storage).expanduser())
+        except RuntimeError as error:  # there is no such user
+            raise ValueError(f"{storage!r}: {error}") from error
+        if not storage or "\0" in storage:
+            raise ValueError(f"{storage!r} is no path of a folder")
+        return storage
 
     @field_validator("experiments")
     @classmethod

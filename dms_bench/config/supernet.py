@@ -8,9 +8,8 @@ from pydantic import Field, ValidationError, ValidationInfo, field_validator, mo
 from pydantic.json_schema import SkipJsonSchema
 
 from dms_bench.config.base import Spec, Written
-from dms_bench.config.own_network import digest_of, is_own, maker_of
+from dms_bench.config.own_network import NetworkName, digest_of, is_own
 from dms_bench.config.problems import InvalidSpecError, Problem, problems_of
-from dms_bench.errors import UserError
 
 
 class CoarseSpec(Spec):
@@ -66,7 +65,7 @@ class SpaceSpec(Spec):
 class SupernetSpec(Spec):
     """A model by name, built by the task."""
 
-    model: str
+    model: NetworkName
     """Name of the network. Classification: a model of timm, `torchvision:NAME`, a folder of transformers, or
     `package.module:function` for a network of your own. Detection: a model YAML of Ultralytics such as `yolov8n.yaml`.
     Language: a type of transformers, a folder or a name on the hub."""
@@ -90,16 +89,6 @@ class SupernetSpec(Spec):
     # In no hash of a trial without it.
     code: Annotated[SkipJsonSchema[str | None], Field(exclude_if=lambda code: code is None)] = None
     """Digest of the code of a network of your own. It is filled in, so that another code makes another trial."""
-
-    @field_validator("model")
-    @classmethod
-    def _own_is_there(cls, model: str) -> str:
-        if is_own(model):
-            try:
-                maker_of(model)
-            except UserError as error:
-                raise ValueError(str(error)) from error
-        return model
 
     @field_validator("code", mode="before")
     @classmethod

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import cached_property
 from typing import Annotated, Any, Literal, Self, cast
 
@@ -95,29 +95,43 @@ class Trial(Spec):
 
     @model_validator(mode="after")
     def _stages_are_given(self) -> Self:
+        wrong = list(self._wrong_stages())
+        if wrong:
+            raise ValueError("; ".join(wrong))
+        return self
+
+    def _wrong_stages(self) -> Iterator[str]:
         if self.method.trains_in_search and self.search is None:
-            raise ValueError(f"method {self.method.kind!r} trains during its search: give a 'search' recipe")
+            yield f"method {self.method.kind!r} trains during its search: give a 'search' recipe"
         if self.retrain is None and self.pipeline != "DMSp-":
-            raise ValueError(f"pipeline {self.pipeline!r} retrains what it found: give a 'retrain' recipe")
+            yield f"pipeline {self.pipeline!r} retrains what it found: give a 'retrain' recipe"
         if self.method.judges_weights and self.pipeline == "DMSnp":
-            raise ValueError(
+            yield (
                 f"method {self.method.label()!r} is asked to measure the supernet's weights, "
                 "which pipeline 'DMSnp' leaves untrained: take DMSp or DMSp-"
             )
         if self.pipeline == "DMSnp" and self.search is not None and self.search.needs_teacher():
-            raise ValueError(
-                "pipeline 'DMSnp' searches without a trained supernet: only its 'retrain' can distil from one"
-            )
+            yield "pipeline 'DMSnp' searches without a trained supernet: only its 'retrain' can distil from one"
         if self.pretrain is not None and self.pretrain.needs_teacher():
-            raise ValueError("the 'pretrain' recipe distils, but the supernet is the teacher")
+            yield "the 'pretrain' recipe distils, but the supernet is the teacher"
         ready = self.network.pretrained or self.network.checkpoint
         if self.needs_pretrained and self.pretrain is None and not ready:
             why = "starts" if self.pipeline != "DMSnp" else "is to distil"
-            raise ValueError(
+            yield (
                 f"pipeline {self.pipeline!r} {why} from a trained supernet: give a 'pretrain' recipe, "
                 "'supernet.checkpoint' or 'supernet.pretrained'"
             )
-        return self
+        if not self.needs_pretrained and (self.supernet.pretrained or self.supernet.checkpoint):
+            yield (
+                f"pipeline {self.pipeline!r} starts from random weights, and would not read the supernet's: leave "
+                "'supernet.pretrained' and 'supernet.checkpoint' out, or take DMSp or DMSp-"
+            )
+        used = {"pretrain": self.needs_pretrained, "search": self.method.trains_in_search, "retrain": True}
+        for stage in ("pretrain", "search", "retrain"):
+            recipe: Recipe | None = getattr(self, stage)
+            reason = recipe.unfit_for(stage) if recipe is not None and used[stage] else None
+            if reason:
+                yield reason
 
     @model_validator(mode="after")
     def _the_task_multiplies(self) -> Self:

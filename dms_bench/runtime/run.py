@@ -43,7 +43,7 @@ def run_suite(suite: Suite, *, fresh: bool = False, console: Console | None = No
         sweeps = list(sampled_sweeps(suite, folder.path))
         if fresh:
             check([*trials, *(sweep.example for sweep in sweeps)])  # what is refused costs no earlier result
-            drawn = [trial for sweep in sweeps for trial in sweep.trials]
+            drawn = [trial for sweep in sweeps for trial in sweep.all_drawn]
             forgotten = {trial.hash for trial in (*trials, *drawn)}
             tracking.forget(uri, suite.name, forgotten)
             folder.clear(forgotten)

@@ -8,14 +8,27 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from dms_bench.config import Experiment, Range, Sampling, Suite, Trial, grid_points, resolve_sample, sample_space
+from dms_bench.config import (
+    Experiment,
+    InvalidSpecError,
+    Range,
+    Sampling,
+    Suite,
+    Trial,
+    grid_points,
+    resolve_sample,
+    sample_space,
+)
 from dms_bench.trial.storage import write_atomic
+
+_log = logging.getLogger(__name__)
 
 #: Draws without a new sample after which the space counts as exhausted.
 _PATIENCE = 200
@@ -57,8 +70,13 @@ class SampledSweep:
 
     @property
     def trials(self) -> list[Trial]:
-        """The trials drawn so far."""
-        return [self.trial(parameters) for parameters in self.drawn[: self.sampling.samples]]
+        """The trials drawn so far, as many as are wanted."""
+        return self.all_drawn[: self.sampling.samples]
+
+    @property
+    def all_drawn(self) -> list[Trial]:
+        """The trials drawn so far, also those of a time when more were wanted."""
+        return [self.trial(parameters) for parameters in self.drawn]
 
     def trial(self, parameters: Mapping[str, Any]) -> Trial:
         """Return the trial of sampled parameters."""
@@ -75,7 +93,7 @@ class SampledSweep:
         write_atomic(self._path, json.dumps(self.drawn))
 
     def forget(self) -> None:
-        """Forget what was drawn; all of it is drawn anew."""
+        """Forget what was drawn, which is then drawn anew."""
         self.drawn.clear()
         self._path.unlink(missing_ok=True)
 
@@ -141,14 +159,22 @@ class Sampler:
             return None
         for _ in range(_PATIENCE):
             suggestion = self._study.ask(self._distributions)
-            trial = self._sweep.trial(suggestion.params)
-            if trial.hash not in self._hashes:
-                self._hashes.add(trial.hash)
+            drawn = self._valid(suggestion.params)
+            if drawn is not None and drawn.hash not in self._hashes:
+                self._hashes.add(drawn.hash)
                 self._sweep.note(dict(suggestion.params))
-                self._asked[trial.hash] = suggestion
-                return trial
+                self._asked[drawn.hash] = suggestion
+                return drawn
             self._study.tell(suggestion, state=optuna.trial.TrialState.FAIL)
         return None
+
+    def _valid(self, parameters: Mapping[str, Any]) -> Trial | None:
+        """Return the trial of what was drawn, None where values that are each valid are not so together."""
+        try:
+            return self._sweep.trial(parameters)
+        except InvalidSpecError as error:
+            _log.info("drawn again: %s", error)
+            return None
 
     def tell(self, key: str, value: float | None) -> None:
         """Report what the trial with hash `key` came to; None for a failure."""

@@ -61,6 +61,8 @@ def missed(costs: dict[str, float], budget: Budget) -> bool:
 
 
 def _check(trial: Trial, space: SearchSpace, bound: Constraint) -> None:
+    if not bound.whole:
+        raise UserError(f"supernet.model {trial.supernet.model!r} has no {bound.name} to search")
     low, high = space.reachable(bound.cost)
     if not low <= bound.target * (1 + TOLERANCE) or not bound.target * (1 - TOLERANCE) <= high:
         unit = "ms latency" if bound.name == "latency" else bound.name

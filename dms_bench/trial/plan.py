@@ -184,6 +184,8 @@ class _Estimator:
         gathered.check()
         (network, samples), (supernet, _) = counted
         whole = float(network.macs)
+        if not whole:
+            raise UserError(f"{owner_of(trial.network, trial)}.model {trial.network.model!r} has no MACs to search")
         share = min(_share(trial, constraint, supernet) for constraint in constraints_of(trial.budget))
         if trial.network != trial.supernet:
             share = 1.0  # the method's network is not cut

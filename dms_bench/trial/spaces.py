@@ -7,6 +7,7 @@ written anew; a cache that cannot be written is none.
 
 from __future__ import annotations
 
+import fnmatch
 import hashlib
 import importlib.util
 import json
@@ -26,7 +27,7 @@ from dms_bench.config.own_network import is_own, maker_of
 from dms_bench.config.plugins import TASKS, parse_plugin
 from dms_bench.config.supernet import SpaceSpec, SupernetSpec
 from dms_bench.config.task import TaskSpec
-from dms_bench.errors import UserError
+from dms_bench.errors import UserError, nearest
 from dms_bench.scaling import Coarse, CoarseError, SearchSpace, find_space
 from dms_bench.scaling.example import AnyExample, Example
 from dms_bench.scaling.shapes import example_of_shapes
@@ -64,8 +65,8 @@ def _find(task_json: str, supernet_json: str) -> SearchSpace:
     if ":" in supernet.model:  # a name on a server or in a folder, behind which the network may change
         return find()
     content = {"task": json.loads(task_json), "supernet": json.loads(supernet_json)}
-    config = Path(supernet.model).expanduser() / "config.json"
-    if config.is_file():  # a folder of transformers
+    config = Path(os.path.expanduser(supernet.model), "config.json")
+    if os.path.isfile(config):  # a folder of transformers
         content["config"] = [config.read_text(), version("transformers")]
     return cached(content, type(spec), find)[0]
 
@@ -103,7 +104,7 @@ def find_specified(model: nn.Module, example: AnyExample, spec: SpaceSpec) -> Se
     """
     coarse = [Coarse(**rule.model_dump()) for rule in spec.coarse]
     try:
-        return find_space(
+        space = find_space(
             model,
             example,
             width=spec.width,
@@ -115,6 +116,11 @@ def find_specified(model: nn.Module, example: AnyExample, spec: SpaceSpec) -> Se
         )
     except CoarseError as error:
         raise UserError(f"supernet.space.coarse: {error}") from error
+    names = [*space.names, *space.excluded]
+    for pattern in spec.exclude:
+        if not fnmatch.filter(names, pattern):
+            raise UserError(f"supernet.space.exclude: {pattern!r} fits no group or stage; {nearest(pattern, names)}")
+    return space
 
 
 def space_on(supernet: SupernetSpec, shapes: Any) -> tuple[Example, SearchSpace]:
@@ -143,7 +149,7 @@ def space_on(supernet: SupernetSpec, shapes: Any) -> tuple[Example, SearchSpace]
         return example, find_specified(network.eval(), example, supernet.space)
     except UserError:
         raise
-    except Exception as error:  # the user's code, or what it makes of such an input
+    except (Exception, SystemExit) as error:  # the user's code, or what it makes of such an input
         raise UserError(f"{supernet.model}: {type(error).__name__}: {' '.join(str(error).split())}") from error
 
 

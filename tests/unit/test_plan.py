@@ -95,6 +95,12 @@ def test_a_task_that_lacks_functions_is_refused_in_a_line(planned, monkeypatch):
     )
 
 
+def test_a_network_without_macs_is_refused(planned, monkeypatch):
+    monkeypatch.setattr(Linear, "build", lambda self, supernet: nn.Identity())
+    with pytest.raises(UserError, match=r"^experiment 'lines': supernet.model 'linear' has no MACs to search$"):
+        planned()
+
+
 def test_networks_are_refused_by_their_fields(planned):
     with pytest.raises(UserError) as refused:
         planned(supernet={"model": "curve"}, method={"kind": "designed", "model": "bend"})

@@ -7,6 +7,7 @@ from typing import Any, ClassVar, Literal
 from pydantic import Field
 
 from dms_bench.config.method import MethodSpec
+from dms_bench.config.own_network import NetworkName
 from dms_bench.config.supernet import SpaceSpec, SupernetSpec
 
 
@@ -14,6 +15,7 @@ class Uniform(MethodSpec):
     """One ratio for every width group, full depth."""
 
     implementation: ClassVar[str] = "dms_bench.methods.controls.uniform:UniformSearch"
+    needs_widths: ClassVar[bool] = True
 
     kind: Literal["uniform"] = "uniform"
 
@@ -45,7 +47,7 @@ class Designed(MethodSpec):
     }
 
     kind: Literal["designed"] = "designed"
-    model: str
+    model: NetworkName
     """Name of the network, as in `supernet.model`."""
     args: dict[str, Any] = Field(default_factory=dict)
     """Arguments for building it, as in `supernet.args`."""

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 class CalibratedSpec(MethodSpec):
     """What all of them share: a few batches of training data, looked at once."""
 
-    batches: Annotated[int, Field(ge=1)] = 8
+    batches: Annotated[int, Field(ge=1, le=100_000)] = 8
     """Batches of training data by which the network is judged; the task says how large one is: 64 images in
     classification, 16 in detection, 16 sequences in language."""
 
@@ -63,6 +63,7 @@ class WandaSp(CalibratedSpec):
     """Wanda, structured: weights times the norm of what they are applied to; one ratio for all layers."""
 
     implementation: ClassVar[str] = "dms_bench.methods.language.activations:WandaSpSearch"
+    needs_widths: ClassVar[bool] = True
 
     kind: Literal["wanda_sp"] = "wanda_sp"
 
@@ -71,6 +72,7 @@ class Flap(CalibratedSpec):
     """FLAP: weights times the variance of what they are applied to, standardised; one threshold for all layers."""
 
     implementation: ClassVar[str] = "dms_bench.methods.language.activations:FlapSearch"
+    needs_widths: ClassVar[bool] = True
 
     kind: Literal["flap"] = "flap"
 

@@ -14,6 +14,8 @@ from dms_bench.config.method import MethodSpec
 class ScopedRanking(MethodSpec):
     """A ranking that can compare within each width group, or over all of them."""
 
+    needs_widths: ClassVar[bool] = True
+
     scope: Literal["local", "global"] = "local"
     """local: the same share of every group stays. global: one threshold for all groups, which so get their widths."""
 
@@ -51,6 +53,7 @@ class GroupNorm(MethodSpec):
     """DepGraph: keep the channels with the largest norm over all layers that share them."""
 
     implementation: ClassVar[str] = "dms_bench.methods.rankings.search:GroupNormSearch"
+    needs_widths: ClassVar[bool] = True
 
     kind: Literal["group_norm"] = "group_norm"
 
@@ -59,5 +62,6 @@ class Isomorphic(MethodSpec):
     """Isomorphic pruning: Taylor scores compete among groups of the same topology."""
 
     implementation: ClassVar[str] = "dms_bench.methods.rankings.search:IsomorphicSearch"
+    needs_widths: ClassVar[bool] = True
 
     kind: Literal["isomorphic"] = "isomorphic"

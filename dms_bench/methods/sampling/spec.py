@@ -29,7 +29,7 @@ class SamplerSpec(MethodSpec):
     """What candidates are judged by. params, macs: the count itself; grad_norm, snip, synflow, naswot, zico, zen:
     training-free scores of fresh weights; shared: the task's measure on the validation split with the supernet's
     weights; predictor: a network that predicts `shared`. The last two need DMSp or DMSp-."""
-    candidates: Annotated[int, Field(ge=1)] = 64
+    candidates: Annotated[int, Field(ge=1, le=1_000_000)] = 64
     """Architectures at the budget that are scored; the best one is the result."""
     images: WholeCount = 2000
     """Training samples that a subnet's batch-norm statistics are estimated from, for the scores `shared` and

@@ -63,7 +63,7 @@ def build(supernet: SupernetSpec, classes: int, channels: int, image_size: int, 
             model = create(supernet, classes, channels, image_size)
         except UserError:
             raise
-        except Exception as error:  # libraries hand on whatever the model's constructor raises
+        except (Exception, SystemExit) as error:  # libraries hand on whatever the model's constructor raises
             given = f" with {supernet.args}" if supernet.args else ""
             raise UserError(f"supernet.model {name!r}{given}: {_one_line(error)}") from error
     if supernet.checkpoint is not None:
@@ -283,6 +283,6 @@ def _try_training(model: nn.Module, name: str, channels: int, size: int, classes
         )
 
 
-def _one_line(error: Exception) -> str:
+def _one_line(error: BaseException) -> str:
     text = str(error).strip()
     return text.splitlines()[0] if text else type(error).__name__

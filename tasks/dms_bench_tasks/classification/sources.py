@@ -6,6 +6,7 @@ import importlib
 import importlib.util
 import inspect
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -46,7 +47,7 @@ def other_source(name: str) -> Create | None:
 
 def is_folder(name: str) -> bool:
     """Whether the name of a model is that of a folder of transformers."""
-    return (Path(name).expanduser() / "config.json").is_file()
+    return os.path.isfile(Path(os.path.expanduser(name), "config.json"))  # False also for what no path can be
 
 
 class Scores(nn.Module):
@@ -80,7 +81,7 @@ def _of_torchvision(supernet: SupernetSpec, classes: int, channels: int, size: i
     name = supernet.model.removeprefix(_TORCHVISION)
     names = list_models(module=importlib.import_module("torchvision.models"))
     if name not in names:
-        raise UserError(f"torchvision has no classifier {name!r}; {nearest(name, names)}")
+        raise UserError(f"supernet.model: torchvision has no classifier {name!r}; {nearest(name, names)}")
     if channels != 3:
         raise UserError(f"torchvision's networks take colour images: set task.channels to 3, not {channels}")
     if supernet.pretrained:

@@ -12,6 +12,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 from pydantic import BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
 from dms_bench.config.base import Spec
+from dms_bench.config.own_network import NetworkName
 from dms_bench.config.recipe import Recipe
 from dms_bench.config.supernet import SupernetSpec
 from dms_bench.config.task import PERCENT, TaskSpec, Unit
@@ -20,6 +21,8 @@ from dms_bench_tasks.common.recipe import SteppedRecipe
 
 Share = Annotated[float, Field(ge=0, lt=1)]
 OpenShare = Annotated[float, Field(gt=0, lt=1)]
+#: In pixels; more is a mistake.
+ImageSize = Annotated[int, Field(ge=8, le=8192)]
 #: They are drawn, and held in memory.
 RenderedImages = Annotated[WholeCount, Field(le=1_000_000)]
 
@@ -152,13 +155,13 @@ Data = Annotated[
 class Teacher(Spec):
     """A network of timm that has learnt the task already."""
 
-    model: str
+    model: NetworkName
     """Name of the teacher in timm."""
     pretrained: bool = True
     """Take timm's own weights, where there is no checkpoint."""
     checkpoint: str | None = None
     """Path of a safetensors or weights-only file with the teacher's weights."""
-    image_size: Annotated[int, Field(ge=8)] | None = None
+    image_size: ImageSize | None = None
     """Height and width, in pixels, of the images that the teacher is shown, scaled from the student's. null: the
     student's."""
 
@@ -332,7 +335,7 @@ class ClassificationTask(TaskSpec):
     kind: Literal["classification"] = "classification"
     data: Data
     """The images: a mapping, or the name of an embedded set alone (glyphs, digits)."""
-    image_size: Annotated[int, Field(ge=8)]
+    image_size: ImageSize
     """Height and width of the input in pixels; 32 for the embedded sets and 224 for timm's, unless given."""
     channels: Literal[1, 3]
     """1 (grey; embedded sets unless given) or 3 (colour; timm's sets unless given)."""

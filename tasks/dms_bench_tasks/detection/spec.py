@@ -168,7 +168,7 @@ class DetectionTask(TaskSpec):
     kind: Literal["detection"] = "detection"
     data: Data
     """The images: a mapping, or the name of the embedded set (glyph-scenes), or the path of a data YAML alone."""
-    image_size: Annotated[int, Field(ge=32, multiple_of=32)] = 640
+    image_size: Annotated[int, Field(ge=32, le=8192, multiple_of=32)] = 640
     """Height and width of the input in pixels, a multiple of 32."""
 
     def label(self) -> str:

@@ -183,9 +183,9 @@ def _of_tokenizer(tokenizer: Any, context: int) -> dict[str, Any]:
     }
 
 
-def _dtype(name: str) -> torch.dtype:
+def _dtype(name: Any) -> torch.dtype:
     choices = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-    if name not in choices:
+    if not isinstance(name, str) or name not in choices:
         raise UserError(f"supernet.args.dtype {name!r} is unknown; {nearest(str(name), choices)}")
     return choices[name]
 

@@ -199,6 +199,11 @@ class LanguageRecipe(SteppedRecipe):
         """Whether the stage distils."""
         return self.distil is not None
 
+    def unfit_for(self, stage: Literal["pretrain", "search", "retrain"]) -> str | None:
+        """Refuse adapters in a search."""
+        searched = stage == "search" and self.lora is not None
+        return "search.lora: masks do not reach adapters; leave it to the 'retrain' recipe" if searched else None
+
 
 class LanguageTask(TaskSpec):
     """Predict text with any causal language model of transformers; measured as perplexity per token."""

@@ -61,7 +61,9 @@ class Language:
 
     def check_recipe(self, recipe: Recipe) -> None:
         """Refuse, before anything runs, a recipe that cannot be used. Raises UserError."""
-        self._text.steps(_language(recipe))
+        warmup, steps = _language(recipe).warmup_steps, recipe.epochs * self._text.steps(_language(recipe))
+        if warmup >= steps:
+            raise UserError(f"warmup_steps {warmup} must be less than the {steps} steps that the stage has")
 
     def train_samples(self) -> int:
         """Return the number of training sequences."""

@@ -39,8 +39,6 @@ def fit(
     """
     if any(weight.is_meta for weight in model.parameters()):
         raise UserError("a random network of this size is only planned with: give 'supernet.pretrained'")
-    if recipe.lora is not None and structure is not None:
-        raise UserError("search.lora: masks do not reach adapters; leave it to the retrain recipe")
     model.to(loop.device)
     if teacher is not None:
         teacher.to(loop.device)

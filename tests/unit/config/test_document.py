@@ -45,6 +45,8 @@ def test_dates_stay_text(read):
         ("a: !!python/name:os.system x", "line 1, column 4: unknown tag tag:yaml.org,2002:python/name:os.system"),
         ('a: "\\ud800"', "line 1, column 4: '\\ud800' is not text"),
         ("a: [1, " + "7" * 101 + "]", "line 1, column 8: a number of 101 digits"),
+        ("a: 010", "line 1, column 4: 010 is an octal number to YAML: leave out the zero in front"),
+        ("a: 1:30", "line 1, column 4: 1:30 is a number of base 60 to YAML: quote it"),
         ("a: 1\n---\nb: 2", "line 2, column 1: but found another document"),
         (b"a: \xff", "not UTF-8 text (byte 4)"),
         ("a: " + "[" * 60 + "]" * 60, "line 1, column 54: nested more than 50 deep"),

@@ -30,7 +30,7 @@ TOYS = ("experiments", 0)
 
 GOLDEN = [
     (("nmae",), 1, "nmae: unknown field; did you mean 'name'?"),
-    (("name",), "../up", "name: '../up' does not match ^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$"),
+    (("name",), "../up", "name: '../up' is no name: letters, digits, '_', '.' and '-', at most 64"),
     (("name",), False, "name: false is not text (quote it)"),
     (("experiments",), [], "experiments: must not be empty"),
     (("experiments",), "x", "experiments: 'x' is not a list"),
@@ -92,6 +92,14 @@ GOLDEN = [
         "experiments[0]: pipeline 'DMSp' starts from a trained supernet: give a 'pretrain' recipe, "
         "'supernet.checkpoint' or 'supernet.pretrained'",
     ),
+    (
+        (*TOYS, "supernet"),
+        {"model": "net", "pretrained": True},
+        "experiments[0]: pipeline 'DMSnp' starts from random weights, and would not read the supernet's: leave "
+        "'supernet.pretrained' and 'supernet.checkpoint' out, or take DMSp or DMSp-",
+    ),
+    (("storage",), "a\0b", "storage: 'a\\x00b' is no path of a folder"),
+    (("storage",), "~nobody-of-that-name/x", "storage: '~nobody-of-that-name/x': Could not determine home directory."),
     (
         (*TOYS, "method"),
         {"kind": "dms", "lr": 1},
@@ -168,13 +176,14 @@ def test_a_mistake_in_the_suite_hides_none_in_its_experiments(document, experime
     del document["experiments"][1]["budget"]
     document |= {"resources": {"cpus": 0}, "stroage": "runs"}
     assert sorted(problems(document)) == [
-        "experiments[0].name: 'bad name' does not match ^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$",
+        "experiments[0].name: 'bad name' is no name: letters, digits, '_', '.' and '-', at most 64",
+        "experiments[0].seed: 'x' is not a whole number",
         "experiments[1].budgte: unknown field; did you mean 'budget'?",
         "experiments[1].seed: 'y' is not a whole number",
         "experiments[2].seed: 'z' is not a whole number",
         *(f"experiments[3].{field}: missing" for field in ("budget", "method", "supernet", "task")),
         "resources.cpus: 0 must be above 0",
-        "stroage: unknown field; did you mean 'storage' or 'tracking'?",
+        "stroage: unknown field; did you mean 'storage' or 'tracking' or 'smoke'?",
     ]
 
 
@@ -349,14 +358,34 @@ def test_a_mistake_hides_none_of_the_others(document, tmp_path):
         "profiles.huge.experiments[0].budget: missing",
         "profiles.huge.experiments[0].method: unknown method 'dmss'; did you mean 'dms'?",
     ]
-    document["profiles"] = {"large": 3}
+    document["profiles"] = {"large": 3, "a b": {}, "smoke": {}, "big-smoke": {}}
+    document["defaults"] = {"name": "all"}
     del document["smoke"], document["experiments"][0]["retrain"]["amq"]
     path.write_text(yaml.safe_dump(document, sort_keys=False))
     with pytest.raises(UserError) as caught:
         load_suite(path)
     assert [line.partition("suite.yaml: ")[2] for line in str(caught.value).splitlines()] == [
         "profiles.large: 3 is not a mapping",
+        "profiles.a b: 'a b' is no name: letters, digits, '_', '.' and '-', at most 64",
+        "profiles.smoke: names of profiles do not end in 'smoke', as smoke variants' do",
+        "profiles.big-smoke: names of profiles do not end in 'smoke', as smoke variants' do",
+        "defaults.name: is each experiment's own, and not to be set",
         "experiments[0] (toys).task.data.trian: unknown field; did you mean 'train'?",
+    ]
+
+
+def test_what_is_wrong_in_a_variant_alone_names_it(document, tmp_path):
+    document["smoke"] = {"pipeline": "DMSp"}
+    document["profiles"] = {"large": {"defaults": {"seed": 1}}, "frozen": {"smoke": {"pipeline": "DMSp-"}}}
+    path = tmp_path / "suite.yaml"
+    path.write_text(yaml.safe_dump(document, sort_keys=False))
+    with pytest.raises(UserError) as caught:
+        load_suite(path)
+    lines = [line.partition("suite.yaml: ")[2] for line in str(caught.value).splitlines()]
+    why = "starts from a trained supernet: give a 'pretrain' recipe, 'supernet.checkpoint' or 'supernet.pretrained'"
+    assert lines == [
+        f"experiments[0] (toys): pipeline 'DMSp' {why} (in the smoke variant)",
+        f"experiments[0] (toys): pipeline 'DMSp-' {why} (in the smoke variant of profile 'frozen')",
     ]
 
 
@@ -384,6 +413,7 @@ def test_problems_of_a_profile_name_the_place_in_the_file(document, tmp_path):
         (3, "profiles: 3 is not a mapping"),
         ({"full": []}, "profiles.full: [] is not a mapping"),
         ({1: {}}, "profiles: 1 is not a name"),
+        ({"full": {}, "FULL": {}}, "profiles.full: differs from 'FULL' in capitals alone, as folders may not"),
         ({"full": {"name": "x"}}, "profiles.full.name: is the suite's name with the profile's, and not to be set"),
         ({"full": {"experiments": []}}, "profiles.full.experiments: must not be empty"),
     ],
@@ -412,7 +442,7 @@ def test_a_file_gives_what_its_content_gives(tmp_path, document):
         load_suite(path)
     assert str(caught.value).splitlines() == [
         f"{path}: nmae: unknown field; did you mean 'name'?",
-        f"{path}: storge: unknown field; did you mean 'storage'?",
+        f"{path}: storge: unknown field; did you mean 'storage' or 'smoke'?",
     ]
 
 

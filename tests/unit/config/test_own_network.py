@@ -12,6 +12,7 @@ from dms_bench.config.base import Written
 from dms_bench.config.own_network import digest_of, is_own, maker_of
 from dms_bench.config.supernet import SupernetSpec
 from dms_bench.errors import UserError
+from dms_bench.methods.controls.spec import Designed
 
 FILES = {
     "ournets/__init__.py": "",
@@ -133,6 +134,15 @@ def test_a_module_that_loads_what_is_asked_for_names_it(nets):
     (nets / "lazy_and_empty.py").write_text("def __dir__(): return []\n")
     with pytest.raises(UserError, match=r"has no function 'build'; there is none$"):
         maker_of("lazy_and_empty:build")
+
+
+def test_what_has_no_source_is_a_mistake_like_any_other(nets):
+    for spec in (SupernetSpec, Designed):
+        with pytest.raises(ValidationError, match="its module has no source"):
+            spec.model_validate({"model": "builtins:print"})
+    (nets / "angry.py").write_text("def __getattr__(name): raise RuntimeError(f'no {name}')\n")
+    with pytest.raises(UserError, match=r"^network 'angry:net': RuntimeError: no net$"):
+        maker_of("angry:net")
 
 
 def test_a_digest_is_not_written_by_hand_and_read_back(nets):

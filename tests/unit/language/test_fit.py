@@ -9,8 +9,10 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
+from pydantic import ValidationError
 from torch import nn
 
+from dms_bench.config.trial import Trial
 from dms_bench.errors import TrialFailure, UserError
 from dms_bench.methods.base import SearchContext
 from dms_bench.methods.gradient.dms import DmsSearch, DmsStructure
@@ -195,6 +197,22 @@ def test_the_teacher_of_a_search_is_the_original(pipeline: str) -> None:
     assert (seen[0] is model) is (pipeline == "DMSp-")
 
 
+def test_adapters_are_for_the_retraining() -> None:
+    fields = {
+        "experiment": "adapted",
+        "task": "language",
+        "supernet": {"model": "llama"},
+        "budget": {"kind": "macs", "target": 0.5},
+        "method": "dms",
+        "retrain": {"epochs": 1, "lr": 1e-3} | LORA,
+    }
+    assert Trial.model_validate(fields | {"search": {"epochs": 1, "lr": 1e-3}}).retrain
+    with pytest.raises(ValidationError, match=r"search.lora: masks do not reach adapters"):
+        Trial.model_validate(fields | {"search": fields["retrain"]})
+    unsearched = fields | {"search": fields["retrain"], "method": "uniform"}  # which has no use for that recipe
+    assert Trial.model_validate(unsearched).canonical().search is None
+
+
 def test_what_cannot_be_trained_says_so() -> None:
     own = task()
     with pytest.raises(UserError, match=r"batch_size 7 cannot be split over 1 workers x 2 grad_accum_steps"):
@@ -203,8 +221,9 @@ def test_what_cannot_be_trained_says_so() -> None:
         own.check_recipe(recipe(batch_size=100_000))
     with pytest.raises(UserError, match=r"recipe.lora.targets nothing: .*nothing"):
         fit(lora={"targets": ["nothing"]})
-    with pytest.raises(UserError, match=r"search.lora: masks do not reach adapters"):
-        search(**LORA)
+    with pytest.raises(UserError, match=r"warmup_steps 9 must be less than the 8 steps that the stage has"):
+        own.check_recipe(recipe(epochs=2, steps=4, warmup_steps=9))
+    own.check_recipe(recipe(epochs=2, steps=4, warmup_steps=7))
     with pytest.raises(TrialFailure, match=r"training: the loss is (nan|inf) in epoch 1, step"):
         fit(lr=1e30, clip_grad=None)
     loop = MemoryLoop()

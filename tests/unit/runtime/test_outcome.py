@@ -80,6 +80,16 @@ def test_a_method_that_cannot_search_the_space_is_refused_before_anything_runs(t
         check([toy_trial(), toy_trial(method=method)])
 
 
+def test_what_fits_no_name_of_the_space_and_widths_that_are_not_there_are_refused(toy_trial):
+    supernet = {"model": "mlp", "space": {"exclude": ["2", "nope*"]}}
+    with pytest.raises(UserError, match=r"^experiment 'toy': supernet.space.exclude: 'nope\*' fits no group"):
+        check([toy_trial(supernet=supernet)])
+    narrow = {"model": "mlp", "space": {"width": False}}
+    bare = toy_trial(method="uniform", supernet=narrow, budget={"kind": "macs", "target": "100%"})
+    with pytest.raises(UserError, match=r"^experiment 'toy': method 'uniform' cuts widths, and this space has none"):
+        check([bare])
+
+
 def test_a_task_that_lacks_a_function_is_refused_before_anything_runs(toy_trial, monkeypatch):
     monkeypatch.delattr(toy_trial().task.load_implementation(), "recalibrate")
     with pytest.raises(

@@ -76,6 +76,22 @@ def test_random_samples_are_the_same_whether_interrupted_or_not(tmp_path):
     assert [trial.hash for trial in [*first, *rest[1:]]] == [trial.hash for trial in whole]
 
 
+@pytest.mark.parametrize("algorithm", ["random", "optuna"])
+def test_values_that_are_not_valid_together_are_drawn_again(tmp_path, algorithm):
+    """Each of these is valid beside the other's first."""
+    space = {"pipeline": ["DMSnp", "DMSp"], "pretrain": [{"epochs": 1}, None], "retrain.lr": {"low": 0.1, "high": 1.0}}
+    trials = _drain(Sampler(_sweep(tmp_path, space=space, samples=20, algorithm=algorithm), {}, True))
+    assert len(trials) == 20
+    assert {(trial.pipeline, trial.pretrain is None) for trial in trials} == {("DMSnp", True), ("DMSp", False)}
+    assert _sweep(tmp_path, space=space, samples=20, algorithm=algorithm).trials == trials
+
+
+def test_all_that_was_drawn_is_known_when_fewer_are_wanted(tmp_path):
+    trials = _drain(Sampler(_sweep(tmp_path), {}, True))
+    fewer = _sweep(tmp_path, samples=2)
+    assert (fewer.trials, fewer.all_drawn) == (trials[:2], trials)
+
+
 def test_a_sweep_that_is_forgotten_is_drawn_anew(tmp_path):
     sweep = _sweep(tmp_path)
     first = _drain(Sampler(sweep, {}, True))
