@@ -2,6 +2,7 @@
 
 import hashlib
 
+import pytest
 import torch
 from safetensors.torch import save_file
 
@@ -38,7 +39,8 @@ def test_without_files_there_is_no_hash(toy_trial, tmp_path):
     assert weights_hash(toy_trial(pipeline="DMSp")) is None  # pretrained here: the recipe is in the trial
     assert weights_hash(_starts_from(toy_trial, path)) is None  # whoever loads it says that it is missing
     path.write_bytes(b"weights")
-    assert weights_hash(_starts_from(toy_trial, path, "DMSnp")) is None  # random weights
+    with pytest.raises(ValueError, match="starts from random weights"):
+        _starts_from(toy_trial, path, "DMSnp")
 
 
 def test_a_language_model_is_known_by_the_files_that_transformers_loads(tmp_path):
