@@ -33,10 +33,12 @@ def test_clearing_forgets_the_named_trials_and_what_is_made_again(tmp_path):
     for hash_ in ("one", "two"):
         write_atomic(folder.trial(hash_).result, "{}")
     write_atomic(folder.supernet("three").path / "weights", "")
+    write_atomic(folder.latency / "four.json", "{}")
     folder.clear({"one", "unknown"})
     assert not folder.trial("one").path.exists()
     assert folder.trial("two").result.exists()
     assert not (tmp_path / "supernets").exists()
+    assert not folder.latency.exists()
 
 
 @pytest.mark.parametrize("harm", [lambda path: path.unlink(), lambda path: path.write_bytes(b"weighty")])
