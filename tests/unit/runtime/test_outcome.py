@@ -80,6 +80,12 @@ def test_a_method_that_cannot_search_the_space_is_refused_before_anything_runs(t
         check([toy_trial(), toy_trial(method=method)])
 
 
+def test_a_trial_by_itself_refuses_such_a_space_before_its_search(toy_trial, folder, group):
+    with pytest.raises(UserError, match=r"^method 'sleb' drops blocks"):
+        run_trial(toy_trial(method="sleb", pretrain=None), folder, group)
+    assert not (folder.path / "search").exists()
+
+
 def test_what_fits_no_name_of_the_space_and_widths_that_are_not_there_are_refused(toy_trial):
     supernet = {"model": "mlp", "space": {"exclude": ["2", "nope*"]}}
     with pytest.raises(UserError, match=r"^experiment 'toy': supernet.space.exclude: 'nope\*' fits no group"):
