@@ -78,10 +78,21 @@ def test_the_fit_finds_a_known_law_and_uses_only_networks_that_keep_the_block():
     assert all(term.ms > 0 for term in model.terms)
 
 
+def test_nothing_is_predicted_to_become_faster_by_keeping_more():
+    """Of a law that falls with the width, the fit has the constant that is nearest by relative errors."""
+    ratios = torch.linspace(0.1, 1, 10, dtype=torch.float64)
+    ms = (2 - ratios).tolist()
+    (term,) = _fitted(Segment("x", (0,)), ratios[:, None], torch.ones(10, 0), ms)
+    assert (term.groups, term.block) == ((-1, -1), -1)
+    assert term.ms == pytest.approx(sum(1 / time for time in ms) / sum(1 / time**2 for time in ms))
+
+
 def test_fidelity_by_hand():
-    found = Fidelity.of([1.0, 2.0, 4.0], [1.0, 2.5, 4.0])
-    assert found.error == 0
-    assert found.r2 == pytest.approx(1 - 0.25 / (1.5**2 + 0 + 1.5**2))
+    found = Fidelity.of([2.2, 2.0, 6.0], [2.0, 2.5, 4.0])
+    assert found.error == pytest.approx(0.2)  # of 0.1, 0.2 and 0.5
+    mean = 8.5 / 3
+    variance = (2 - mean) ** 2 + (2.5 - mean) ** 2 + (4 - mean) ** 2
+    assert found.r2 == pytest.approx(1 - (0.2**2 + 0.5**2 + 2**2) / variance)
 
 
 def test_blocks_are_segments_and_every_contraction_lies_in_one(network, space):
@@ -95,20 +106,31 @@ def test_blocks_are_segments_and_every_contraction_lies_in_one(network, space):
 
 
 class Clock:
-    """Advances as the layers of a network run: by a millisecond for every 64 products."""
+    """Advances as the layers of a network run: by a millisecond for every 64 products, and what disturbs the machine.
+
+    Attributes:
+        slower: how many times as long the layer takes that is called as the n-th.
+    """
 
     def __init__(self):
-        self.seconds = 0.0
+        self.seconds, self.calls = 0.0, 0
+        self.slower = lambda call: 1.0
 
     def linear(self, x, weight, bias=None):
-        self.seconds += 1e-3 * weight.numel() / 64
+        self.calls += 1
+        self.seconds += 1e-3 * weight.numel() / 64 * self.slower(self.calls)
         return x @ weight.T + bias
 
 
-def test_a_measured_model_predicts_the_networks_it_has_not_seen(network, space, monkeypatch):
+@pytest.fixture
+def clock(monkeypatch):
     clock = Clock()
     monkeypatch.setattr(nn.Linear, "forward", lambda self, x: clock.linear(x, self.weight, self.bias))
     monkeypatch.setattr(timing.time, "perf_counter", lambda: clock.seconds)
+    return clock
+
+
+def test_a_measured_model_predicts_the_networks_it_has_not_seen(network, space, clock):
     model = measure_latency(network, space, torch.randn(1, 8), CPU)
     products = sum(module.weight.numel() for module in network.modules() if isinstance(module, nn.Linear))
     assert space.cost_of(model, space.full()) == pytest.approx(products / 64, rel=1e-3)
@@ -117,10 +139,27 @@ def test_a_measured_model_predicts_the_networks_it_has_not_seen(network, space, 
     assert len(model.fidelity.measured) == 10
 
 
-def test_fidelity_is_that_of_networks_which_the_fit_has_not_seen(network, space, monkeypatch):
-    clock = Clock()
-    monkeypatch.setattr(nn.Linear, "forward", lambda self, x: clock.linear(x, self.weight, self.bias))
-    monkeypatch.setattr(timing.time, "perf_counter", lambda: clock.seconds)
+@pytest.mark.parametrize(
+    "slower",
+    [lambda call: 20.0 if call % 11 == 0 else 1.0, lambda call: 3.0 if 300 <= call < 900 else 1.0],
+    ids=["now and then", "for a while"],
+)
+def test_what_else_the_machine_does_is_not_taken_for_the_networks_latency(network, space, clock, slower):
+    clock.slower = slower
+    model = measure_latency(network, space, torch.randn(1, 8), CPU)
+    assert model.fidelity.r2 > 0.999
+    assert model.fidelity.error < 1e-3
+
+
+def test_the_first_pass_is_not_counted(network, clock):
+    layers = sum(isinstance(module, nn.Linear) for module in network.modules())
+    clock.slower = lambda call: 100.0 if call <= layers else 1.0
+    spent = timing.SegmentTimer(network, ["0"], CPU).run(Example(torch.randn(1, 8)), 3)
+    assert spent["0"] == pytest.approx([8 * 16 / 64] * 3)
+    assert spent[timing.REST] == pytest.approx([(4 * 16 * 24 + 16 * 4) / 64] * 3)
+
+
+def test_fidelity_is_that_of_networks_which_the_fit_has_not_seen(network, space, clock, monkeypatch):
     fitted = []
 
     def spy(segment, ratios, stays, ms):
