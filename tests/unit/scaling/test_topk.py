@@ -138,9 +138,9 @@ def test_taylor_importance_is_equation_4(previous, value, gradient, decay):
 
 def test_snip_and_fisher_and_index():
     mask, gradient = torch.tensor([0.5, 1.0]), torch.tensor([-2.0, 3.0])
-    for kind, expected in {"snip": [1.0, 3.0], "fisher": [4.0, 9.0], "index": [7.0, 7.0]}.items():
+    for kind, expected in {"snip": [5.5, 6.0], "fisher": [6.25, 7.5], "index": [7.0, 7.0]}.items():
         importance = torch.tensor([7.0, 7.0])
-        update_importance(importance, kind, mask, gradient, 0.0)
+        update_importance(importance, kind, mask, gradient, 0.75)
         assert importance.tolist() == expected
 
 
