@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -17,11 +18,25 @@ from dms_bench.scaling.modules.hooked import hooked
 from dms_bench.scaling.modules.modes import modes_kept
 
 #: Name and version of the counter, for the record beside every number.
-COUNTER = f"torch.utils.flop_counter/2 (torch {torch.__version__.partition('+')[0]})"
+COUNTER = f"torch.utils.flop_counter/3 (torch {torch.__version__.partition('+')[0]})"
 
 
 #: Dimensions up to which one tensor may be a text whose first dimension are positions; images have more.
 _MOST_AMBIGUOUS = 3
+
+
+def _of_grouped_product(left: Sequence[int], right: Sequence[int], *args: Any, out_shape: Any, **kwargs: Any) -> int:
+    """Operations of rows [rows, in] that are multiplied with one of several matrices [groups, in, out] each."""
+    return 2 * math.prod(out_shape) * left[-1]
+
+
+#: What torch's counter takes for free.
+MORE_FORMULAS = {torch.ops.aten._grouped_mm: _of_grouped_product}
+
+
+def operations() -> FlopCounterMode:
+    """Return a counter of what runs inside it."""
+    return FlopCounterMode(display=False, custom_mapping=MORE_FORMULAS)
 
 
 @contextmanager
@@ -101,7 +116,7 @@ def _counted(model: nn.Module, example: Example) -> tuple[float, int]:
             modes_kept(model),
             torch.no_grad(),
             countable(model),
-            FlopCounterMode(display=False) as counter,
+            operations() as counter,
         ):
             example(model.eval())
     finally:

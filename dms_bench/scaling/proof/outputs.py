@@ -10,7 +10,9 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
+from dms_bench.scaling.cost.counter import MORE_FORMULAS
 from dms_bench.scaling.example import Example, outputs_in
+from dms_bench.scaling.tracing.records import RUN
 
 #: Numbers below this are taken for it, where differences are relative.
 _SMALL = 1e-12
@@ -55,14 +57,30 @@ def difference_of(outputs: list[Tensor], expected: list[Tensor]) -> float:
 
 
 class InDouble(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Leaves in double precision what a model's code rounds to single, as norms and softmax of language models do."""
+    """Leaves in double precision what a model's code rounds to single, as norms and softmax of language models do.
+
+    Grouped products, which torch has for lower precision alone, are made group by group.
+    """
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         rounds = func is torch.ops.aten._to_copy.default and kwargs.get("dtype") == torch.float
         if rounds and args[0].dtype == torch.double:
             kwargs = {**kwargs, "dtype": torch.double}
+        if func is torch.ops.aten._grouped_mm.default and args[0].dtype == torch.double:
+            return _grouped_product(*args, **kwargs)
         return func(*args, **kwargs)
+
+
+def _grouped_product(left: Tensor, right: Tensor, offs: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+    """Multiply rows [rows, in] with the matrix [groups, in, out] of the group that they lie in; `offs`: their ends."""
+    if any(max(operand.stride()[-2:]) % RUN for operand in (left, right)):
+        raise ValueError("a grouped product of rows that are no multiples of 16 bytes")
+    result, start = left.new_zeros(len(left), right.size(2)), 0
+    for matrix, end in zip(right, offs.tolist(), strict=True):
+        torch.mm(left[start:end], matrix, out=result[start:end])
+        start = end
+    return result
 
 
 class Work(TorchDispatchMode):  # type: ignore[no-untyped-call]
@@ -73,6 +91,6 @@ class Work(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.shapes: list[Shapes] = []
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if func._overloadpacket in flop_registry:
+        if func._overloadpacket in flop_registry or func._overloadpacket in MORE_FORMULAS:
             self.shapes.append(tuple(value.shape for value in args if isinstance(value, Tensor)))
         return func(*args, **(kwargs or {}))

@@ -11,9 +11,8 @@ from functools import cached_property
 
 import torch
 from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
 
-from dms_bench.scaling.cost.counter import countable
+from dms_bench.scaling.cost.counter import countable, operations
 from dms_bench.scaling.cut.surgery import Surgery, cut, plan_surgery
 from dms_bench.scaling.example import Example
 from dms_bench.scaling.masks.hooks import MaskedForward
@@ -291,7 +290,7 @@ class _Proof:
             return float("inf")
         small = cut(self.model, self.space, architecture)
         try:
-            with torch.no_grad(), countable(small), self.unrounded(), FlopCounterMode(display=False) as counter:
+            with torch.no_grad(), countable(small), self.unrounded(), operations() as counter:
                 result = run(small, self.inputs.one)
             if example is not self.inputs.one:
                 with torch.no_grad(), self.unrounded():

@@ -48,7 +48,7 @@ def coarsened(group: Group, rules: Sequence[Coarse]) -> Group:
     rule = _first(group.name, rules, "groups")
     if rule is None:
         return group
-    size, step = group.size, rule.step
+    size, step = group.members, math.lcm(group.step, rule.step)
     if size % step:
         near = [divisor for divisor in range(1, size + 1) if size % divisor == 0]
         nearest = sorted(near, key=lambda divisor: abs(divisor - step))[:2]
@@ -56,7 +56,7 @@ def coarsened(group: Group, rules: Sequence[Coarse]) -> Group:
         raise CoarseError(f"groups {rule.groups!r}: {size} elements of {group.name} in runs of {step}; try {choice}")
     runs = size // step
     most = runs if rule.max is None else max(1, min(runs, rule.max // step))
-    fewest = min(math.ceil(max(rule.min, group.minimum) / step), runs)
+    fewest = min(math.ceil(max(rule.min, group.minimum * group.step) / step), runs)
     tie = rule.groups or "" if rule.equal else ""
     return replace(group, size=runs, step=step, minimum=min(fewest, most), maximum=most, tie=tie)
 

@@ -11,6 +11,7 @@ CONTRACTIONS = {
     *("mm", "bmm", "addmm", "baddbmm", "matmul", "linear", "convolution", "_convolution"),
     *("_scaled_dot_product_flash_attention_for_cpu", "_scaled_dot_product_flash_attention"),
     *("_scaled_dot_product_efficient_attention", "_scaled_dot_product_cudnn_attention"),
+    "_grouped_mm",
 }
 
 #: Operators through which the identity path of a residual block may pass.

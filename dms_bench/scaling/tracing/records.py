@@ -12,6 +12,8 @@ from dms_bench.scaling.tracing.labels import Labels
 
 #: The factor of a contraction that is summed over, or of the size of heads in attention.
 INNER = "inner"
+#: Channels that a grouped product takes at a time: 16 bytes, in half precision.
+RUN = 8
 
 
 @dataclass(frozen=True)
@@ -122,5 +124,7 @@ class Trace:
     standardised: set[str] = field(default_factory=set)
     #: Weights under weight norm, by the name of their direction.
     normed: dict[str, NormedWeight] = field(default_factory=dict)
+    #: Labels along dimensions whose size has to stay a multiple of `RUN`.
+    in_runs: list[Tensor] = field(default_factory=list)
     #: Concatenations in modules that leave out what occurs twice in a row: id of the result -> result, operands.
     joins: dict[int, tuple[Tensor, list[Tensor]]] = field(default_factory=dict)

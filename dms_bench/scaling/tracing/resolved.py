@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from dms_bench.scaling.modules.reparametrised import direction_of, layer_of
 from dms_bench.scaling.space.elements import Group, RowSite, Site
 from dms_bench.scaling.tracing.labels import FIXED, along, varying_dims
-from dms_bench.scaling.tracing.records import Contraction, Trace
+from dms_bench.scaling.tracing.records import RUN, Contraction, Trace
 
 
 @dataclass(frozen=True)
@@ -153,6 +153,7 @@ class ResolvedTrace:
                 continue
             by_signature.setdefault(signature, []).append(root)
         need_two = self._classes([norm.labels for norm in self.trace.norms if norm.kind == "simple"])  # of a variance
+        in_runs = self._classes(self.trace.in_runs)
         suffixes = self._suffixes()
         result = []
         for signature in sorted(by_signature):
@@ -160,11 +161,17 @@ class ResolvedTrace:
             if len(roots) < 2 or any(root in known for root in roots):
                 continue
             suffix = suffixes.get(roots[0], "")
+            step = RUN if in_runs.intersection(roots) else 1
+            if step > 1 and (suffix or len(roots) % step):
+                self.reasons.update(dict.fromkeys(roots, f"a grouped product takes {step} at a time"))
+                continue
             name = self._name(signature, masked, suffix)
             while name in names:
                 name += "'"
             names.add(name)
-            group = Group(name, len(roots), suffix == "heads", minimum=2 if roots[0] in need_two else 1)
+            fewest = 2 if roots[0] in need_two and step == 1 else 1
+            runs = len(roots) // step
+            group = Group(name, runs, suffix == "heads", step, fewest, runs if step > 1 else None)
             result.append(Members(group, tuple(roots), signature))
         return result
 
@@ -221,7 +228,8 @@ class ResolvedTrace:
 
     def reason(self, labels: Sequence[int]) -> str:
         """Why some labels are not searched."""
-        reason = next((self.reasons[label] for label in labels if label in self.reasons), None)
+        classes = [root for root in self.roots[torch.as_tensor(labels)].tolist() if root != FIXED]
+        reason = next((self.reasons[label] for label in (*labels, *classes) if label in self.reasons), None)
         return reason or "coupled with something that is not searched"
 
 

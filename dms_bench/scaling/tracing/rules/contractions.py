@@ -63,6 +63,28 @@ def _addmm(tracer: Tracer, args: Any, kwargs: Any, out: Tensor) -> Axes:
     return axes
 
 
+@rule("_grouped_mm")
+def _grouped_product(tracer: Tracer, args: Any, kwargs: Any, out: Tensor) -> Axes:
+    """Rows of one matrix, each multiplied with the matrix of its group: [M, K] @ [groups, K, N] -> [M, N].
+
+    The operator reads 16 bytes at a time, along the dimension that lies in a row in memory.
+    """
+    left, right = args[:2]
+    if left.dim() != 2 or right.dim() != 3 or any(isinstance(each, Tensor) for each in (*args[3:], kwargs.get("bias"))):
+        raise ValueError("groups of columns, or a bias")
+    for operand, dim, reason in ((left, 0, "rows that come in groups"), (right, 0, "matrices of groups")):
+        labels = axis_along(tracer, operand, dim)
+        if labels is not None:
+            tracer.labels.freeze(labels, reason)
+    inner, columns = axis_along(tracer, right, 1), axis_along(tracer, right, 2)
+    unite_or_freeze(tracer, axis_along(tracer, left, 1), inner, "multiplied with matrices of fixed size")
+    in_a_row = (inner, columns if right.stride(2) == 1 else None)
+    tracer.trace.in_runs += [labels for labels in in_a_row if labels is not None]
+    macs = float(out.numel() * left.size(1))
+    tracer.trace.contractions.append(Contraction(tracer.module, macs, _present({INNER: inner, 1: columns}), inner))
+    return (lay(columns, 1, out.shape),) if columns is not None else ()
+
+
 @rule("linear")
 def _linear(tracer: Tracer, args: Any, kwargs: Any, out: Tensor) -> Axes:
     data, weight = args[0], args[1]
