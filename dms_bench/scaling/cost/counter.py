@@ -27,7 +27,7 @@ _MOST_AMBIGUOUS = 3
 
 def _of_grouped_product(left: Sequence[int], right: Sequence[int], *args: Any, out_shape: Any, **kwargs: Any) -> int:
     """Operations of rows [rows, in] that are multiplied with one of several matrices [groups, in, out] each."""
-    return 2 * math.prod(out_shape) * left[-1]
+    return int(2 * math.prod(out_shape) * left[-1])
 
 
 #: What torch's counter takes for free.

@@ -5,14 +5,19 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from dms_bench.scaling.masks.norms import (
+    masked_deviation_norm,
     masked_group_norm,
     masked_layer_norm,
+    masked_length_norm,
     masked_response_norm,
     masked_rms_norm,
     masked_simple_norm,
 )
 from dms_bench.scaling.masks.state import MaskHook, MaskState
-from dms_bench.scaling.modules.norm_kinds import UNIT, eps_of
+from dms_bench.scaling.masks.weights import scaled
+from dms_bench.scaling.modules.norm_kinds import LENGTHS, UNIT, Weights, eps_of, weights_of
+
+_MASKED = {"rms": masked_rms_norm, "simple": masked_simple_norm, "deviation": masked_deviation_norm}
 
 
 class MaskedNorm(MaskHook):
@@ -30,6 +35,7 @@ class MaskedNorm(MaskHook):
     def __init__(self, state: MaskState, index: int, module: nn.Module, dim: int, kind: str, folds: bool) -> None:
         super().__init__(state, index)
         self.module, self.dim, self.kind, self.folds = module, dim, kind, folds
+        self.weights = (weights_of(module) if kind else None) or Weights("weight", "bias")
 
     def __call__(self, x: Tensor) -> Tensor:
         """Normalise."""
@@ -38,8 +44,11 @@ class MaskedNorm(MaskHook):
             unmasked: Tensor = type(norm).forward(norm, x)
             return unmasked
         mask = self.state.vectors[self.index]
-        scale: Tensor | None = norm._parameters.get("weight")
-        shift: Tensor | None = norm._parameters.get("bias")
+        scale, shift = (self._vector(name) for name in self.weights)
+        if self.kind in LENGTHS:
+            own = type(norm).forward(norm, x)
+            result = masked_length_norm(x, own, mask, self.dim, shift, mean=self.kind == "mean_length")
+            return scaled(result, mask, self.dim) if self.folds else result
         if scale is not None and self.kind.endswith(UNIT):
             scale = scale + 1
         if self.folds:
@@ -55,9 +64,13 @@ class MaskedNorm(MaskHook):
             assert shift is not None
             result = masked_response_norm(x, mask, self.dim, scale, shift, eps_of(norm, x))
         else:
-            masked = {"rms": masked_rms_norm, "simple": masked_simple_norm}[kind]
-            result = masked(x, mask, self.dim, scale, eps_of(norm, x))
+            result = _MASKED[kind](x, mask, self.dim, scale, eps_of(norm, x), shift)
         for name in ("drop", "act"):  # of norms that bring their activation along
             following = getattr(norm, name, None)
             result = following(result) if isinstance(following, nn.Module) else result
         return result
+
+    def _vector(self, name: str | None) -> Tensor | None:
+        """Return a parameter of the norm, if there is one, [C]."""
+        parameter = self.module._parameters.get(name) if name else None
+        return None if parameter is None else parameter.flatten()

@@ -38,29 +38,79 @@ def masked_layer_norm(
     return result.view(last.shape).movedim(-1, dim).to(x.dtype)
 
 
-def masked_rms_norm(x: Tensor, mask: Tensor, dim: int, weight: Tensor | None, eps: float) -> Tensor:
+def masked_rms_norm(
+    x: Tensor, mask: Tensor, dim: int, weight: Tensor | None, eps: float, bias: Tensor | None = None
+) -> Tensor:
     """RMS norm whose mean square weighs features by their mask; arguments as of `masked_layer_norm`."""
     kind = torch.promote_types(x.dtype, mask.dtype)
     with torch.autocast(x.device.type, enabled=False):
         rows = x.to(kind).movedim(dim, -1)
         shares = (mask / mask.sum()).to(kind)
         result = rows * torch.rsqrt((rows.square() @ shares).unsqueeze(-1) + eps)
-        result = result if weight is None else result * weight.to(kind)
+        result = _affine(result, weight, bias)
     return result.movedim(-1, dim).to(x.dtype)
 
 
-def masked_simple_norm(x: Tensor, mask: Tensor, dim: int, weight: Tensor | None, eps: float) -> Tensor:
+def masked_simple_norm(
+    x: Tensor, mask: Tensor, dim: int, weight: Tensor | None, eps: float, bias: Tensor | None = None
+) -> Tensor:
     """Simple norm, x / sqrt(var + eps), the variance unbiased and by mask; arguments as of `masked_layer_norm`."""
     kind = torch.promote_types(x.dtype, mask.dtype)
     with torch.autocast(x.device.type, enabled=False):
         rows = x.to(kind).movedim(dim, -1)
-        weights, total = mask.to(kind), mask.sum().to(kind)
-        centred = rows - (rows @ (weights / total)).unsqueeze(-1)
-        # Soft masks may sum to less than the two features that always stay.
-        variance = centred.square() @ (weights / (total - 1).clamp_min(0.5))
-        result = rows * torch.rsqrt(variance.unsqueeze(-1) + eps)
-        result = result if weight is None else result * weight.to(kind)
+        _, variance = _unbiased(rows, mask.to(kind))
+        result = _affine(rows * torch.rsqrt(variance + eps), weight, bias)
     return result.movedim(-1, dim).to(x.dtype)
+
+
+def masked_deviation_norm(
+    x: Tensor, mask: Tensor, dim: int, weight: Tensor | None, eps: float, bias: Tensor | None = None
+) -> Tensor:
+    """(x - mean) / (std + eps), the variance unbiased and both by mask; arguments as of `masked_layer_norm`."""
+    kind = torch.promote_types(x.dtype, mask.dtype)
+    with torch.autocast(x.device.type, enabled=False):
+        centred, variance = _unbiased(x.to(kind).movedim(dim, -1), mask.to(kind))
+        # The slope of the root stays finite where nothing varies.
+        result = _affine(centred / (variance.clamp_min(torch.finfo(kind).tiny).sqrt() + eps), weight, bias)
+    return result.movedim(-1, dim).to(x.dtype)
+
+
+def masked_length_norm(
+    x: Tensor, own: Tensor, mask: Tensor, dim: int, bias: Tensor | None, *, mean: bool = False
+) -> Tensor:
+    """Norm that divides by the length of a row, made that of its masked features.
+
+    Args:
+        x: input with C features along `dim`.
+        own: what the module makes of it.
+        mask: weight of each feature in the sum of squares, [C].
+        dim: the normalised dimension.
+        bias: shift of the result, [C].
+        mean: it divides by the root of the mean square instead.
+    """
+    kind = torch.promote_types(x.dtype, mask.dtype)
+    with torch.autocast(x.device.type, enabled=False):
+        share = mask.mean().sqrt().to(kind) if mean else 1.0
+        squares = x.to(kind).movedim(dim, -1).square()
+        tiny = torch.finfo(kind).tiny
+        ratio = (squares.sum(-1).clamp_min(tiny) / (squares @ mask.to(kind)).clamp_min(tiny)).sqrt().unsqueeze(-1)
+        rows, ratio = own.to(kind).movedim(dim, -1), ratio * share
+        result = rows * ratio if bias is None else torch.addcmul(bias.to(kind), rows - bias.to(kind), ratio)
+    return result.movedim(-1, dim).to(x.dtype)
+
+
+def _unbiased(rows: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+    """Return rows [..., C] without their mean, and their unbiased variance [..., 1], both by mask [C]."""
+    total = mask.sum()
+    centred = rows - (rows @ (mask / total)).unsqueeze(-1)
+    # Soft masks may sum to less than the two features that always stay.
+    return centred, (centred.square() @ (mask / (total - 1).clamp_min(0.5))).unsqueeze(-1)
+
+
+def _affine(rows: Tensor, weight: Tensor | None, bias: Tensor | None) -> Tensor:
+    """Scale and shift features [..., C]."""
+    rows = rows if weight is None else rows * weight.to(rows.dtype)
+    return rows if bias is None else rows + bias.to(rows.dtype)
 
 
 def masked_response_norm(x: Tensor, mask: Tensor, dim: int, weight: Tensor, bias: Tensor, eps: float) -> Tensor:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from dms_bench.scaling.modules.norm_kinds import UNBIASED
 from dms_bench.scaling.modules.reparametrised import direction_of, layer_of
 from dms_bench.scaling.space.elements import Group, RowSite, Site
 from dms_bench.scaling.tracing.labels import FIXED, along, varying_dims
@@ -152,7 +153,7 @@ class ResolvedTrace:
                 self.reasons.setdefault(root, "features of a constant")
                 continue
             by_signature.setdefault(signature, []).append(root)
-        need_two = self._classes([norm.labels for norm in self.trace.norms if norm.kind == "simple"])  # of a variance
+        need_two = self._classes([norm.labels for norm in self.trace.norms if norm.kind in UNBIASED])
         in_runs = self._classes(self.trace.in_runs)
         suffixes = self._suffixes()
         result = []

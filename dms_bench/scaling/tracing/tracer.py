@@ -403,11 +403,12 @@ class Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
         dim %= tensor.dim()
         labels = self.along(tensor, dim)
         for parameter in self._modules[call.name].parameters():
-            features = self.along(parameter, 0)
-            if labels is not None and features is not None:
-                self.labels.unite(labels, features)
-            elif features is not None:
-                self.labels.freeze(features, "normalises features of fixed size")
+            for axis in self.axes(parameter):
+                features = along(axis, varying_dims(axis)[0])
+                if labels is None:
+                    self.labels.freeze(features, "normalises features of fixed size")
+                else:
+                    self.labels.unite(labels, features)
         if labels is not None:
             self.trace.norms.append(NormCall(call.name, labels, dim, kind, self.at))
         for axis in self.axes(tensor):

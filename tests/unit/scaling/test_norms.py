@@ -59,7 +59,7 @@ def test_norms_are_known_by_what_they_compute():
         *(SimpleNorm(8), SimpleNorm2d(4), GlobalResponseNorm(8), GlobalResponseNorm(8, channels_last=False)),
         *(nn.LayerNorm(8), nn.BatchNorm2d(8)),
     )
-    expected = {"0": ("rms", -1), "3": ("rms", 1), "5": ("simple", -1), "6": ("simple", 1)}
+    expected = {"0": ("rms", -1), "1": ("layer", -1), "3": ("rms", 1), "5": ("simple", -1), "6": ("simple", 1)}
     assert recognise_norms(model) == expected | {"7": ("response", -1), "8": ("response", 1)}
 
 
