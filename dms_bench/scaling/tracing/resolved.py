@@ -15,6 +15,9 @@ from dms_bench.scaling.space.elements import Group, RowSite, Site
 from dms_bench.scaling.tracing.labels import FIXED, along, varying_dims
 from dms_bench.scaling.tracing.records import RUN, Contraction, Trace
 
+#: Weights whose rows, or first rows, make queries, and what is added to those: of layers, and of torch's attention.
+_BIASES = {"weight": "bias", "in_proj_weight": "in_proj_bias", "q_proj_weight": "in_proj_bias"}
+
 
 @dataclass(frozen=True)
 class Members:
@@ -108,7 +111,7 @@ class ResolvedTrace:
             first, name, dim = self._origin(int(product.labels[0]))
             leaf = name.rpartition(".")[2]
             start = int(product.labels[0]) - first
-            if dim != 0 or leaf != "weight" or start + product.rows > self.size(name, 0):
+            if dim != 0 or leaf not in _BIASES or start + product.rows > self.size(name, 0):
                 self.trace.labels.freeze(product.labels, "queries that are no rows of a layer")
                 continue
             for module, parameter in self._layers(name):
@@ -120,12 +123,13 @@ class ResolvedTrace:
     def _layers(self, weight: str) -> list[tuple[str, str]]:
         """Return the layers that share a weight, with that and their own biases, as the parameters are listed."""
         listed = {id(parameter): name for name, parameter in self.parameters.items()}
+        leaf = weight.rpartition(".")[2]
         return [
-            (module, listed[id(layer._parameters[leaf])])
+            (module, listed[id(layer._parameters[each])])
             for module, layer in self.model.named_modules()
-            if layer._parameters.get("weight") is self.parameters[weight]
-            for leaf in ("weight", "bias")
-            if layer._parameters.get(leaf) is not None
+            if layer._parameters.get(leaf) is self.parameters[weight]
+            for each in (leaf, _BIASES[leaf])
+            if layer._parameters.get(each) is not None
         ]
 
     def members(self, names: set[str], known: Container[int] = ()) -> list[Members]:
@@ -207,7 +211,7 @@ class ResolvedTrace:
         if len(makers) > 1:
             prefix = _common_path(makers)
             name = ".".join(prefix if suffix else [*prefix, "stream"])
-        return f"{name}.{suffix}" if suffix else name
+        return ".".join(part for part in (name, suffix) if part)
 
     def frozen(self, searched: dict[tuple[str, int], Tensor]) -> dict[str, str]:
         """Name the output dimensions of weights that are not among those searched, with the reason."""

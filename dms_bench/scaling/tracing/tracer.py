@@ -102,7 +102,7 @@ class Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
     @property
     def divides(self) -> bool:
         """Whether what runs is torch's attention, which divides by the square root of the head size that it sees."""
-        return self._recorder.divides
+        return self._recorder.divides or self.shows_heads
 
     def axes(self, value: Any) -> Axes:
         """Return the axes of an operand; none for numbers and unlabelled tensors."""

@@ -219,11 +219,12 @@ def test_attention_alone(options, heads):
 
 
 @pytest.mark.parametrize("attention", ["dims", "both"])
-def test_sizes_of_heads_are_left_alone(attention):
+def test_sizes_of_heads_are_searched_as_those_of_any_attention(attention):
     model = make_generic(Encoder())
     space = find_space(model, TOKENS.double(), attention=attention)
     assert space.proof_error < 1e-12
-    assert not any("qk_dims" in name for name in space.names)
+    layers = {name.rpartition(".")[0] for name in space.names if name.endswith("qk_dims")}
+    assert len(layers) == len(model.encoder.layers)
 
 
 @pytest.mark.parametrize("batch_first", [True, False])

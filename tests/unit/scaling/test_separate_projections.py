@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from dms_bench.scaling import cut, find_space
+from dms_bench.scaling import Example, cut, find_space
 from dms_bench.scaling.modules.attention import OpenAttention
 from tests.unit.scaling.agreement import assert_masked_is_cut
 
@@ -63,3 +63,33 @@ def test_what_projections_read_is_cut_by_hand_and_heads_as_if_nobody_read_them()
     with torch.no_grad():
         model.attention.out_proj.weight[:, 4:8] = 0
     torch.testing.assert_close(small(X), model(X))
+
+
+@pytest.mark.parametrize("separate", [True, False])
+def test_sizes_of_heads_are_searched_where_their_average_is_returned_and_heads_are_not(separate):
+    torch.manual_seed(0)
+    sizes = {"kdim": 12, "vdim": 10} if separate else {}
+    whole = nn.MultiheadAttention(16, 4, batch_first=True, **sizes).double().eval()
+    nn.init.uniform_(whole.in_proj_bias)
+    example = Example(
+        *(torch.randn(2, 5, size).double() for size in (16, sizes.get("kdim", 16), sizes.get("vdim", 16)))
+    )
+    space = find_space(whole, example, attention="both")
+    assert sorted((group.name.rpartition(".")[2], group.size) for group in space.groups) == [
+        ("qk_dims", 4),
+        ("v_dims", 4),
+    ]
+    assert not space.gaps
+    mask = torch.ones(8)
+    mask[[1, 6, 7]] = 0  # of queries and keys the second feature of each head, of values the last two
+    small = cut(whole, space, space.architecture(mask))
+    by_hand = copy.deepcopy(whole)
+    with torch.no_grad():
+        q = by_hand.q_proj_weight if separate else by_hand.in_proj_weight[:16]
+        v = by_hand.v_proj_weight if separate else by_hand.in_proj_weight[32:]
+        q.view(4, 4, -1)[:, 1], v.view(4, 4, -1)[:, 2:] = 0, 0
+        by_hand.in_proj_bias[:16].view(4, 4)[:, 1], by_hand.in_proj_bias[32:].view(4, 4)[:, 2:] = 0, 0
+        for ours, expected in zip(example(small), example(by_hand), strict=True):
+            torch.testing.assert_close(ours, expected)
+    rows = len(small.q_proj_weight) if separate else len(small.in_proj_weight)
+    assert rows == (12 if separate else 12 + 12 + 8)
