@@ -40,7 +40,11 @@ class _PatchedCalls(Calls):
     def handle(self, module: nn.Module, call: str, kind: str, func: Any, args: Any, kwargs: Any) -> Any:
         """Make the call with patched sizes."""
         patch = self.patches.get(call)
-        if patch is None or {"packed": "reshape"}.get(patch.kind, patch.kind) != kind or args[0].dim() != patch.rank:
+        if patch is None or {"packed": "reshape"}.get(patch.kind, patch.kind) != kind:
+            return func(*args, **kwargs)
+        if kind == "fill":
+            return _shrunk(func(*args, **kwargs), patch)
+        if args[0].dim() != patch.rank:
             return func(*args, **kwargs)
         operand = args[0]
         if kind == "split":
@@ -73,6 +77,15 @@ class PatchedForward:
         """Run the module."""
         with _PatchedCalls(self.module, self.patches):
             return type(self.module).forward(self.module, *args, **kwargs)
+
+
+def _shrunk(filled: Tensor, patch: ShapePatch) -> Tensor:
+    """Return a tensor of one number everywhere in the sizes of the cut network."""
+    if filled.dim() != patch.rank:
+        return filled
+    for dim, size in enumerate(patch.sizes):
+        filled = filled.narrow(dim, 0, size) if isinstance(size, int) else filled
+    return filled.contiguous()
 
 
 def _size(size: Size, asked: int, operand: Tensor) -> int:

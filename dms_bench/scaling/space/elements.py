@@ -135,15 +135,17 @@ class ShapeCall:
 
     Attributes:
         call: function, line in it and how many times the line ran before in the module's forward pass.
-        kind: reshape, split, slice, or packed: a reshape that makes packed queries, keys and values.
-        rank: number of dimensions of the operand.
-        dim: the dimension that is split or sliced; 0 for a reshape.
-        sizes: of a reshape, per dimension of the result, labels [size], dimensions of the operand to
-            multiply, or None; of a split, labels of each piece; of a slice, labels before and in it; of packed
-            queries, keys and values, labels of the features of each and, at the end, of their heads.
+        kind: reshape, split, slice, fill (a tensor of one number everywhere), or packed: a reshape that makes packed
+            queries, keys and values.
+        rank: number of dimensions of the operand; of the result of a fill.
+        dim: the dimension that is split or sliced; 0 for a reshape and a fill.
+        sizes: of a fill, labels per dimension, or None; of a reshape, per dimension of the result, labels [size],
+            dimensions of the operand to multiply, or None; of a split, labels of each piece; of a slice, labels before
+            and in it; of packed queries, keys and values, labels of the features of each and, at the end, of their
+            heads.
             What is labels while tracing, [size], is elements [2, size] in a search space.
         merged: dimensions of a reshape's result that lay in one of the operand's, several times over: beside samples or
-            positions, of which only the code knows how many there are.
+            positions, of which only the code knows how many there are; all of a fill's.
     """
 
     call: str

@@ -27,9 +27,11 @@ from dms_bench.scaling.tracing.qkv import PackedQKV, pack
 _RESHAPES = {"reshape", "view", "unflatten", "reshape_as", "view_as"}
 _SPLITS = {"split", "chunk", "split_with_sizes", "tensor_split"}
 _SLICES = {"__getitem__", "narrow"}
+#: What has one number everywhere, and sizes that stand in the code (first states of recurrent networks).
+FILLS = {"zeros", "ones", "full", "new_zeros", "new_ones", "new_full"}
 _KINDS = {
     getattr(owner, name): kind
-    for kind, names in (("reshape", _RESHAPES), ("split", _SPLITS), ("slice", _SLICES))
+    for kind, names in (("reshape", _RESHAPES), ("split", _SPLITS), ("slice", _SLICES), ("fill", FILLS))
     for name in names
     for owner in (Tensor, torch)
     if hasattr(owner, name)
@@ -187,6 +189,11 @@ class ShapeCallRecorder(Calls):
             return None
         return ShapeCall(call, "reshape", operand.dim(), 0, tuple(sizes), tuple(among_others))
 
+    def _fill(self, call: str, args: Any, out: Tensor) -> ShapeCall | None:
+        sizes = tuple(self._labels_along(out, dim) for dim in range(out.dim()))
+        found = any(size is not None for size in sizes)
+        return ShapeCall(call, "fill", out.dim(), 0, sizes, tuple(range(out.dim()))) if found else None
+
     def _split(self, call: str, args: Any, out: Sequence[Tensor]) -> ShapeCall | None:
         operand = args[0]
         for dim in range(operand.dim()):
@@ -227,6 +234,11 @@ def head_counts(module: nn.Module) -> set[int]:
     """Return the integers of a module that are numbers of heads, by their names."""
     known = vars(module).items()
     return {value for key, value in known if "head" in key and "dim" not in key and type(value) is int and value > 0}
+
+
+def sizes_kept(module: nn.Module) -> set[int]:
+    """Return the integers of a module that may be sizes of its features."""
+    return {value for value in vars(module).values() if type(value) is int and value > 1}
 
 
 def _repeats(labels: Tensor | None) -> bool:

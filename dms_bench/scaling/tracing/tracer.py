@@ -21,7 +21,7 @@ from dms_bench.scaling.modules.norm_kinds import recognise_norms
 from dms_bench.scaling.modules.reparametrised import under_spectral_norm
 from dms_bench.scaling.space.elements import NormedWeight
 from dms_bench.scaling.tracing.added import AddedBranches
-from dms_bench.scaling.tracing.calls import ShapeCallRecorder, head_counts
+from dms_bench.scaling.tracing.calls import FILLS, ShapeCallRecorder, head_counts, sizes_kept
 from dms_bench.scaling.tracing.labels import Axes, Labels, along, canonical, lay, varying_dims
 from dms_bench.scaling.tracing.operators import CONTRACTIONS, is_pointwise
 from dms_bench.scaling.tracing.paths import ResidualPaths
@@ -288,8 +288,11 @@ class Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
         fed = any(id(value) in self._fed for value in operands) or self._feeds(operands, out)
         if fed:
             self._fed.update(id(value) for value in tree_flatten(out)[0] if isinstance(value, Tensor))
-        if self.operator == "zeros" and not operands:
-            self._set(out, first_state(self._modules.get(self.module), out, self.along))
+        if self.operator in FILLS:
+            running = self._modules.get(self.module)
+            state = first_state(running, out, self.along) if self.operator == "zeros" else ()
+            self._set(out, state or self._filled(running, out))
+            return out
         if self.operator not in CONTRACTIONS and not any(self.axes(value) for value in operands):
             return out
         rule = self._rules.get(name) or self._rules.get(name.rstrip("_"))
@@ -318,6 +321,16 @@ class Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
         else:
             self._set(out if isinstance(out, Tensor) else out[0], axes)
         return out
+
+    def _filled(self, module: nn.Module | None, out: Tensor) -> Axes:
+        """Return axes of a tensor of one number everywhere, along what may be sizes that the running module keeps.
+
+        Such a size is what the tensor meets; where it meets nothing that is searched, nothing comes of it.
+        """
+        known = sizes_kept(module) if module is not None and out.is_floating_point() else set()
+        return tuple(
+            lay(self.labels.fresh(size), dim, out.shape) for dim, size in enumerate(out.shape) if size in known
+        )
 
     def _feeds(self, operands: list[Tensor], out: Any) -> bool:
         """Whether what is the same for all samples (learned queries) is repeated for each of them."""

@@ -105,7 +105,7 @@ def _join(tracer: Tracer, args: Any, kwargs: Any, out: Tensor) -> Axes:
     return tuple(result)
 
 
-@rule("new_full", "new_zeros", "new_ones", "new_empty")
+@rule("new_empty")
 def _fresh(tracer: Tracer, args: Any, kwargs: Any, out: Tensor) -> Axes:
     """A tensor that takes nothing but the kind of its operand."""
     return ()
