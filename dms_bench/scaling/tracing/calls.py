@@ -65,6 +65,8 @@ class Calls(TorchFunctionMode):
         if func is functional.scaled_dot_product_attention:
             return self.attend(func, args, kwargs)
         kind = _KINDS.get(func)
+        if kind == "reshape" and len(args) == 1 and len(kwargs) == 1 and set(kwargs) <= {"shape", "size"}:
+            args, kwargs = (*args, *kwargs.values()), {}
         module = _caller() if kind is not None else None
         if kind is None or module is None or id(module) not in self.counts:
             return func(*args, **kwargs)

@@ -64,6 +64,9 @@ class Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self._fed: set[int] = set()
         self._paths = ResidualPaths()
         self._added = AddedBranches(self._paths.made_of)
+        self._storages = {parameter.untyped_storage()._cdata for parameter in model.parameters()}
+        #: The parameters that a tensor is a product with: id of the result -> parameters.
+        self._products: dict[int, list[Tensor]] = {}
         self._batch = 1
         #: Name of the operator that is running, without the underscore of in-place variants.
         self.operator = ""
@@ -213,6 +216,25 @@ class Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
             return False
         normed = NormedWeight(g, v, dim)
         return self.trace.normed.setdefault(v, normed) == normed
+
+    def note_product(self, operands: list[Tensor], out: Any) -> None:
+        """Record that a tensor is a product, element by element, or now none, with parameters among its operands."""
+        self._products[id(out)] = [operand for operand in operands if self._is_parameter(operand)]
+
+    def summed_with(self, tensor: Tensor, dim: int) -> Tensor | None:
+        """Return the labels along a dimension of the parameter that makes the summands, or is them, [size(dim)].
+
+        Summands are zero where the parameter is; so are the squares under the root of its own length.
+        """
+        own = [tensor] if self._is_parameter(tensor) else []
+        makers = own if self.operator == "linalg_vector_norm" else self._products.get(id(tensor), [])
+        found = (self.along(maker, dim - tensor.dim()) for maker in makers if maker.dim() >= tensor.dim() - dim)
+        return next((labels for labels in found if labels is not None), None)
+
+    def _is_parameter(self, tensor: Tensor) -> bool:
+        """Whether a tensor is a parameter, or a view of one."""
+        strided = tensor.layout == torch.strided
+        return strided and tensor.untyped_storage()._cdata in self._storages
 
     def run(self, example: Example, samples: int = 1) -> Trace:
         """Run the model on an example and return what was seen; outputs are frozen.

@@ -7,6 +7,7 @@ from typing import Any
 from torch import Tensor
 
 from dms_bench.scaling.tracing.labels import Axes, along, lay, varying_dims
+from dms_bench.scaling.tracing.records import INNER, Contraction
 from dms_bench.scaling.tracing.rules.registry import axis_along, rule
 from dms_bench.scaling.tracing.tracer import Tracer
 
@@ -37,6 +38,7 @@ def _pointwise(tracer: Tracer, args: Any, kwargs: Any, out: Any) -> Axes:
             tracer.labels.freeze(present[0], "combined with a tensor of fixed size")
         if present:
             result[dim] = lay(present[0], dim, shape)
+    tracer.note_product(operands if tracer.operator == "mul" else [], out)
     return tuple(result.values())
 
 
@@ -76,7 +78,11 @@ def _reduce(tracer: Tracer, args: Any, kwargs: Any, out: Any) -> Axes:
         if dim in dims and tracer.shows_heads:
             continue  # if somebody does look at it, the proof tells
         if dim in dims:
-            tracer.labels.freeze(axis, f"operator {tracer.operator} runs over it")
+            weight = tracer.summed_with(tensor, dim) if tracer.operator in ("sum", "linalg_vector_norm") else None
+            if weight is None:
+                tracer.labels.freeze(axis, f"operator {tracer.operator} runs over it")
+            else:  # without it, a feature adds nothing
+                tracer.trace.contractions.append(Contraction(tracer.module, 0.0, {INNER: weight}, weight))
         else:
             moved = dim if keeps else dim - sum(reduced < dim for reduced in dims)
             result.append(lay(along(axis, dim), moved, out.shape))

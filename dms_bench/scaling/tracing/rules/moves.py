@@ -170,6 +170,33 @@ def _scattered(tracer: Tracer, args: Any, kwargs: Any, out: Tensor) -> Axes:
     return tuple(result)
 
 
+@rule("index_put")
+def _written(tracer: Tracer, args: Any, kwargs: Any, out: Tensor) -> Axes:
+    """Entries of the first dimensions, written to places that numbers tell; along the others both go together."""
+    data, indices, values = args[:3]
+    looked_up = len(indices)
+    if any(index is None for index in indices):
+        raise ValueError("places along other dimensions than the first")
+    result = []
+    for across in range(data.dim()):
+        labels, behind = axis_along(tracer, data, across), across - data.dim() + values.dim()
+        others = axis_along(tracer, values, behind) if behind >= 0 and across >= looked_up else None
+        if across < looked_up and labels is not None:
+            tracer.labels.freeze(labels, "places that are written to")
+        elif labels is not None or others is not None:
+            alike = behind >= 0 and values.size(behind) == data.size(across)
+            if alike and labels is not None and others is None and values.stride(behind) != 0:
+                tracer.labels.freeze(labels, "written to by a tensor of fixed size")
+            present = [vector for vector in (labels, others) if vector is not None]
+            tracer.labels.unite(present[0], present[-1])
+            result.append(lay(present[0], across, out.shape))
+    for across in range(values.dim() - (data.dim() - looked_up)):
+        rows = axis_along(tracer, values, across)
+        if rows is not None:
+            tracer.labels.freeze(rows, "entries that are written by numbers")
+    return tuple(result)
+
+
 @rule("index")
 def _index(tracer: Tracer, args: Any, kwargs: Any, out: Tensor) -> Axes:
     """Looking up along dimensions without labels; a table's own entries are frozen."""
