@@ -10,6 +10,7 @@ is changed only where it is the size of labelled elements or split off from them
 
 from __future__ import annotations
 
+import inspect
 import math
 import sys
 from collections.abc import Callable, Sequence
@@ -60,10 +61,15 @@ class Calls(TorchFunctionMode):
         """Make a call of torch's own attention."""
         return func(*args, **kwargs)
 
+    def attend_whole(self, args: Any, kwargs: Any) -> None:
+        """Torch's attention is about to run with the projections around it, as one function."""
+
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         if func is functional.scaled_dot_product_attention:
             return self.attend(func, args, kwargs)
+        if func is functional.multi_head_attention_forward:
+            self.attend_whole(args, kwargs)
         kind = _KINDS.get(func)
         if kind == "reshape" and len(args) == 1 and len(kwargs) == 1 and set(kwargs) <= {"shape", "size"}:
             args, kwargs = (*args, *kwargs.values()), {}
@@ -96,14 +102,19 @@ class ShapeCallRecorder(Calls):
         names: of the modules, by id.
         labels_along: labels along a dimension of a tensor, or None.
         pack_qkv: give queries, keys and values that one layer makes sizes of their own.
+        keep: called with tensors whose sizes a function takes for granted.
     """
 
     def __init__(
-        self, names: dict[int, str], labels_along: Callable[[Tensor, int], Tensor | None], pack_qkv: bool
+        self,
+        names: dict[int, str],
+        labels_along: Callable[[Tensor, int], Tensor | None],
+        pack_qkv: bool,
+        keep: Callable[..., None],
     ) -> None:
         super().__init__()
         self.shape_calls: dict[str, list[ShapeCall]] = {}
-        self._names, self._labels_along, self._pack_qkv = names, labels_along, pack_qkv
+        self._names, self._labels_along, self._pack_qkv, self._keep = names, labels_along, pack_qkv, keep
         self._done: set[int] = set()
         #: Whether torch's own attention is running, and divides by the square root of the size that it sees.
         self.divides = False
@@ -115,6 +126,11 @@ class ShapeCallRecorder(Calls):
             return func(*args, **kwargs)
         finally:
             self.divides = False
+
+    def attend_whole(self, args: Any, kwargs: Any) -> None:
+        """Keep what torch's function reads: it takes its input's size for that of all heads."""
+        arguments = inspect.signature(functional.multi_head_attention_forward).bind(*args, **kwargs).arguments
+        self._keep(*(value for name, value in arguments.items() if not name.startswith("out_proj")))
 
     def begin(self, module: nn.Module) -> None:
         """A forward pass of a module begins; the first one is recorded."""

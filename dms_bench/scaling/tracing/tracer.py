@@ -72,7 +72,7 @@ class Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.operator = ""
         self._modules = dict(model.named_modules())
         names = {id(module): name for name, module in self._modules.items()}
-        self._recorder = ShapeCallRecorder(names, self.along, pack_qkv)
+        self._recorder = ShapeCallRecorder(names, self.along, pack_qkv, self._keep)
         self.trace.shape_calls = self._recorder.shape_calls
         for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
             if tensor.is_floating_point() and tensor.dim() > 0:
@@ -123,6 +123,9 @@ class Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
         for value in values:
             for axis in self.axes(value):
                 self.labels.freeze(axis, reason)
+
+    def _keep(self, *values: Any) -> None:
+        self.freeze(*values, reason="inside torch's function of attention, which takes its input's size for all heads")
 
     def _freeze_cells(self, module: nn.RNNBase) -> None:
         """Exclude the cells of a layer that projects them: torch tells states from cells by their sizes."""

@@ -1,5 +1,7 @@
 """torch's own transformer layers, which run fused in eval mode: searched, counted, masked and cut like any other."""
 
+import copy
+
 import pytest
 import torch
 from torch import nn
@@ -257,3 +259,39 @@ def test_attention_in_the_open_is_torchs(batch_first, needs, masks, batched, ave
 def test_networks_without_attention_of_torchs_are_left_alone():
     assert not may_fuse(nn.Sequential(nn.Linear(3, 3)))
     assert may_fuse(Encoder())
+
+
+def test_the_function_of_torchs_attention_keeps_what_it_reads_and_not_what_is_beside_it():
+    class Pool(nn.Module):
+        """A pool over positions as CLIP has it."""
+
+        def __init__(self):
+            super().__init__()
+            self.stem, self.q, self.k, self.v = (nn.Linear(size, 16) for size in (8, 16, 16, 16))
+            self.out, self.mid, self.last = nn.Linear(16, 10), nn.Linear(10, 14), nn.Linear(14, 3)
+
+        def forward(self, x):
+            x = self.stem(x)
+            weights = {f"{name}_proj_weight": getattr(self, name).weight for name in "qkv"}
+            pooled, _ = nn.functional.multi_head_attention_forward(
+                *(x.mean(0, keepdim=True), x, x, 16, 4, None),
+                *(torch.cat([self.q.bias, self.k.bias, self.v.bias]), None, None, False, 0.0),
+                *(self.out.weight, self.out.bias),
+                use_separate_proj_weight=True,
+                need_weights=False,
+                **weights,
+            )
+            return self.last(self.mid(pooled[0]).relu())
+
+    torch.manual_seed(0)
+    model, x = Pool().double().eval(), torch.randn(7, 2, 8).double()
+    space = find_space(model, x)
+    assert {group.name: group.size for group in space.groups} == {"out": 10, "mid": 14}
+    assert space.excluded["stem"].startswith("inside torch's function of attention")
+    mask = space.full()
+    mask[[0, 3, 12]] = 0
+    small = cut(model, space, space.architecture(mask))
+    by_hand = copy.deepcopy(model)
+    with torch.no_grad():
+        by_hand.mid.weight[:, [0, 3]], by_hand.last.weight[:, 2] = 0, 0
+    torch.testing.assert_close(small(x), by_hand(x))
