@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from functools import cached_property
@@ -62,16 +62,22 @@ def prove(
         error = proof.error(names)
     proof.doubtful = False
     reasons: dict[str, str] = {}
-    if not error <= proof.tolerance and not proof.passes([]):  # what it computes depends on more than its input's build
-        reasons = dict.fromkeys(names, f"of the whole network: {proof.failure}")
-        names = []
-    if names and not error <= proof.tolerance:
+    if not error <= proof.tolerance:
         rough = _Proof(model, inputs, space, seed + 1, torch.float, idle)
-        rough.patch(names)
-        names = rough.provable(names)
-        proof.space, reasons = rough.space, rough.reasons
-        error = proof.error(names)
-        if not error <= proof.tolerance:
+        # Single precision is quicker, and where it says no, double is asked as well.
+        if not rough.passes([]) and not proof.passes([]):  # what it computes depends on more than its input's build
+            reasons = dict.fromkeys(names, f"of the whole network: {proof.failure}")
+            names = []
+        # So it is for culprits: under other masks first, then under those of the proof.
+        for other in (seed + 1, seed):
+            if names and not error <= proof.tolerance:
+                rough = rough if other == rough.seed else _Proof(model, inputs, proof.space, other, torch.float, idle)
+                rough.patch(names)
+                names = rough.provable(names)
+                proof.space = rough.space
+                reasons |= rough.reasons
+                error = proof.error(names)
+        if names and not error <= proof.tolerance:
             proof.patch(names)
             names = proof.provable(names)
             error = proof.error(names)
@@ -173,6 +179,11 @@ class _Proof:
         self.forward = MaskedForward(self.masked, space)
         #: Which of the masks are tried: not that of the fewest elements, where what fails is helped otherwise.
         self.tried = slice(None, -1)
+        #: What was tried last, and the error that it had: a search for what is provable ends with what it tried last.
+        self.last: tuple[SearchSpace, slice, frozenset[str]] | None = None
+        self.last_error = float("inf")
+        #: Numbers of the masks that something failed at. They are tried first: what fails, fails there as a rule.
+        self.failed_at: set[int] = set()
         self.inputs = inputs.in_precision(dtype)
         self.original, self.given = model, inputs
         if dtype == torch.double:
@@ -216,7 +227,22 @@ class _Proof:
             self.space = replace(self.space, patched=self.space.patched | modules)
 
     def provable(self, names: Sequence[str]) -> list[str]:
-        """Return the units that can be cut: without the kinds, and then single units, that fail."""
+        """Return the units that can be cut: without the kinds, and then single units, that fail.
+
+        Culprits are looked for under the masks that something failed at, of which there are few as a rule. What is left
+        is tried under all masks, and what fails there, in turn.
+        """
+        names = list(names)
+        while names and not self.passes(names):
+            left = self._without_culprits(names)
+            if set(left) == set(names):  # not the same every time
+                self.reasons.update(dict.fromkeys(names, self.failure))
+                return []
+            names = left
+        return names
+
+    def _without_culprits(self, names: Sequence[str]) -> list[str]:
+        """Return the units that can be cut under the masks that something failed at."""
         kinds: dict[str, list[str]] = {}
         for name in names:
             kinds.setdefault(re.sub(r"\d+", "*", name), []).append(name)
@@ -225,11 +251,11 @@ class _Proof:
         for kind in kinds.values():
             if len(kind) > 1 and not set(kind) <= set(good):
                 good += self._good([[name] for name in kind])
-        if good and not self.passes(good):  # fine alone, not together: then kinds are put together one by one
+        if good and not self._survives(good):  # fine alone, not together: then kinds are put together one by one
             together: list[str] = []
             for kind in kinds.values():
                 more = [name for name in kind if name in set(good)]
-                if more and self.passes([*together, *more]):
+                if more and self._survives([*together, *more]):
                     together += more
                 else:
                     self.reasons.update(dict.fromkeys(more, f"cannot be cut together with others: {self.failure}"))
@@ -239,7 +265,7 @@ class _Proof:
     def _good(self, sets: list[list[str]]) -> list[str]:
         """Return the union of the sets that can be cut; failing unions are halved."""
         names = [name for units in sets for name in units]
-        if not names or self.passes(names):
+        if not names or self._survives(names):
             return names
         if len(sets) == 1 or self.trials > MAX_TRIALS:
             self.reasons.update(dict.fromkeys(names, self.failure))
@@ -252,19 +278,37 @@ class _Proof:
         self.trials += 1
         return self.error(names) <= self.tolerance
 
+    def _survives(self, names: Sequence[str]) -> bool:
+        """Whether elements of some units can be cut under the masks that something failed at."""
+        self.trials += 1
+        return self._worst(names, self.failed_at) <= self.tolerance
+
     def error(self, names: Sequence[str]) -> float:
-        """Largest relative difference over the masks when elements of some units go; infinite if a cut fails."""
-        self.excused = False
+        """Largest relative difference over the masks when elements of some units go; infinite if a cut fails.
+
+        What was tried last is not tried again: nothing but these three decides what happens.
+        """
+        trial = (self.space, self.tried, frozenset(names))
+        if self.last is None or self.last[0] is not self.space or self.last[1:] != trial[1:]:
+            self.last_error = self._worst(names)
+            self.last = trial
+        return self.last_error
+
+    def _worst(self, names: Sequence[str], among: Collection[int] | None = None) -> float:
+        """Largest relative difference over the masks, or over some by number; the first failure is the last trial."""
+        self.excused, self.last = False, None
         chosen = torch.tensor([name in set(names) for name in self.space.names], dtype=torch.bool)
         owner = self.space.units.owner
         masks = torch.where(chosen[owner], masks_of(self.space, self.seed)[self.tried], 1.0)
-        cutting = masks[masks.lt(1).any(1)]  # where nothing goes there is nothing to compare
-        masks = cutting if len(cutting) else masks[:1]
+        cutting = masks.lt(1).any(1).nonzero().flatten().tolist()  # where nothing goes there is nothing to compare
         worst = 0.0
-        for number, mask in enumerate(masks):
+        for turn, number in sorted(enumerate(cutting or [0]), key=lambda pair: pair[1] not in self.failed_at):
+            if among is not None and number not in among:
+                continue
             # Of more samples once, and of another size once, so that numbers which hold for what was traced are found.
-            error = self._error(mask, self.inputs.turn(number), opened=number == 0)
+            error = self._error(masks[number], self.inputs.turn(turn), opened=turn == 0)
             if not error <= self.tolerance:
+                self.failed_at.add(number)
                 return error
             worst = max(worst, error)
         return worst
