@@ -199,10 +199,13 @@ class _Proof:
         return InDouble() if self.dtype == torch.double else nullcontext()  # type: ignore[no-untyped-call]
 
     def _runs_in_training(self, model: nn.Module) -> bool:
-        """Whether a network runs in training mode; its failure is noted."""
+        """Whether a network, which this changes, runs in training mode; its failure is noted.
+
+        Nothing is compared, so that it runs in single precision, as networks train and as is quickest.
+        """
         try:
-            with torch.no_grad(), torch.random.fork_rng(devices=[]), self.unrounded():
-                self.inputs.traced(model.train())
+            with torch.no_grad(), torch.random.fork_rng(devices=[]):
+                self.given.traced.in_precision(torch.float)(model.to(torch.float).train())
         except FAILURES as error:
             self.failure = f"the cut network fails in training mode in {code_of(error)}"
             self.culprit = culprit_of(error, model, self.space.shape_calls)
