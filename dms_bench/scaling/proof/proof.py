@@ -249,32 +249,30 @@ class _Proof:
         kinds: dict[str, list[str]] = {}
         for name in names:
             kinds.setdefault(re.sub(r"\d+", "*", name), []).append(name)
-        good = self._good(list(kinds.values()))
+        good = self._beside([], list(kinds.values()))
         # What fails as a kind is tried unit by unit, beside what is known to be good.
         for kind in kinds.values():
             if len(kind) > 1 and not set(kind) <= set(good):
-                good += self._good([[name] for name in kind])
-        if good and not self._survives(good):  # fine alone, not together: then kinds are put together one by one
-            together: list[str] = []
-            for kind in kinds.values():
-                more = [name for name in kind if name in set(good)]
-                if more and self._survives([*together, *more]):
-                    together += more
-                else:
-                    self.reasons.update(dict.fromkeys(more, f"cannot be cut together with others: {self.failure}"))
-            good = together
+                good += self._beside(good, [[name] for name in kind])
         return good
 
-    def _good(self, sets: list[list[str]]) -> list[str]:
-        """Return the union of the sets that can be cut; failing unions are halved."""
+    def _beside(self, good: Sequence[str], sets: list[list[str]]) -> list[str]:
+        """Return the union of the sets that can be cut together with what is good, the first first.
+
+        Unions that fail are halved, so that the number of trials grows with that of the culprits.
+        """
         names = [name for units in sets for name in units]
-        if not names or self._survives(names):
+        if not names or self._survives([*good, *names]):
             return names
         if len(sets) == 1 or self.trials > MAX_TRIALS:
-            self.reasons.update(dict.fromkeys(names, self.failure))
+            failure = self.failure
+            together = good and len(sets) == 1 and self._survives(names)  # fine alone
+            reason = f"cannot be cut together with others: {failure}" if together else failure
+            self.reasons.update(dict.fromkeys(names, reason))
             return []
         half = len(sets) // 2
-        return self._good(sets[:half]) + self._good(sets[half:])
+        first = self._beside(good, sets[:half])
+        return first + self._beside([*good, *first], sets[half:])
 
     def passes(self, names: Sequence[str]) -> bool:
         """Whether random elements of some units can be cut."""
