@@ -246,6 +246,10 @@ class SearchSpace:
 
     def cut_dims(self) -> dict[tuple[str, int], tuple[Tensor, Tensor]]:
         """Return the dimensions that shrink: (tensor, dimension) -> outer and inner element of every index, or -1."""
+        return self._cut_dims
+
+    @cached_property
+    def _cut_dims(self) -> dict[tuple[str, int], tuple[Tensor, Tensor]]:
         either = {**self.inner_elements, **self.outer_elements}
         none = {key: torch.full_like(elements, -1) for key, elements in either.items()}
         return {
