@@ -17,7 +17,7 @@ from torch.nn import functional
 from dms_bench.scaling import cut, find, find_space
 from dms_bench.scaling.proof.masks import gaps, proof_masks
 from dms_bench.scaling.proof.outputs import difference_of
-from dms_bench.scaling.proof.proof import FEW, masks_of, untried
+from dms_bench.scaling.proof.proof import DIFFERS, FEW, _Proof, masks_of, untried
 from tests.unit.scaling.agreement import assert_masked_is_cut
 from tests.unit.scaling.odd_networks import Block, Residual
 
@@ -132,6 +132,30 @@ def test_a_fault_is_found_in_whichever_block_it_is(place):
     assert len(space.groups) == 4
     assert space.proof_error < 1e-12
     assert not space.gaps
+
+
+class Jealous(nn.Module):
+    """Branches of which two cannot be cut at once."""
+
+    def __init__(self):
+        super().__init__()
+        self.ins = nn.ModuleDict({name: nn.Linear(8, 16) for name in "abcdefghijkl"})
+        self.outs = nn.ModuleDict({name: nn.Linear(16, 8) for name in self.ins})
+
+    def forward(self, x):
+        hidden = {name: layer(x).relu() for name, layer in self.ins.items()}
+        wrong = hidden["c"].size(1) < 16 and hidden["h"].size(1) < 16
+        return sum(self.outs[name](hidden[name]) for name in hidden) * (2 if wrong else 1)
+
+
+def test_of_what_cannot_be_cut_together_the_first_stays(monkeypatch):
+    compared, error = [], _Proof._error
+    monkeypatch.setattr(_Proof, "_error", lambda *args, **kwargs: compared.append(args) or error(*args, **kwargs))
+    space = find_space(Jealous(), torch.randn(2, 8))
+    assert [group.name for group in space.groups] == [f"ins.{name}" for name in "abcdefgijkl"]
+    assert space.excluded["ins.h"] == f"cannot be cut together with others: {DIFFERS}"
+    assert space.proof_error < 1e-12
+    assert len(compared) < 40  # which does not grow with the number of groups
 
 
 WRONG = {
