@@ -249,20 +249,25 @@ class _Proof:
         kinds: dict[str, list[str]] = {}
         for name in names:
             kinds.setdefault(re.sub(r"\d+", "*", name), []).append(name)
-        good = self._beside([], list(kinds.values()))
+        good = self._beside([], list(kinds.values()), fails=True)
         # What fails as a kind is tried unit by unit, beside what is known to be good.
         for kind in kinds.values():
             if len(kind) > 1 and not set(kind) <= set(good):
-                good += self._beside(good, [[name] for name in kind])
+                good += self._beside(good, [[name] for name in kind], fails=True)
         return good
 
-    def _beside(self, good: Sequence[str], sets: list[list[str]]) -> list[str]:
+    def _beside(self, good: Sequence[str], sets: list[list[str]], *, fails: bool = False) -> list[str]:
         """Return the union of the sets that can be cut together with what is good, the first first.
 
         Unions that fail are halved, so that the number of trials grows with that of the culprits.
+
+        Args:
+            good: units that can be cut.
+            sets: units to add, those of a set together.
+            fails: the union is known to fail: a set alone is tried again all the same, for the reason.
         """
         names = [name for units in sets for name in units]
-        if not names or self._survives([*good, *names]):
+        if not names or (not (fails and len(sets) > 1) and self._survives([*good, *names])):
             return names
         if len(sets) == 1 or self.trials > MAX_TRIALS:
             failure = self.failure
@@ -272,7 +277,8 @@ class _Proof:
             return []
         half = len(sets) // 2
         first = self._beside(good, sets[:half])
-        return first + self._beside([*good, *first], sets[half:])
+        whole = len(first) == sum(len(units) for units in sets[:half])  # then it is the other half that fails
+        return first + self._beside([*good, *first], sets[half:], fails=whole)
 
     def passes(self, names: Sequence[str]) -> bool:
         """Whether random elements of some units can be cut."""
