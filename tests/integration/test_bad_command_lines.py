@@ -176,12 +176,3 @@ def test_no_value_in_a_suite_ends_in_a_traceback(tmp_path_factory, cases):
         assert all(line.startswith("error: ") for line in err.getvalue().splitlines())
 
     check()
-
-
-def test_a_fresh_run_that_is_refused_forgets_nothing(folder, capfd):
-    result = Path("runs/tiny/trials/abc/result.json")
-    result.parent.mkdir(parents=True)
-    result.write_text("{}")
-    assert cli._main(["run", "unknown-model.yaml", "--fresh"]) == 2
-    assert "resnet81" in capfd.readouterr().err
-    assert result.exists()
