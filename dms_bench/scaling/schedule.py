@@ -12,18 +12,31 @@ class Schedule:
 
     First nothing is decided: masks are 1, ratios stay as they are, the importance is collected and the target is the
     whole supernet's cost. Then the target falls (equation 10); widths and depth follow. Once it has arrived the depth
-    is frozen, and widths alone are refined, because a block that goes makes the cost jump.
+    is frozen, and widths alone are refined, because a block that goes makes the cost jump. With `depth`, the depth
+    alone follows the target at first, at full width, and the widths do after it.
 
     Attributes:
         observe: end of the first phase. Without it the first batch decides which block goes first, as what is masked
             has less importance ever after. After some twenty steps it tells no more than any other batch.
         decay: end of the second.
+        depth: when the depth is frozen, if it is decided before the widths.
     """
 
     observe: float = 0.2
     decay: float = 0.8
+    depth: float | None = None
+
+    @property
+    def depth_decided(self) -> float:
+        """When the depth is frozen."""
+        return self.decay if self.depth is None else self.depth
 
     def __post_init__(self) -> None:
+        if self.depth is not None and not self.observe < self.depth <= self.decay:
+            raise ValueError(
+                f"the depth cannot be decided at {self.depth}: after observing, {self.observe}, and not after the "
+                f"target has fallen, {self.decay}"
+            )
         if not 0 <= self.observe < self.decay <= 1:
             raise ValueError(f"phases cannot end at {self.observe} and {self.decay}: 0 <= observe < decay <= 1")
 

@@ -31,6 +31,7 @@ from dms_bench.scaling.schedule import Schedule
 from dms_bench.scaling.space.space import SearchSpace
 from dms_bench.scaling.structure.freeze import decided_depth, filled_depth, ranked_by_depth
 from dms_bench.scaling.structure.relaxation import Relaxation, TopK
+from dms_bench.scaling.twin import Twins, twins_are_exact
 
 #: The phases of a search that says nothing else.
 WHOLE_SEARCH = Schedule()
@@ -50,7 +51,10 @@ class Supernet(nn.Module):
         relaxation: what is trained in place of binary masks; the differentiable top-k of the options below by default.
         temperature: factor on N in the mask's slope (equation 3).
         importance: taylor, snip, fisher or index.
+        block_importance: that of blocks, where not the same.
         decay: decay of the importance's moving average; 0 keeps the last step only (equation 4).
+        skip_zeros: run what masks make zero no longer, where that is exact and worth it (`dms_bench.scaling.twin`);
+            `begin_step` decides.
 
     Raises:
         ValueError: the space is empty, of another network, or was not proven; an option has no meaning.
@@ -64,7 +68,9 @@ class Supernet(nn.Module):
         *,
         temperature: float = 1.0,
         importance: str = "taylor",
+        block_importance: str | None = None,
         decay: float = 0.99,
+        skip_zeros: bool = False,
     ) -> None:
         super().__init__()
         guard()
@@ -72,9 +78,12 @@ class Supernet(nn.Module):
         self.space.check_searchable()
         self.space.check_fits({**dict(model.named_parameters()), **dict(model.named_buffers())})
         self.model = model
-        self.relaxation = relaxation or TopK(self.space, temperature=temperature, importance=importance, decay=decay)
+        self.relaxation = relaxation or TopK(
+            self.space, temperature=temperature, importance=importance, block_importance=block_importance, decay=decay
+        )
         self.relaxation.to(next(model.parameters()).dtype)  # masks as exact as a network in double precision
         self._masked = MaskedForward(model, self.space)
+        self._twins = Twins(self.space) if skip_zeros and twins_are_exact(self.space) else None
         # Zeros added to the mask: their gradient is the mask's, summed over the passes of a step.
         like = self.relaxation.depth
         self._probe = torch.zeros(self.space.units.total, dtype=like.dtype, device=like.device, requires_grad=True)
@@ -131,12 +140,15 @@ class Supernet(nn.Module):
             projected: hold the structure at the budget (`dms_bench.scaling.projection`).
         """
         self.relaxation.observing = progress < schedule.observe
+        self.relaxation.depth_first = (
+            schedule.depth is not None and bool(self.space.stages) and (schedule.observe <= progress < schedule.depth)
+        )
         self.relaxation.anneal(progress)
         projection = Projection(self.relaxation, self.soft_size) if projected and progress >= schedule.observe else None
         if projection is not None and progress < schedule.decay:
             budget = projection.from_largest(budget)
         falling = budget.falling(progress, schedule.decay, schedule.observe)
-        if progress < schedule.decay:
+        if progress < schedule.depth_decided:
             self.depth_frozen = False
         elif not self.depth_frozen:
             self.freeze_depth(falling, filled=projected)
@@ -145,6 +157,8 @@ class Supernet(nn.Module):
             self._along_budget = None
         if projection is not None:
             self._along_budget = projection.meet(falling)
+        if self._twins is not None:
+            self._twins.begin_step(self._alive())
         return falling
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
@@ -155,6 +169,10 @@ class Supernet(nn.Module):
             if torch.is_grad_enabled():
                 self._mask = mask.detach()
                 mask = mask + self._probe
+        twins = None if torch.compiler.is_compiling() else self._twins
+        twin = None if twins is None else twins.of(self.model, mask)
+        if twin is not None:
+            return twin(mask, args, kwargs)
         with self._masked.using(mask):
             return self.model(*args, **kwargs)
 
@@ -185,6 +203,15 @@ class Supernet(nn.Module):
         """Return what costs are computed from: kept elements [G] and masks of the blocks [B]."""
         kept, blocks = self.relaxation.soft_size()
         return kept, self.relaxation.depth.to(blocks) if self.depth_frozen else blocks
+
+    @torch.no_grad()
+    def _alive(self) -> Tensor:
+        """Return whether each element has to run in this step, [E]."""
+        alive = self.soft_mask() != 0
+        widths, blocks = self.relaxation.silent_zeros
+        alive[: self.space.width_elements] |= not widths
+        alive[self.space.width_elements :] |= not (blocks or self.depth_frozen)  # whose masks no longer change
+        return alive
 
     def proposal(self) -> tuple[Tensor, Tensor]:
         """Return what the final cut starts from: number of elements per unit [U], and their importance [E]."""
@@ -231,6 +258,8 @@ class Supernet(nn.Module):
         self.relaxation.update(self._mask, gradient)
         self._probe.grad = None
         self._masked.state.forget()
+        if self._twins is not None:
+            self._twins.end_step()
 
     @contextmanager
     def fixed(self, mask: Tensor) -> Iterator[None]:

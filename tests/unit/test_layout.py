@@ -56,6 +56,7 @@ SCALING = [
     "projection",
     "fit",
     "find",
+    "twin",
     "supernet",
     "__init__",
 ]

@@ -30,6 +30,7 @@ class DmsSearch:
             context.space,
             temperature=self.spec.temperature,
             importance=self.spec.importance,
+            block_importance=self.spec.block_importance,
             decay=self.spec.importance_decay,
             normalise=self.spec.normalise,
         )
@@ -43,7 +44,9 @@ class DmsSearch:
         if trial.search.needs_teacher():
             # Masks act inside the supernet alone: weights that are frozen are the original's, and serve both.
             fit = partial(fit, teacher=context.model if frozen else copy.deepcopy(context.model))
-        supernet = Supernet(context.model, context.space, self.relaxation(context)).to(context.loop.device)
+        relaxation = self.relaxation(context)
+        supernet = Supernet(context.model, context.space, relaxation, skip_zeros=spec.skip_zeros)
+        supernet = supernet.to(context.loop.device)
         structure = DmsStructure(supernet, spec, context.budget, trains_weights=not frozen)
         fit(supernet, trial.search, context.loop, structure)
         return supernet.architecture(context.budget)
@@ -55,7 +58,7 @@ class DmsStructure:
     def __init__(self, supernet: Supernet, spec: GradientSpec, budget: Budget, *, trains_weights: bool) -> None:
         self.supernet, self.spec = supernet, spec
         self.final = self.budget = budget.to(supernet.structure_parameters()[0].device)
-        self.schedule = Schedule(spec.observe_share, spec.decay_share)
+        self.schedule = Schedule(spec.observe_share, spec.decay_share, getattr(spec, "depth_share", None))
         self.projected = spec.budget == "projected"
         self.trains_weights = trains_weights
         optimizers = {"adam": torch.optim.Adam, "sgd": torch.optim.SGD}

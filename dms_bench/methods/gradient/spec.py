@@ -40,6 +40,9 @@ class GradientSpec(MethodSpec):
     decay_share: Annotated[float, Field(gt=0, le=1)] = 0.8
     """Share of the search at whose end the target has fallen to the budget (equation 10); from then on the depth is
     fixed and only widths are refined."""
+    skip_zeros: Annotated[bool, Field(exclude_if=lambda value: not value)] = False
+    """Whether the search runs what masks make zero no longer, by a smaller twin of the network: the same search, in
+    less time where groups are wide. Blocks go when the depth is fixed, elements before (not with get, mes, sns)."""
 
     @model_validator(mode="after")
     def _phases_in_order(self) -> Self:
@@ -69,11 +72,28 @@ class Dms(GradientSpec):
     importance: Literal["taylor", "snip", "fisher", "index"] = "taylor"
     """Score of an element, from its mask m and the gradient g of the task's loss by it. taylor: (m g)^2; snip: |m g|;
     fisher: g^2; index: no score, the first elements matter most."""
+    block_importance: Annotated[
+        Literal["taylor", "snip", "fisher", "index"] | None, Field(exclude_if=lambda value: value is None)
+    ] = None
+    """Score of blocks, where it is not that of channels. fisher lets a block return: its score is other than zero where
+    its mask is."""
+    depth_share: Annotated[float | None, Field(gt=0, le=1, exclude_if=lambda value: value is None)] = None
+    """Share of the search at whose end the depth is decided, where that comes before the widths: between observe_share
+    and this, widths stay whole and the depth alone follows the target. By default both follow it until decay_share."""
     importance_decay: Annotated[float, Field(ge=0, lt=1)] = 0.99
     """Decay of the importance's moving average over steps (equation 4); 0 keeps the last step only."""
     normalise: bool = True
     """Rank the importance (equation 2); without it the raw scores stand in for ranks (table 11), and the search
     fails."""
+
+    @model_validator(mode="after")
+    def _depth_in_order(self) -> Self:
+        if self.depth_share is not None and not self.observe_share < self.depth_share <= self.decay_share:
+            raise ValueError(
+                f"depth_share {self.depth_share} must lie after observe_share {self.observe_share}, and not after "
+                f"decay_share {self.decay_share}"
+            )
+        return self
 
 
 class Get(GradientSpec):

@@ -26,6 +26,7 @@ from dms_bench.scaling.masks.norm_hook import MaskedNorm
 from dms_bench.scaling.masks.state import MaskState
 from dms_bench.scaling.masks.weights import RestoreWeight, ScaleInput, ScaleStandardised, ScaleWeight
 from dms_bench.scaling.modules.attention import may_fuse, unfused
+from dms_bench.scaling.modules.blocks import block_of
 from dms_bench.scaling.space.elements import Site
 from dms_bench.scaling.space.space import SearchSpace
 
@@ -39,10 +40,18 @@ _PLAIN = {
 
 
 class MaskedForward:
-    """Puts hooks on a network that apply the mask given to `using`, and none outside it."""
+    """Puts hooks on a network that apply the mask given to `using`, and none outside it.
 
-    def __init__(self, model: nn.Module, space: SearchSpace) -> None:
+    Args:
+        model: the network.
+        space: its search space.
+        left: whether the network has each element, [E], where some were cut off; masks still have all. All by default.
+    """
+
+    def __init__(self, model: nn.Module, space: SearchSpace, left: Tensor | None = None) -> None:
         self.state = MaskState()
+        left = torch.ones(space.units.total, dtype=torch.bool) if left is None else left
+        self._left = torch.cat([left, torch.tensor([True])])  # index -1: always stays
         self._named = dict(model.named_modules())
         #: Fused operators of torch would pass over all hooks, and the masks with them.
         self._may_fuse = may_fuse(model)
@@ -51,40 +60,47 @@ class MaskedForward:
         self._vectors: list[Tensor] = []
         self._first_block = space.width_elements
         blocks = space.blocks
+        #: Blocks that were cut off, with all that is in them.
+        self._gone = [block for block, stays in zip(blocks, left[self._first_block :], strict=True) if not stays]
         ends = {tail: self._first_block + i for i, block in enumerate(blocks) for tail in space.tails.get(block, ())}
-        folded = {norm: self._folded(space, norm, ends) for norm in space.folded_masks}
+        ends = {tail: end for tail, end in ends.items() if self._runs(tail)}
+        folded = {norm: self._folded(space, norm, ends) for norm in space.folded_masks if self._runs(norm)}
         unmasked = {layer for layers in folded.values() for layer in layers}
         scaled, dims = set(), space.cut_dims()
         directions = {normed.direction for normed in space.normed}
-        held = {site: self._holder(site) for site in space.sites if site.parameter not in directions}
-        for site in space.sites:
+        sites = [site for site in space.sites if self._runs(site.module)]
+        held = {site: self._holder(site) for site in sites if site.parameter not in directions}
+        for site in sites:
             if site.parameter in directions:
                 scale = ScaleInput(self.state, len(self._vectors))
                 self._named[site.module].register_forward_pre_hook(scale, with_kwargs=True)
-                outer, inner = dims[site.parameter, site.dim]
-                self._vectors.append(torch.stack([outer, inner, torch.full_like(inner, -1)]))
+                self._vectors.append(self._vector(dims[site.parameter, site.dim]))
         for site, (holder, leaf) in held.items():
             if site.module in unmasked or self._inside(site, held):
                 continue
             end = ends.get(site.module, -1) if site.module == holder else -1
             scaled.add((holder, leaf) if end >= 0 else None)
-            outer, inner = dims[site.parameter, site.dim]
-            vector = torch.stack([outer, inner, torch.full_like(inner, end)])
+            vector = self._vector(dims[site.parameter, site.dim], end)
             self._scale(vector, site.module, holder, leaf, site.dim, site.standardised)
-        for row in space.rows:
-            self._scale(_alone(row.elements), row.module, row.module, row.parameter.rpartition(".")[2], 0)
+        for row in (row for row in space.rows if self._runs(row.module)):
+            outer, inner = dims[row.parameter, 0]
+            rows = _alone(row.elements[self._left[outer] & self._left[inner]])
+            self._scale(rows, row.module, row.module, row.parameter.rpartition(".")[2], 0)
         for tail, end in ends.items():
             for leaf, parameter in self._named[tail]._parameters.items():
                 if parameter is not None and (tail, leaf) not in scaled:
                     self._scale(_alone(torch.tensor([end])), tail, tail, leaf, 0)
-        for norm in space.norms:
+        for norm in (norm for norm in space.norms if self._runs(norm.module)):
             module = self._named[norm.module]
             # Not a hook: a hook would have the library's own norm run first, for nothing.
             module.__dict__["forward"] = MaskedNorm(
                 self.state, len(self._vectors), module, norm.dim, norm.kind, bool(folded.get(norm.module))
             )
-            self._vectors.append(torch.cat([norm.elements, torch.full_like(norm.elements[:1], -1)]))
+            outer, inner = norm.elements
+            self._vectors.append(self._vector((outer, inner)))
         for index, block in enumerate(blocks):
+            if block in self._gone:
+                continue
             if block in space.added:
                 self._named[block].register_forward_hook(ScaleBranch(self.state, index))
             elif block not in space.tails:
@@ -93,6 +109,15 @@ class MaskedForward:
         # One gather makes all vectors of a step; they are views of its result.
         self._indices = torch.cat([*self._vectors, torch.empty(3, 0, dtype=torch.long)], dim=1)
         self._lengths = [vector.size(1) for vector in self._vectors]
+
+    def _runs(self, module: str) -> bool:
+        return block_of(module, self._gone) < 0
+
+    def _vector(self, elements: tuple[Tensor, Tensor], end: int = -1) -> Tensor:
+        """Return the vector of indices [3, C] that go with outer and inner elements, as far as they are left."""
+        outer, inner = elements
+        stays = self._left[outer] & self._left[inner]
+        return torch.stack([outer, inner, torch.full_like(inner, end)])[:, stays]
 
     def _holder(self, site: Site) -> tuple[str, str]:
         """Return the module, and the name there, through which a site's operator sees its weight."""
@@ -115,7 +140,7 @@ class MaskedForward:
     def _folded(self, space: SearchSpace, norm: str, ends: dict[str, int]) -> tuple[str, ...]:
         """Return the layers whose masks are folded into a norm: all that read it, or none."""
         elements, dims = next((site.elements for site in space.norms if site.module == norm), None), space.cut_dims()
-        layers = space.folded_masks[norm]
+        layers = tuple(layer for layer in space.folded_masks[norm] if self._runs(layer))
         sites = {site.module: site for site in space.sites if site.module in layers}
         fit = elements is not None and all(
             layer in sites

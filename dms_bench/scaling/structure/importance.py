@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -15,17 +15,30 @@ IMPORTANCE: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "snip": lambda mask, gradient: (mask * gradient).abs(),
     "fisher": lambda mask, gradient: gradient.square(),
 }
+#: Those that are zero where the mask is; a fixed order asks for no gradient at all.
+VANISHING = ("taylor", "snip", "index")
 
 
-def update_importance(importance: Tensor, kind: str, mask: Tensor, gradient: Tensor, decay: float) -> None:
+def update_importance(
+    importance: Tensor, kinds: Sequence[tuple[slice, str]], mask: Tensor, gradient: Tensor, decay: float
+) -> None:
     """Equation (4), in place: c <- decay c + (1 - decay) score(m, g).
 
     A step whose gradients are not all finite leaves it as it was, as an optimiser under a gradient scaler skips such a
     step. `index` is a fixed order: the first elements matter most and no score is taken up.
+
+    Args:
+        importance: c, [E].
+        kinds: which elements have which score.
+        mask: m, [E].
+        gradient: g, [E].
+        decay: of the moving average.
     """
-    if kind == "index":
-        return
-    updated = decay * importance + (1 - decay) * IMPORTANCE[kind](mask, gradient)
+    updated = importance.clone()
+    for elements, kind in kinds:
+        if kind != "index":
+            score = IMPORTANCE[kind](mask[elements], gradient[elements])
+            updated[elements] = decay * importance[elements] + (1 - decay) * score
     importance.copy_(torch.where(updated.isfinite().all(), updated, importance))
 
 

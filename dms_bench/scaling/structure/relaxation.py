@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from dms_bench.scaling.space.space import SearchSpace
-from dms_bench.scaling.structure.importance import IMPORTANCE, update_importance
+from dms_bench.scaling.structure.importance import IMPORTANCE, VANISHING, update_importance
 from dms_bench.scaling.structure.topk import (
     ascending_positions,
     averaged,
@@ -41,6 +41,7 @@ class Relaxation(nn.Module, ABC):
 
     Attributes:
         observing: nothing is decided yet: importance is collected, where there is one, under masks that are 1.
+        depth_first: the depth alone is decided: widths stay whole, where a relaxation can do that.
         depth_frozen: the depth is decided, and `depth` says how.
         depth: which blocks stay where the depth is frozen, 1 or 0, [B].
     """
@@ -49,7 +50,7 @@ class Relaxation(nn.Module, ABC):
         super().__init__()
         units = space.units
         self.groups, self.width_elements = len(space.groups), space.width_elements
-        self.observing = self.depth_frozen = False
+        self.observing = self.depth_first = self.depth_frozen = False
         self.register_buffer("depth", torch.ones(units.total - space.width_elements))
         self.register_buffer("_depth_frozen", torch.zeros((), dtype=torch.bool))
         self.depth: Tensor
@@ -78,6 +79,11 @@ class Relaxation(nn.Module, ABC):
     @abstractmethod
     def proposal(self) -> tuple[Tensor, Tensor]:
         """Return what the final cut starts from: number of elements per unit [U], and their importance [E]."""
+
+    @property
+    def silent_zeros(self) -> tuple[bool, bool]:
+        """Whether what the gradients of masks of zero are changes nothing, now and later: of widths, of blocks."""
+        return False, False
 
     @property
     def reach(self) -> float:
@@ -145,6 +151,7 @@ class TopK(Relaxation):
         space: the search space.
         temperature: factor on N in the mask's slope (equation 3).
         importance: taylor, snip, fisher or index.
+        block_importance: that of blocks, where not the same.
         decay: decay of the importance's moving average; 0 keeps the last step only (equation 4).
         normalise: rank the importance (equation 2); False puts c itself in its place, c' = c (table 11).
     """
@@ -155,19 +162,23 @@ class TopK(Relaxation):
         *,
         temperature: float = 1.0,
         importance: str = "taylor",
+        block_importance: str | None = None,
         decay: float = 0.99,
         normalise: bool = True,
     ) -> None:
         super().__init__(space)
-        if importance not in (*IMPORTANCE, "index"):
-            raise ValueError(f"importance is one of {', '.join(IMPORTANCE)} or index: {importance!r}")
-        self.importance_kind, self.decay, self.normalise = importance, decay, normalise
+        for kind in (importance, block_importance or importance):
+            if kind not in (*IMPORTANCE, "index"):
+                raise ValueError(f"importance is one of {', '.join(IMPORTANCE)} or index: {kind!r}")
+        self.importance_kind, self.block_importance_kind = importance, block_importance or importance
+        self.decay, self.normalise = decay, normalise
         units = space.units
         #: Pruning ratio a of every unit, [U]; kept elements are k = round((1 - a) N).
         self.ratios = nn.Parameter(units.lower_ratio())
         initial = torch.zeros(units.total)
-        if importance == "index":  # the first elements matter most
-            initial = -torch.arange(units.total, dtype=torch.float32)
+        for elements, kind in self._kinds():
+            if kind == "index":  # the first elements matter most
+                initial[elements] = -torch.arange(units.total, dtype=torch.float32)[elements]
         self.register_buffer("importance", initial)
         self.register_buffer("_slope", slopes(units, temperature), persistent=False)
         self.register_buffer("_lower", units.lower_ratio(), persistent=False)
@@ -188,12 +199,19 @@ class TopK(Relaxation):
         self._positions: Tensor
         self._known: Tensor
 
+    def _kinds(self) -> tuple[tuple[slice, str], ...]:
+        """Return which elements have which importance: widths, then blocks."""
+        width = self.width_elements
+        return (slice(width), self.importance_kind), (slice(width, None), self.block_importance_kind)
+
     def soft_mask(self) -> Tensor:
-        """Equations (2) and (3) for all units at once, [E]; ones while observing, and before importance is known."""
+        """Equations (2) and (3) for all units at once, [E]; ones for what is not decided yet."""
         self.refresh()
         mask = self._relaxed()
         # Adding nothing keeps the graph: gradients of these steps give the importance.
         decides = self._known & (not self.observing)
+        if self.depth_first:
+            decides = decides & (torch.arange(len(mask), device=mask.device) >= self.width_elements)
         return torch.where(decides, mask, mask * 0 + 1)
 
     def _relaxed(self) -> Tensor:
@@ -221,6 +239,11 @@ class TopK(Relaxation):
         return hard_mask(self._ranks(), self.bounded(self.ratios.detach())[self._owner])
 
     @property
+    def silent_zeros(self) -> tuple[bool, bool]:
+        """Masks below the floor have no slope, and importances of a product with the mask vanish with it."""
+        return self.importance_kind in VANISHING, self.block_importance_kind in VANISHING
+
+    @property
     def reach(self) -> float:
         """Ratios lie in [0, 1]."""
         return 1.0
@@ -230,6 +253,8 @@ class TopK(Relaxation):
         direction = torch.ones_like(self.ratios)
         if self.depth_frozen or not depth:
             direction[self.groups :] = 0
+        if self.depth_first:
+            direction[: self.groups] = 0
         return direction
 
     def bounded(self, parameter: Tensor) -> Tensor:
@@ -255,11 +280,13 @@ class TopK(Relaxation):
     def update(self, mask: Tensor, gradient: Tensor | None) -> None:
         """Take up the importance (4), keep the ratios in their range, and those of tied units equal."""
         if gradient is not None:
-            update_importance(self.importance, self.importance_kind, mask, gradient, self.decay)
+            update_importance(self.importance, self._kinds(), mask, gradient, self.decay)
         self.refresh()
         self.ratios.copy_(self.bounded(averaged(self.ratios, self._tied)))
         if self.depth_frozen:  # an optimiser's momentum moves on where gradients are zero
             self.ratios[self.groups :] = self._frozen_ratios
+        if self.depth_first:
+            self.ratios[: self.groups] = self._lower[: self.groups]
 
 
 class StraightThroughTopK(TopK):
@@ -267,6 +294,11 @@ class StraightThroughTopK(TopK):
 
     k = round((1 - a) N) as everywhere here; the authors' code has k = floor((1 - a) N), by which a layer can lose all.
     """
+
+    @property
+    def silent_zeros(self) -> tuple[bool, bool]:
+        """The gradient of every element moves its unit's ratio."""
+        return False, False
 
     def _relaxed(self) -> Tensor:
         """Return hard(m) + e - sg(e) with e = 1 - a, [E]."""

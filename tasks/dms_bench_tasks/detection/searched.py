@@ -70,7 +70,8 @@ class Searched(nn.Module):
 
 def share_structure(live: Any, average: Any) -> None:
     """Give the averaged supernet the structure of the live one: an average of masks would be neither's."""
-    average.relaxation.observing = live.relaxation.observing
+    for phase in ("observing", "depth_first"):
+        setattr(average.relaxation, phase, getattr(live.relaxation, phase))
     average.relaxation.load_state_dict(live.relaxation.state_dict())
     plain = {name: value for name, value in vars(live.relaxation).items() if isinstance(value, float)}
     vars(average.relaxation).update(plain)

@@ -132,7 +132,7 @@ def test_what_is_paid_for_blocks_is_unbiased(size):
 def test_taylor_importance_is_equation_4(previous, value, gradient, decay):
     importance = torch.tensor([previous], dtype=torch.float64)
     mask, slope = (torch.tensor([number], dtype=torch.float64) for number in (value, gradient))
-    update_importance(importance, "taylor", mask, slope, decay)
+    update_importance(importance, [(slice(None), "taylor")], mask, slope, decay)
     assert float(importance) == pytest.approx(naive.taylor(previous, value, gradient, decay), rel=1e-9, abs=1e-12)
 
 
@@ -140,7 +140,7 @@ def test_snip_and_fisher_and_index():
     mask, gradient = torch.tensor([0.5, 1.0]), torch.tensor([-2.0, 3.0])
     for kind, expected in {"snip": [5.5, 6.0], "fisher": [6.25, 7.5], "index": [7.0, 7.0]}.items():
         importance = torch.tensor([7.0, 7.0])
-        update_importance(importance, kind, mask, gradient, 0.75)
+        update_importance(importance, [(slice(None), kind)], mask, gradient, 0.75)
         assert importance.tolist() == expected
 
 
