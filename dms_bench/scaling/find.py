@@ -120,8 +120,8 @@ def find_space(
         chosen = {name for name in space.names for pattern in exclude if fnmatch.fnmatch(name, pattern)}
         if chosen:
             space = space.without(chosen, "excluded by the specification")
-        idle = _idle(model, traces[0])
-        space = space if outline else prove(model, ProofInputs.of(model, inputs, samples), space, idle=idle)
+        proof_inputs = ProofInputs.of(model, inputs, samples)
+        space = space if outline else prove(model, proof_inputs, space, idle=traces[0].idle)
         space = replace(space, round_to=round_to)
         model.train()  # lets modules drop what they kept of these runs; then every module gets its mode back
     return replace(space, seconds=time.perf_counter() - begin)
@@ -169,18 +169,9 @@ def _batches(model: nn.Module, one: Example) -> list[tuple[Example, int]]:
 def _trace(model: nn.Module, inputs: Example, samples: int, *, whole_heads: bool, pack_qkv: bool) -> Trace:
     tracer = Tracer(model.eval(), RULES, whole_heads=whole_heads, pack_qkv=pack_qkv)
     trace = tracer.run(inputs, samples)
-    if _idle(model, trace):
+    if trace.idle:
         tracer.follow_training(inputs, samples)
     return trace
-
-
-def _idle(model: nn.Module, trace: Trace) -> bool:
-    """Whether some layers with parameters were not called, as those that run in training alone."""
-    called = {call.name for call in trace.calls}
-    return any(
-        name not in called and any(True for _ in module.parameters(recurse=False))
-        for name, module in model.named_modules()
-    )
 
 
 class _Builder:

@@ -57,8 +57,8 @@ class MaskedNorm(MaskHook):
         kind = self.kind.removesuffix(UNIT)
         if isinstance(norm, nn.LayerNorm) or kind == "layer":
             result = masked_layer_norm(x, mask, self.dim, scale, shift, eps_of(norm, x))
-        elif isinstance(norm, nn.GroupNorm):
-            result = masked_group_norm(x, mask, scale, shift, norm.eps)
+        elif isinstance(norm, nn.GroupNorm) or kind == "group":
+            result = masked_group_norm(x, mask, scale, shift, eps_of(norm, x))
         elif kind == "response":
             assert scale is not None
             assert shift is not None

@@ -17,11 +17,15 @@ from torch.func import functional_call
 #: mean_length: x / sqrt(mean x^2) * scale * a number, with nothing added; rms_unit and layer_unit: with 1 + scale for
 #: scale; all of them + shift; response (global response norm, ConvNeXt-V2): x + shift + scale * x * g / (mean g + eps),
 #: g the norm of a channel over all positions. Means and variances run over features, of [..., features] or of
-#: [batch, features, ...].
-Kind = Literal["rms", "rms_unit", "simple", "layer", "layer_unit", "deviation", "response", "length", "mean_length"]
+#: [batch, features, ...]; group: as layer, but over all positions as well.
+Kind = Literal[
+    "rms", "rms_unit", "simple", "layer", "layer_unit", "deviation", "response", "group", "length", "mean_length"
+]
 UNIT = "_unit"
 #: Norms by a variance that two features at least have.
 UNBIASED = ("simple", "deviation")
+#: Fewest dimensions of the input of norms over positions; those of a response norm are two.
+POSITIONS = {"group": 3, "response": 4}
 #: Norms that take nothing but the length of their input from it.
 LENGTHS = ("length", "mean_length")
 #: Largest difference of a module and a formula that it computes, relative to the largest number, in single precision.
@@ -113,7 +117,7 @@ def _kinds(module: nn.Module, weights: Weights) -> tuple[Kind, ...]:
     kinds: tuple[Kind, ...] = ("length", "mean_length", "rms", "simple", "layer", "deviation")
     if weights.scale is None:
         return kinds
-    return (*kinds, "response", "layer_unit") if weights.shift else (*kinds, "rms_unit")
+    return (*kinds, "group", "response", "layer_unit") if weights.shift else (*kinds, "rms_unit")
 
 
 def _dims(module: nn.Module, weights: Weights) -> tuple[int, ...]:
@@ -175,7 +179,7 @@ def _computes(trials: Sequence[_Trial], kind: Kind, dim: int) -> bool:
     if kind in LENGTHS:  # times a number that stands in its code
         ratios = [_ratio(trial, dim, mean=kind == "mean_length") for trial in trials]
         return all(abs(ratio - ratios[0]) <= CLOSE * abs(ratios[0]) for ratio in ratios)
-    return all(_agrees(trial, kind, dim) for trial in trials)
+    return trials[0].x.dim() >= POSITIONS.get(kind, 0) and all(_agrees(trial, kind, dim) for trial in trials)
 
 
 def _agrees(trial: _Trial, kind: Kind, dim: int) -> bool:
@@ -215,6 +219,14 @@ def _deviation(x: Tensor, scale: Tensor, shift: Tensor, dim: int, eps: float) ->
     return (x - x.mean(dim, keepdim=True)) / (x.std(dim, keepdim=True) + eps) * scale + shift
 
 
+def _group(x: Tensor, scale: Tensor, shift: Tensor, dim: int, eps: float) -> Tensor:
+    if dim != 1:
+        return torch.full_like(x, math.nan)
+    every = tuple(range(1, x.dim()))
+    centred = x - x.mean(every, keepdim=True)
+    return centred * torch.rsqrt(centred.square().mean(every, keepdim=True) + eps) * scale + shift
+
+
 def _response(x: Tensor, scale: Tensor, shift: Tensor, dim: int, eps: float) -> Tensor:
     norms = x.square().sum((2, 3) if dim == 1 else (1, 2), keepdim=True).sqrt()
     return x + shift + scale * x * norms / (norms.mean(dim, keepdim=True) + eps)
@@ -225,5 +237,6 @@ _FORMULAS: dict[str, Callable[[Tensor, Tensor, Tensor, int, float], Tensor]] = {
     "simple": _simple,
     "layer": _layer,
     "deviation": _deviation,
+    "group": _group,
     "response": _response,
 }

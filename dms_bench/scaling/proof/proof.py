@@ -47,7 +47,7 @@ def prove(
         inputs: what masked and cut networks are compared on.
         space: what the labels found.
         seed: of the random weights and masks.
-        idle: some layers did not run in eval mode: cut networks must run in training mode, too.
+        idle: some parameters were not read in eval mode: cut networks must run in training mode, too.
 
     Raises:
         ValueError: the network's output is no number that could be compared, or another one every time.

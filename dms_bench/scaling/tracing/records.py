@@ -128,3 +128,5 @@ class Trace:
     in_runs: list[Tensor] = field(default_factory=list)
     #: Concatenations in modules that leave out what occurs twice in a row: id of the result -> result, operands.
     joins: dict[int, tuple[Tensor, list[Tensor]]] = field(default_factory=dict)
+    #: Whether some parameters were not read, as those that training alone reads.
+    idle: bool = False

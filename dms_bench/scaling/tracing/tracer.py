@@ -65,6 +65,8 @@ class Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self._paths = ResidualPaths()
         self._added = AddedBranches(self._paths.made_of)
         self._storages = {parameter.untyped_storage()._cdata for parameter in model.parameters()}
+        #: Of the parameters that were read.
+        self._read: set[int] = set()
         #: The parameters that a tensor is a product with: id of the result -> parameters.
         self._products: dict[int, list[Tensor]] = {}
         self._batch = 1
@@ -247,6 +249,10 @@ class Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
             samples: how many it has, to count the MACs of one.
         """
         self._watch(example, samples)
+        self.trace.idle = any(
+            parameter.numel() > 0 and parameter.untyped_storage()._cdata not in self._read
+            for parameter in self._model.parameters()
+        )
         return self.trace
 
     def follow_training(self, example: Example, samples: int) -> None:
@@ -302,6 +308,7 @@ class Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
         values = [value for value in tree_flatten((args, kwargs, out))[0] if isinstance(value, Tensor)]
         self.at += any(value.is_floating_point() for value in values)
         operands = [value for value in tree_flatten((args, kwargs))[0] if isinstance(value, Tensor)]
+        self._read.update(value.untyped_storage()._cdata for value in operands if self._is_parameter(value))
         if self._stack and self._is_recognised(self._stack[-1]):
             self._added.read("norm", operands, out)
             self._alive.append((args, out))

@@ -48,6 +48,20 @@ class Annotated(nn.Module):
         return self.a_2 * (x - x.mean(-1, keepdim=True)) / (x.std(-1, keepdim=True) + self.eps) + self.b_2
 
 
+class GlobalNorm(nn.Module):
+    """Normalises over channels and positions, as networks that separate sounds do."""
+
+    def __init__(self, width, rank):
+        super().__init__()
+        self.over, self.eps = tuple(range(1, rank + 2)), 1e-5
+        self.gamma, self.beta = (nn.Parameter(torch.full((width, *[1] * rank), value)) for value in (1.0, 0.0))
+
+    def forward(self, x):
+        mean = x.mean(self.over, keepdim=True)
+        variance = (x - mean).pow(2).mean(self.over, keepdim=True)
+        return self.gamma * (x - mean) / (variance + self.eps).sqrt() + self.beta
+
+
 class UnitLengthNorm(nn.Module):
     """Has no parameters."""
 
@@ -68,6 +82,8 @@ NORMS = {
     "length in three dimensions": (3, lambda width: Length(width, (1, 1, 1), bias=True), "length"),
     "channels": (2, lambda width: ChannelNorm(width), "layer"),
     "channels of sequences": (1, lambda width: ChannelNorm(width, (1,)), "layer"),
+    "all of a sequence": (1, lambda width: GlobalNorm(width, 1), "group"),
+    "all of a picture": (2, lambda width: GlobalNorm(width, 2), "group"),
     "deviation": (0, Annotated, "deviation"),
     "unit length": (0, lambda width: UnitLengthNorm(), "length"),
     "bare rms": (0, lambda width: BareRMSNorm(), "mean_length"),

@@ -303,6 +303,32 @@ def test_weights_that_training_alone_reads_are_masked_there():
         torch.testing.assert_close(ours, expected)
 
 
+class Noisy(nn.Linear):
+    """Adds noise to its weights in training (networks that explore)."""
+
+    def __init__(self, inputs, outputs):
+        super().__init__(inputs, outputs)
+        self.sigma = nn.Parameter(torch.full_like(self.weight, 0.1))
+        self.register_buffer("noise", torch.randn_like(self.weight))
+
+    def forward(self, x):
+        weight = self.weight + self.sigma * self.noise if self.training else self.weight
+        return functional.linear(x, weight, self.bias)
+
+
+def test_a_cut_network_runs_where_training_alone_reads_weights_of_a_layer_that_runs_always():
+    torch.manual_seed(0)
+    model = nn.Sequential(
+        nn.Linear(6, 16), nn.ReLU(), nn.Linear(16, 12), nn.ReLU(), Noisy(12, 8), nn.ReLU(), Noisy(8, 3)
+    )
+    x = torch.randn(4, 6)
+    space = find_space(model.eval(), x)
+    assert "0" in space.names
+    small = cut(model, space, halved(space)).train()
+    small(x).sum().backward()
+    assert small[0].out_features == 8
+
+
 class Told(nn.Module):
     """Returns its weights of attention as well, if it is asked to."""
 
