@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import ClassVar, NamedTuple
@@ -61,4 +62,4 @@ class TaskSpec(PluginSpec):
         Raises:
             UserError: they cannot be had.
         """
-        return [Path(supernet.checkpoint)] if supernet.checkpoint is not None else []
+        return [Path(os.path.expanduser(supernet.checkpoint))] if supernet.checkpoint is not None else []

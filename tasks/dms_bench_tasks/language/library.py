@@ -6,6 +6,7 @@ import logging
 import os
 import sys
 import warnings
+from functools import cache
 from importlib.util import find_spec
 
 from dms_bench.errors import UserError
@@ -23,6 +24,8 @@ _ENVIRONMENT = {
     "TQDM_DISABLE": "1",
     "LMEVAL_LOG_LEVEL": "ERROR",
 }
+
+_log = logging.getLogger(__name__)
 
 
 def prepare() -> None:
@@ -48,3 +51,14 @@ def one_line(error: BaseException) -> str:
     """Return an error's message on one line, or its class where it has none."""
     text = " ".join(str(error).split())
     return text[:300] if text else type(error).__name__
+
+
+@cache
+def say_once(text: str) -> None:
+    """Tell the user, once per process, what is no mistake but should not go unnoticed."""
+    _log.warning("%s", text)
+
+
+def expanded(name: str) -> str:
+    """Return a path, or a name on the hub, with `~` at its beginning replaced by the home folder."""
+    return os.path.expanduser(name)

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from dms_bench.config.supernet import SupernetSpec
 from dms_bench.errors import UserError, nearest
 from dms_bench.scaling import find_space
-from dms_bench_tasks.language.library import one_line
+from dms_bench_tasks.language.library import expanded, one_line
+from dms_bench_tasks.language.loading import load_checkpoint, pretrained, refuse_folder
 
 #: Networks whose configuration is known without asking the hub: arguments of transformers' own defaults for a type.
 KNOWN: dict[str, dict[str, Any]] = {
@@ -24,7 +25,7 @@ KNOWN: dict[str, dict[str, Any]] = {
 #: A random network of more parameters is an outline to plan with, on the meta device: nobody trains it from scratch.
 OUTLINE = 1_000_000_000
 #: Arguments of `supernet.args` that are not the configuration's own.
-_OWN_ARGUMENTS = ("attn_implementation", "dtype", "revision")
+_OWN_ARGUMENTS = ("attn_implementation", "dtype", "revision", "trust_remote_code")
 #: What of a sibling's units cannot be searched: vocabularies.
 _NEVER_SEARCHED = ("embed_tokens", "lm_head")
 
@@ -64,8 +65,6 @@ def build(supernet: SupernetSpec, tokenizer: Callable[[], Any], context: int, se
     Raises:
         UserError: unknown model, unusable arguments, missing or damaged weights.
     """
-    from transformers import AutoModelForCausalLM
-
     config, options = _config(supernet, tokenizer, context)
     name = supernet.model
     try:
@@ -75,18 +74,19 @@ def build(supernet: SupernetSpec, tokenizer: Callable[[], Any], context: int, se
                     f"supernet.model {name!r} is a type, of which there are no weights: name a model or a folder"
                 )
             revision = {"revision": options["revision"]} if "revision" in options else {}
-            lm = AutoModelForCausalLM.from_pretrained(
-                name, config=config, dtype=options["dtype"], attn_implementation=options["attention"], **revision
-            )
+            lm = pretrained(
+                name, expanded(name), config=config, dtype=options["dtype"], attn_implementation=options["attention"],
+                trust_remote_code=options["trust"], **revision,
+            )  # fmt: skip
         else:
             lm = _random(config, options, seed, outline=supernet.checkpoint is None)
     except UserError:
         raise
     except Exception as error:  # the library hands on whatever a model's constructor raises
-        raise UserError(f"supernet.model {name!r}: {one_line(error)}") from error
+        raise UserError(f"supernet.model {name!r}: {_reason(error)}") from error
     model = LogitsOnly(lm)
     if supernet.checkpoint is not None:
-        load_weights(model, supernet.checkpoint)
+        load_checkpoint(lm, supernet.checkpoint)
     if next(lm.parameters()).is_meta:
         _prove_sibling(config, options)
     else:
@@ -108,34 +108,8 @@ def network(model: nn.Module) -> nn.Module:
     return next((module.lm for module in model.modules() if isinstance(module, LogitsOnly)), model)
 
 
-def load_weights(model: nn.Module, path: str) -> None:
-    """Load a safetensors file, of transformers' names or of ours.
-
-    Raises:
-        UserError: it is missing, damaged or belongs to another network.
-    """
-    from safetensors.torch import load_file
-
-    try:
-        state = load_file(path)
-    except FileNotFoundError as error:
-        raise UserError(f"supernet.checkpoint {path!r} does not exist") from error
-    except Exception as error:  # of a damaged file
-        raise UserError(f"supernet.checkpoint {path!r} cannot be loaded: {one_line(error)}") from error
-    state = {name if name.startswith("lm.") else f"lm.{name}": tensor for name, tensor in state.items()}
-    shared = {name for name in model.state_dict() if name not in dict(model.named_parameters())}
-    try:
-        missing, unexpected = model.load_state_dict(state, strict=False)
-    except RuntimeError as error:
-        raise UserError(f"supernet.checkpoint {path!r} is of another network: {one_line(error)}") from error
-    missing = [name for name in missing if name not in shared]
-    for problem, names in (("lacks", missing), ("has unknown", unexpected)):
-        if names:
-            raise UserError(f"supernet.checkpoint {path!r} {problem} {names[0]!r} ({len(names)} in all)")
-
-
 def _is_named(name: str) -> bool:
-    return "/" in name or Path(name).is_dir()
+    return "/" in name or name.startswith("~") or Path(name).is_dir()
 
 
 def _config(supernet: SupernetSpec, tokenizer: Callable[[], Any], context: int) -> tuple[Any, dict[str, Any]]:
@@ -147,6 +121,7 @@ def _config(supernet: SupernetSpec, tokenizer: Callable[[], Any], context: int) 
     options = {
         "attention": supernet.args.get("attn_implementation", "sdpa"),
         "dtype": _dtype(supernet.args.get("dtype", "float32")),
+        "trust": _trusted(supernet.args.get("trust_remote_code", False)),
     } | {name: value for name, value in supernet.args.items() if name == "revision"}
     name = supernet.model
     preset = dict(KNOWN.get(name, {}))
@@ -159,12 +134,13 @@ def _config(supernet: SupernetSpec, tokenizer: Callable[[], Any], context: int) 
             config = AutoConfig.for_model(kind, **(tokenizer_fields | preset | args))
             strange = [key for key in args if key not in vars(type(config)()) and key not in config.attribute_map]
         else:
-            config = AutoConfig.from_pretrained(name, **args)
+            refuse_folder(name)
+            config = AutoConfig.from_pretrained(expanded(name), trust_remote_code=options["trust"], **args)
             strange = [key for key in args if not hasattr(config, key)]
     except UserError:
         raise
     except Exception as error:  # of fields that do not fit together, a folder that holds no model, a silent hub
-        raise UserError(f"supernet.model {name!r}: {one_line(error)}") from error
+        raise UserError(f"supernet.model {name!r}: {_reason(error)}") from error
     if strange:
         choices = [key for key in vars(config) if not key.startswith("_") and key not in strange]
         raise UserError(f"supernet.args: {name!r} has no field {strange[0]!r}; {nearest(strange[0], choices)}")
@@ -190,14 +166,27 @@ def _dtype(name: Any) -> torch.dtype:
     return choices[name]
 
 
+def _reason(error: Exception) -> str:
+    if "trust_remote_code" in str(error):
+        return "it brings code of its own, which is run only where `supernet.args.trust_remote_code: true` says so"
+    return one_line(error)
+
+
+def _trusted(given: Any) -> bool:
+    if not isinstance(given, bool):
+        raise UserError(f"supernet.args.trust_remote_code {given!r} must be true or false")
+    return given
+
+
 def _random(config: Any, options: dict[str, Any], seed: int, outline: bool) -> Any:
     """Build a network with random weights; one that is too large for that on the meta device."""
     from transformers import AutoModelForCausalLM
 
     def make() -> Any:
         return AutoModelForCausalLM.from_config(
-            copy.deepcopy(config), attn_implementation=options["attention"], dtype=options["dtype"]
-        )
+            copy.deepcopy(config), attn_implementation=options["attention"], dtype=options["dtype"],
+            trust_remote_code=options["trust"],
+        )  # fmt: skip
 
     with torch.device("meta"):
         lm = make()

@@ -25,7 +25,7 @@ def weight_files(name: str, revision: str | None) -> list[Path]:
     from huggingface_hub import snapshot_download
 
     for pattern in _PATTERNS:
-        folder = Path(name)
+        folder = Path(library.expanded(name))
         if not folder.is_dir():
             try:
                 folder = Path(snapshot_download(name, revision=revision, allow_patterns=pattern))

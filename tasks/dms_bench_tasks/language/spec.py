@@ -23,6 +23,8 @@ from dms_bench_tasks.common.recipe import SteppedRecipe
 Share = Annotated[float, Field(ge=0, lt=1)]
 OpenShare = Annotated[float, Field(gt=0, lt=1)]
 
+_PARTS = ("train", "val", "test")
+_COUNT = Unit("", 0)
 #: Zero-shot items that are generated from the task's own text, beside lm-eval's own tasks.
 NEXT_LINE = "next_line"
 #: The tasks of the paper's table 10 and of LLM-Pruner's tables, by their names in lm-eval.
@@ -67,11 +69,12 @@ class HubData(Spec):
     name: Literal["hub"] = "hub"
     """`hub`: a data set that `datasets` opens."""
     dataset: str
-    """Name on the hub, or a local folder."""
+    """Name on the hub, a local folder, or a file of records (`.jsonl`, `.json`, `.parquet`, `.csv`), all of which is
+    `train`."""
     config: str | None = None
     """Configuration of the data set (the second argument of `datasets.load_dataset`); null: its default."""
     column: str = "text"
-    """Column with the text."""
+    """Column with the text; records without any are left out, and counted."""
     train: str = "train"
     """Name of the training split."""
     val: str = "validation"
@@ -96,7 +99,8 @@ class AlpacaData(Spec):
     name: Literal["alpaca"] = "alpaca"
     """`alpaca`: instructions in alpaca's format."""
     path: str
-    """A JSON file, or the name of a data set on the hub; records have `instruction`, `input` and `output`."""
+    """A file of records (`.json`, `.jsonl`), or the name of a data set on the hub; records have `instruction`, `input`
+    and `output`."""
     val: Annotated[int, Field(ge=1)] = 2000
     """Records held out for validation."""
     test: Annotated[int, Field(ge=1)] = 2000
@@ -124,7 +128,8 @@ class Corpus(Spec):
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
     """Name in the results, for example `wikitext2-test`."""
     path: str
-    """A text file, or with `config` or `split` given a data set that `datasets.load_dataset` opens."""
+    """A text file or a file of records (`.jsonl`, `.json`, `.parquet`, `.csv`), or with `config` or `split` given a
+    data set that `datasets.load_dataset` opens."""
     config: str | None = None
     """Configuration of the data set, where it is one."""
     split: str | None = None
@@ -213,7 +218,12 @@ class LanguageTask(TaskSpec):
     recipe_class: ClassVar[type[Recipe]] = LanguageRecipe
     metric: ClassVar[str] = "perplexity"
     higher_is_better: ClassVar[bool] = False
-    units: ClassVar[Mapping[str, Unit]] = dict.fromkeys(("zero_shot", NEXT_LINE, *HARNESS_TASKS), PERCENT)
+    units: ClassVar[Mapping[str, Unit]] = {
+        **dict.fromkeys(("zero_shot", NEXT_LINE, *HARNESS_TASKS), PERCENT),
+        **dict.fromkeys(
+            ("test_in_train", *(f"{what}_{part}" for what in ("left_out", "cut") for part in _PARTS)), _COUNT
+        ),
+    }
     example: ClassVar[dict[str, Any]] = {
         "task": {"kind": "language", "data": "pystdlib", "tokenizer": "bpe", "context": 128},
         "supernet": {
@@ -231,6 +241,9 @@ class LanguageTask(TaskSpec):
     """bytes, bpe (trained on the training text), or a tokenizer of transformers (a folder, or a name on the hub)."""
     vocab_size: Annotated[int, Field(ge=300)] = 1024
     """Size of the trained vocabulary, special tokens included. For the tokenizer bpe only."""
+    trust_remote_code: Annotated[bool, Field(exclude_if=lambda trusted: not trusted)] = False  # in no hash without it
+    """Run the code that comes with a tokenizer of transformers; a network's own is run by
+    `supernet.args.trust_remote_code`."""
     context: Annotated[int, Field(ge=8)] = 128
     """Tokens of a training sequence, and of the one that MACs and latency are counted for."""
     windows: Annotated[tuple[Annotated[int, Field(ge=8)], ...], Field(min_length=1)] = (128,)
