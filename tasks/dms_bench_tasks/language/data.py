@@ -1,4 +1,4 @@
-"""Training sequences: windows of running text, or instructions with their answers.
+"""Training sequences: windows of running text, or instructions with their answers; and what of the data is left out.
 
 Shape legend:
     N: sequences of an epoch
@@ -8,7 +8,7 @@ Shape legend:
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence, Set
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -19,11 +19,21 @@ from torch import Tensor
 from dms_bench.errors import UserError
 from dms_bench_tasks.common.sharding import Shard
 from dms_bench_tasks.language.spec import AlpacaData, LanguageRecipe, LanguageTask
-from dms_bench_tasks.language.text import Part, documents, instructions
+from dms_bench_tasks.language.text import (
+    PARTS,
+    Part,
+    check_splits,
+    documents,
+    empty_documents,
+    instructions,
+    null_records,
+)
 from dms_bench_tasks.language.tokenizer import tokenizer_of
 
 #: The target of a token that is not to be predicted; what cross entropy ignores.
 IGNORED = -100
+#: Of fewer prompts than this share the context is too short for the data.
+_FITTING = 0.5
 #: Records of instruction sets of the hub, so that a suite can be planned where they are not.
 KNOWN_RECORDS = {"yahma/alpaca-cleaned": 51_760}
 #: Prompts of alpaca, with and without an input.
@@ -44,6 +54,18 @@ class Sequences:
         return len(self.tokens)
 
 
+@dataclass(frozen=True)
+class Notice:
+    """Something about the data that is no mistake, and that readers of a result should know."""
+
+    #: Name in the results.
+    name: str
+    #: How many records or documents it is true of.
+    count: int
+    #: What is said about it.
+    text: str
+
+
 class Text:
     """The task's training and validation sequences; read and tokenised once per process."""
 
@@ -51,11 +73,18 @@ class Text:
         self.task = task
 
     def check(self) -> None:
-        """Read everything. Raises UserError where something is missing or too short."""
+        """Read everything. Raises UserError where something is missing, too short, or in two splits at once."""
+        check_splits(self.task)
         for part in ("train", "val"):
             self.sequences(part)
         if not isinstance(self.task.data, AlpacaData):
             documents(self.task.data, "test")
+        elif not self.task.corpora:  # else they are measured on
+            self.sequences("test")
+
+    def notices(self) -> tuple[Notice, ...]:
+        """Return what of the data is left out or cut, and what of the test split is trained on, where anything is."""
+        return tuple(notice for notice in _notices(self.task) if notice.count)
 
     def train_samples(self) -> int:
         """Return the number of training sequences; of well-known instructions without reading them."""
@@ -68,11 +97,13 @@ class Text:
         """Return a split in windows that begin at a token between 0 and T, or its instructions.
 
         Raises:
-            UserError: there is less than one window.
+            UserError: there is less than one window, or most prompts leave no room for an answer in one.
         """
         task = self.task
         if isinstance(task.data, AlpacaData):
-            return _instructions(task)[part]
+            split = _instructions(task)[part]
+            split.check(task, part)
+            return split.sequences
         stream = _stream(task, part)
         context = task.context
         count = (len(stream) - 1 - offset) // context
@@ -128,33 +159,107 @@ def _stream(task: LanguageTask, part: Part) -> Tensor:
     return torch.from_numpy(np.concatenate([np.array(ids + end, dtype=np.int64) for ids in encoded]))
 
 
+@dataclass(frozen=True)
+class _Instructions:
+    """A split of an instruction set as sequences, and what did not get into them."""
+
+    records: tuple[tuple[str, ...], ...]
+    sequences: Sequences
+    #: Records without an instruction or an answer, with a prompt that fills the context, and with an answer cut short.
+    blank: int
+    too_long: int
+    cut: int
+    #: Tokens of the longest prompt.
+    longest: int
+
+    def check(self, task: LanguageTask, part: Part) -> None:
+        """Raise a UserError where nothing can be learnt of the split, or too little of it."""
+        fitting, asked = len(self.sequences), len(self.sequences) + self.too_long
+        if not asked:
+            raise UserError(f"{task.data.label()}: no record of the {part} split has an instruction and an answer")
+        if fitting < _FITTING * asked:
+            raise UserError(
+                f"{task.data.label()}: of {asked} prompts of the {part} split {fitting} ({fitting / asked:.0%}) leave "
+                f"room for an answer in a context of {task.context} tokens; the longest takes {self.longest}: "
+                "make 'task.context' larger"
+            )
+
+
 @lru_cache(maxsize=2)
-def _instructions(task: LanguageTask) -> dict[str, Sequences]:
-    """Return instructions cut or padded to the context; prompts are not predicted."""
+def _instructions(task: LanguageTask) -> dict[Part, _Instructions]:
+    """Return instructions cut or padded to the context; prompts are not predicted. Raises UserError for too few."""
     data = task.data
     assert isinstance(data, AlpacaData)
     records = instructions(data)
     order = np.random.default_rng(data.seed).permutation(len(records))
     if len(records) <= data.val + data.test:
         raise UserError(f"{data.path}: {len(records)} records leave none to train on beside val and test")
-    bounds = {"test": (0, data.test), "val": (data.test, data.test + data.val), "train": (data.test + data.val, None)}
-    return {
-        part: _sequences(task, [records[index] for index in order[first:last]])
-        for part, (first, last) in bounds.items()
-    }
+    held_out = data.test + data.val
+    bounds: dict[Part, slice] = {
+        "test": slice(data.test), "val": slice(data.test, held_out), "train": slice(held_out, None),
+    }  # fmt: skip
+    return {part: _sequences(task, [records[index] for index in order[rows]]) for part, rows in bounds.items()}
 
 
-def _sequences(task: LanguageTask, records: list[dict[str, str]]) -> Sequences:
+def _sequences(task: LanguageTask, records: list[dict[str, str]]) -> _Instructions:
     tokenizer = tokenizer_of(task)
-    tokens = torch.full((len(records), task.context + 1), tokenizer.pad_token_id or 0)
-    targets = torch.full((len(records), task.context + 1), IGNORED)
-    for row, record in enumerate(records):
-        prompt = tokenizer(_prompt(record))["input_ids"]
-        answer = tokenizer(record["output"], add_special_tokens=False)["input_ids"] + [tokenizer.eos_token_id]
+    asked = [record for record in records if _asks_and_answers(record)]
+    prompts = [tokenizer(_prompt(record))["input_ids"] for record in asked]
+    fitting = [index for index, prompt in enumerate(prompts) if len(prompt) <= task.context]
+    tokens = torch.full((len(fitting), task.context + 1), tokenizer.pad_token_id or 0)
+    targets = torch.full((len(fitting), task.context + 1), IGNORED)
+    cut = 0
+    for row, index in enumerate(fitting):
+        prompt = prompts[index]
+        answer = tokenizer(asked[index]["output"], add_special_tokens=False)["input_ids"] + [tokenizer.eos_token_id]
         whole = torch.tensor((prompt + answer)[: task.context + 1])
+        cut += len(whole) < len(prompt) + len(answer)
         tokens[row, : len(whole)] = whole
         targets[row, len(prompt) : len(whole)] = whole[len(prompt) :]
-    return Sequences(tokens[:, :-1].contiguous(), targets[:, 1:].contiguous())
+    return _Instructions(
+        records=tuple(tuple(asked[index].values()) for index in fitting),
+        sequences=Sequences(tokens[:, :-1].contiguous(), targets[:, 1:].contiguous()),
+        blank=len(records) - len(asked),
+        too_long=len(asked) - len(fitting),
+        longest=max(map(len, prompts), default=0),
+        cut=cut,
+    )
+
+
+def _asks_and_answers(record: dict[str, str]) -> bool:
+    return bool((record["instruction"] + record["input"]).strip()) and bool(record["output"].strip())
+
+
+@lru_cache(maxsize=2)
+def _notices(task: LanguageTask) -> tuple[Notice, ...]:
+    data, label = task.data, task.data.label()
+    notices = []
+    trained: Set[object]
+    measured: Sequence[object]
+    if isinstance(data, AlpacaData):
+        found = _instructions(task)
+        for part in PARTS:
+            split, of = found[part], f"{label}: of its {part} split"
+            whole, lost = split.blank + split.too_long + len(split.sequences), split.blank + split.too_long
+            why = f"{split.blank} without instruction or answer, {split.too_long} with a prompt that fills the context"
+            notices += [
+                Notice(f"left_out_{part}", lost, f"{of} {lost} of {whole} records are left out: {why}"),
+                Notice(f"cut_{part}", split.cut, f"{of} {split.cut} answers are cut at the context's end"),
+            ]
+        trained, measured = set(found["train"].records), found["test"].records
+    else:
+        for part in PARTS:
+            empty, whole = empty_documents(data, part)
+            text = f"{label}: of its {part} split {empty} of {whole} documents are left out, as they are null or blank"
+            notices.append(Notice(f"left_out_{part}", empty, text))
+        trained, measured = set(documents(data, "train")), documents(data, "test")
+    for corpus in task.corpora:
+        null, whole = null_records(corpus)
+        text = f"corpus {corpus.name!r}: {null} of {whole} records are null and left out"
+        notices.append(Notice(f"left_out_{corpus.name}", null, text))
+    shared = sum(item in trained for item in measured)
+    text = f"{label}: {shared} of {len(measured)} documents of its test split are also in its training split"
+    return (*notices, Notice("test_in_train", shared, text))
 
 
 def _prompt(record: dict[str, str]) -> str:

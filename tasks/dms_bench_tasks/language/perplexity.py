@@ -21,7 +21,7 @@ from dms_bench.scaling.modules.modes import modes_kept
 from dms_bench_tasks.common.sharding import WHOLE, Shard
 from dms_bench_tasks.language.data import IGNORED, Text
 from dms_bench_tasks.language.spec import AlpacaData, Corpus, LanguageTask
-from dms_bench_tasks.language.text import Part, corpus_text, documents
+from dms_bench_tasks.language.text import Part, corpus_text, running_text
 from dms_bench_tasks.language.tokenizer import tokenizer_of
 
 #: Tokens of a forward pass.
@@ -120,7 +120,7 @@ def _tokens(task: LanguageTask, part: Part, corpus: Corpus | None) -> tuple[Tens
         text = corpus_text(corpus)
     else:
         assert not isinstance(task.data, AlpacaData)
-        text = "\n\n".join(documents(task.data, part))
+        text = running_text(task.data, part)
     tokens = torch.tensor(tokenizer_of(task)(text)["input_ids"], dtype=torch.long)
     return tokens, max(1, len(text.split())), max(1, len(text.encode()))
 

@@ -50,10 +50,12 @@ class Language:
         return torch.randint(3, 200, (batch, self.spec.context), generator=generator)
 
     def prepare(self) -> None:
-        """Read all text and look for what the measures need. Raises UserError."""
+        """Read all text, look for what the measures need, and say what of the text is left out. Raises UserError."""
         self._text.check()
         list(check_corpora(self.spec))
         zero_shot.check(self.spec)
+        for notice in self._text.notices():
+            library.say_once(notice.text)
 
     def initialise(self, network: nn.Module) -> None:
         """Draw fresh weights by transformers' own rules, at the network's present size."""
@@ -93,12 +95,16 @@ class Language:
         """Do nothing: these networks keep no statistics of their data."""
 
     def evaluate(self, model: nn.Module, split: Split, device: torch.device) -> dict[str, float]:
-        """Return `perplexity` and `loss`; on the test split all texts and windows, zero-shot tasks and generation."""
+        """Return `perplexity` and `loss`; on the test split all texts and windows, zero-shot tasks and generation.
+
+        Where data are left out, or trained on as well, the test split also has their numbers (`Text.notices`).
+        """
         model = model.to(device)
         results = perplexities(model, self.spec, split, device)
         if split == "test":
             results |= zero_shot.accuracies(model, self.spec, device)
             results |= generation.measure(model, self.spec, device)
+            results |= {notice.name: float(notice.count) for notice in self._text.notices()}
         return results
 
     def export(self, model: nn.Module, folder: Path) -> list[Path]:

@@ -1,4 +1,4 @@
-"""Where text comes from: Python's standard library, folders of files, data sets of the hub."""
+"""Where text comes from: Python's standard library, folders of files, records."""
 
 from __future__ import annotations
 
@@ -7,12 +7,14 @@ import sysconfig
 from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal, TypeGuard
 
 from dms_bench.errors import UserError
-from dms_bench_tasks.language.library import one_line
-from dms_bench_tasks.language.spec import AlpacaData, Corpus, HubData, PystdlibData, TextData
+from dms_bench_tasks.language import records
+from dms_bench_tasks.language.library import expanded
+from dms_bench_tasks.language.spec import AlpacaData, Corpus, HubData, LanguageTask, PystdlibData, TextData
 
+PlainData = PystdlibData | TextData | HubData
 Part = Literal["train", "val", "test"]
 PARTS: tuple[Part, ...] = ("train", "val", "test")
 
@@ -27,56 +29,134 @@ _MOST_OF_A_FILE = 40_000
 _SHARES = {"train": 16, "val": 2, "test": 2}
 
 
-def documents(data: PystdlibData | TextData | HubData, part: Part) -> list[str]:
-    """Return the documents of a split, in an order that is always the same.
+def documents(data: PlainData, part: Part) -> list[str]:
+    """Return the documents of a split, but for those with nothing in them, in an order that is always the same.
 
     Raises:
         UserError: there are none, or they cannot be read.
     """
-    if isinstance(data, PystdlibData):
-        return list(_standard_library(part, getattr(data, part)))
-    if isinstance(data, TextData):
-        return _folder(data, part)
-    texts = [
-        str(record[data.column]) for record in _records(data.dataset, data.config, getattr(data, part), data.column)
-    ]
-    if not any(text.strip() for text in texts):
-        raise UserError(f"data set {data.dataset!r}: split {getattr(data, part)!r} holds no text")
-    return texts
+    found = [text for text in _texts(data, part) if _says_something(text)]
+    if not found:
+        raise UserError(f"{_named(data)}: the {part} split holds no text")
+    return found
+
+
+def empty_documents(data: PlainData, part: Part) -> tuple[int, int]:
+    """Return how many documents of a split are left out as they are null or blank, and how many there are in all."""
+    texts = _texts(data, part)
+    return sum(not _says_something(text) for text in texts), len(texts)
+
+
+def running_text(data: PlainData, part: Part) -> str:
+    """Return a split as one string to measure perplexity on. Blank documents are in it, as in LLM-Pruner's protocol."""
+    return "\n\n".join(text for text in _texts(data, part) if text is not None)
 
 
 def corpus_text(corpus: Corpus) -> str:
-    """Return a text for perplexity as one string, its documents joined.
+    """Return a text for perplexity as one string, its documents joined; those that are null are left out.
 
     A file is joined line by line where the joiner says so: PTB's own files hold a sentence in each line.
 
     Raises:
         UserError: it cannot be read.
     """
-    if corpus.is_file:
-        path = Path(corpus.path)
-        try:
-            text = path.read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise UserError(f"corpus {corpus.name!r}: {path} cannot be read: {one_line(error)}") from error
+    if corpus.is_file and records.reader_of(Path(corpus.path)) is None:
+        what, path = f"corpus {corpus.name!r}", Path(expanded(corpus.path))
+        text = read(path, what)
+        if records.hold_json(text):
+            raise UserError(f"{what}: {path} holds records in JSON, not text: name it .json or .jsonl, and its column")
         return text if corpus.joiner == "\n" else corpus.joiner.join(text.splitlines())
-    records = _records(corpus.path, corpus.config, corpus.split or "test", corpus.column)
-    return corpus.joiner.join(str(record[corpus.column]) for record in records)
+    return corpus.joiner.join(text for text in _corpus_records(corpus) if text is not None)
+
+
+def null_records(corpus: Corpus) -> tuple[int, int]:
+    """Return how many records of a text for perplexity are null, and how many there are in all; of a file none."""
+    if corpus.is_file and records.reader_of(Path(corpus.path)) is None:
+        return 0, 0
+    texts = _corpus_records(corpus)
+    return sum(text is None for text in texts), len(texts)
+
+
+def check_splits(task: LanguageTask) -> None:
+    """Refuse training records that are also validated or measured on, by their places in one data set.
+
+    Raises:
+        UserError: splits of the data overlap, or its training split and a text of the final measure.
+    """
+    data = task.data
+    if not isinstance(data, HubData):
+        return
+    splits: dict[str, str] = {part: getattr(data, part) for part in PARTS}
+    records.refuse_shared(data.dataset, data.config, splits)
+    for corpus in task.corpora:
+        if (expanded(corpus.path), corpus.config) == (expanded(data.dataset), data.config):
+            both = {"train": data.train, f"corpus {corpus.name!r}": _split_of(corpus)}
+            records.refuse_shared(data.dataset, data.config, both)
 
 
 def instructions(data: AlpacaData) -> list[dict[str, str]]:
-    """Return all records of an instruction set.
+    """Return all records of an instruction set; a field that is null or not there is empty.
 
     Raises:
-        UserError: it cannot be read, or lacks a field.
+        UserError: it cannot be read, lacks a field, or holds anything else than text.
     """
-    path = Path(data.path)
-    source = ("json", {"data_files": str(path)}) if path.is_file() else (data.path, {})
-    records = _load(source[0], None, "train", **source[1])
+    found = records.load(data.path, None, "train")
     for field in ("instruction", "output"):
-        if field not in records.column_names:
-            raise UserError(f"{data.path}: records have no field {field!r}, but {', '.join(records.column_names)}")
-    return [{key: str(record.get(key) or "") for key in ("instruction", "input", "output")} for record in records]
+        if field not in found.column_names:
+            raise UserError(f"{data.path}: records have no field {field!r}, but {', '.join(found.column_names)}")
+    fields = [field for field in ("instruction", "input", "output") if field in found.column_names]
+    for field in fields:
+        records.require_text(data.path, found, field)
+    return [{"input": ""} | {field: record[field] or "" for field in fields} for record in found]
+
+
+def read(path: Path, what: str) -> str:
+    """Return a text file's content, line ends and all as Python has them, without a mark of its encoding.
+
+    Raises:
+        UserError: it is not there, or not text in UTF-8.
+    """
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except OSError as error:
+        raise UserError(f"{what}: {path} cannot be read: {error.strerror or error}") from error
+    except UnicodeDecodeError as error:
+        place = f"byte 0x{error.object[error.start]:02x} at position {error.start}"
+        raise UserError(f"{what}: {path} is not text in UTF-8 ({place}): save it as UTF-8") from error
+    if "\0" in text:  # as UTF-16 without its mark has beside every letter
+        raise UserError(f"{what}: {path} is not text in UTF-8 (it holds zero bytes): save it as UTF-8")
+    return text
+
+
+def _says_something(text: str | None) -> TypeGuard[str]:
+    return text is not None and bool(text.strip())
+
+
+def _named(data: PlainData) -> str:
+    if isinstance(data, TextData):
+        return f"data.root {data.root!r}"
+    return f"data set {data.dataset!r}" if isinstance(data, HubData) else data.label()
+
+
+def _texts(data: PlainData, part: Part) -> list[str | None]:
+    """Return the documents of a split as they come; None for a record that is null."""
+    if isinstance(data, PystdlibData):
+        return list(_standard_library(part, getattr(data, part)))
+    if isinstance(data, TextData):
+        return list(_folder(data, part))
+    return records.column(data.dataset, data.config, getattr(data, part), data.column)
+
+
+def _corpus_records(corpus: Corpus) -> list[str | None]:
+    try:
+        return records.column(corpus.path, corpus.config, _split_of(corpus), corpus.column)
+    except UserError as error:
+        raise UserError(f"corpus {corpus.name!r}: {error}") from error
+
+
+def _split_of(corpus: Corpus) -> str:
+    """Return the split of a data set that is measured; a file of records has only one."""
+    return corpus.split or ("train" if corpus.is_file else "test")
 
 
 @lru_cache(maxsize=1)
@@ -118,29 +198,21 @@ def _standard_library(part: Part, characters: int) -> Iterator[str]:
 
 
 def _folder(data: TextData, part: Part) -> list[str]:
-    root = Path(data.root)
+    root = Path(expanded(data.root))
+    if root.is_file():
+        advice = "; records are read by `name: hub`" if records.reader_of(root) else ""
+        raise UserError(f"data.root {data.root!r} is a file, not a folder{advice}")
     single, folder = root / f"{part}.txt", root / part
     paths = [single] if single.is_file() else sorted(path for path in folder.glob(data.pattern) if path.is_file())
     if not paths:
         raise UserError(f"data.root {data.root!r}: neither {single.name} nor files {data.pattern!r} in {part}/")
-    try:
-        return [path.read_text(encoding="utf-8") for path in paths]
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"data.root {data.root!r}: cannot be read: {one_line(error)}") from error
-
-
-def _records(name: str, config: str | None, split: str, column: str) -> Any:
-    records = _load(name, config, split)
-    if column not in records.column_names:
-        raise UserError(f"data set {name!r} has no column {column!r}, but {', '.join(records.column_names)}")
-    return records
-
-
-def _load(name: str, config: str | None, split: str, **options: Any) -> Any:
-    import datasets
-
-    datasets.disable_progress_bars()
-    try:
-        return datasets.load_dataset(name, config, split=split, **options)
-    except Exception as error:  # whatever the library's readers, or the hub, say
-        raise UserError(f"data set {name!r}, split {split!r}: {one_line(error)}") from error
+    texts = []
+    for path in paths:
+        text = read(path, f"data.root {data.root!r}")
+        if records.hold_json(text):
+            raise UserError(
+                f"data.root {data.root!r}: {path} holds records in JSON, not text: give `name: hub`, `dataset` and the "
+                "`column` of the text"
+            )
+        texts.append(text)
+    return texts
