@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from dms_bench.errors import UserError, nearest
-from dms_bench.tracking import names, redact
+from dms_bench.tracking import names, shown
 from dms_bench.tracking.reading import Record, read_trials, suite_names
 from dms_bench.tracking.store import resolve_uri, sqlite_path
 
@@ -19,7 +19,7 @@ def read_records(uri: str, suite: str | None = None) -> list[Record]:
         UserError: no such store or suite, or it has no trials.
     """
     suites = suite_names(uri)
-    where = f"tracking {redact(uri)}"
+    where = f"tracking {shown(uri)}"
     if suite is not None and suite not in suites:
         advice = nearest(suite, suites) if suites else "no suite has been run there"
         raise UserError(f"{where}: no suite {suite!r}; {advice}")

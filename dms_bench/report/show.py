@@ -15,7 +15,7 @@ from rich.text import Text
 from dms_bench.errors import UserError, nearest
 from dms_bench.report import format as fmt
 from dms_bench.report.records import Record, read_records
-from dms_bench.tracking import connect, names
+from dms_bench.tracking import connect, names, shown
 
 _SHORTEST = 4
 _log = logging.getLogger(__name__)
@@ -146,7 +146,7 @@ def _artifacts(client: Any, record: Record) -> Text:
     ) as error:  # the store of artifacts is another one than that of runs; the rest is still worth showing
         _log.debug("artifacts of %s", record.run_id, exc_info=error)
         files = ["cannot be listed"]
-    return Text(f"artifacts in {record.artifacts}: {', '.join(files) or 'none'}")
+    return Text(f"artifacts in {shown(record.artifacts)}: {', '.join(files) or 'none'}")
 
 
 def _table(title: str, entries: dict[str, str]) -> Table:

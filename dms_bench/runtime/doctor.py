@@ -157,10 +157,10 @@ def _ports() -> list[Finding]:
 
 def _tracking(uri: str) -> list[Finding]:
     from dms_bench import tracking
-    from dms_bench.tracking.store import redact
+    from dms_bench.tracking import shown
 
     try:
         tracking.check(uri)
     except UserError as error:
         return [Finding("error", "tracking", str(error), "name a store that answers with `--tracking`")]
-    return [Finding("ok", "tracking", f"{redact(tracking.resolve_uri(uri))} can be used")]
+    return [Finding("ok", "tracking", f"{shown(tracking.resolve_uri(uri))} can be used")]

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from dms_bench.errors import UserError
+from dms_bench.tracking import redact, shown
 
 _log = logging.getLogger(__name__)
 
@@ -72,9 +73,9 @@ def _quieten_raylet() -> None:
 
 def _not_started(error: Exception) -> str:
     """Say on one line why Ray is not there; what it says itself goes on about its own processes."""
-    reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    reason = redact((str(error).strip().splitlines() or [type(error).__name__])[0])
     if on_a_cluster():
-        return f"cannot join the Ray cluster {os.environ['RAY_ADDRESS']}: {reason}"
+        return f"cannot join the Ray cluster {shown(os.environ['RAY_ADDRESS'])}: {reason}"
     return f"Ray does not start on this machine: {reason}"
 
 

@@ -13,6 +13,9 @@ from urllib.parse import urlsplit
 
 from dms_bench.config import Suite, load_suite
 from dms_bench.errors import TrialFailure, UserError
+from dms_bench.tracking import redact, shown
+from dms_bench.tracking.secrets import has_secrets
+from dms_bench.tracking.store import resolve_uri
 
 #: What a job does not need of the working folder, beside what `.gitignore` and `.rayignore` name.
 EXCLUDES = (
@@ -70,15 +73,15 @@ def submit(
         first = submission == 0
         command = entrypoint(suite, Path(suite_path), address, profile=profile, smoke=smoke, fresh=fresh and first)
         job = _submit(client, command, suite, 0.0 if first else patience)
-        print(f"submitted {job} to {address}" + ("" if first else ", to go on from there"), flush=True)
+        print(f"submitted {job} to {shown(address)}" + ("" if first else ", to go on from there"), flush=True)
         try:
             code = _JobWatch(client, address, job, patience).code()
         except KeyboardInterrupt:
-            print(f"{job} goes on; stop it with: ray job stop --address {address} {job}", file=sys.stderr)
+            print(f"{job} goes on; stop it with: ray job stop --address {shown(address)} {job}", file=sys.stderr)
             return 1
         if code is not None:
             return code
-    print(f"{address}: the job was lost {RESUBMISSIONS + 1} times", file=sys.stderr)
+    print(f"{shown(address)}: the job was lost {RESUBMISSIONS + 1} times", file=sys.stderr)
     return 1
 
 
@@ -87,6 +90,7 @@ class _JobWatch:
 
     def __init__(self, client: Any, address: str, job: str, patience: float) -> None:
         self._client, self._address, self._job, self._patience = client, address, job, patience
+        self._shown = shown(address)
         self._printed = 0
 
     def code(self) -> int | None:
@@ -131,11 +135,12 @@ class _JobWatch:
             except Exception as again:
                 if time.monotonic() >= deadline:
                     raise TrialFailure(
-                        f"{self._address} no longer answers; whether {self._job} goes on is unknown: {_line(again)}"
+                        f"{self._shown} no longer answers; whether {self._job} goes on is unknown: "
+                        f"{_line(again, self._address)}"
                     ) from error
             if not told:
                 minutes = f"{self._patience / 60:g} minutes"
-                print(f"{self._address} does not answer; waiting up to {minutes} for it", file=sys.stderr, flush=True)
+                print(f"{self._shown} does not answer; waiting up to {minutes} for it", file=sys.stderr, flush=True)
                 told = True
             time.sleep(_LOOK_SECONDS)
 
@@ -158,24 +163,26 @@ def entrypoint(
     storage, tracking = Path(suite.storage).expanduser(), suite.tracking
     relative = {
         "storage": not storage.is_absolute(),
-        "tracking": tracking.startswith("sqlite:///") and not tracking.startswith("sqlite:////"),
+        "tracking": tracking.startswith("sqlite:///") and not tracking.startswith(("sqlite:////", "sqlite:///~")),
     }
     for name, wrong in relative.items():
         if wrong and not local:
             raise UserError(
-                f"suite {suite.name!r}: {name} {getattr(suite, name)!r} is relative to a folder that a job on "
-                f"{address} does not share; name an absolute path on shared storage, or a server"
+                f"suite {suite.name!r}: {name} {shown(getattr(suite, name))!r} is relative to a folder that a job on "
+                f"{shown(address)} does not share; name an absolute path on shared storage, or a server"
             )
     if relative["storage"]:
         words += ["--storage", str(folder / storage)]
     if relative["tracking"]:
-        words += ["--tracking", f"sqlite:///{folder / tracking.removeprefix('sqlite:///')}"]
+        if has_secrets(tracking):  # everybody on the cluster sees a job's command
+            raise UserError(f"suite {suite.name!r}: tracking {shown(tracking)!r} holds a secret: name an absolute path")
+        words += ["--tracking", resolve_uri(tracking)]
     return shlex.join(words)
 
 
 def _client(address: str) -> Any:
     if urlsplit(address).scheme not in ("http", "https"):
-        raise UserError(f"address {address!r}: give the dashboard's, for example http://127.0.0.1:8265")
+        raise UserError(f"address {shown(address)!r}: give the dashboard's, for example http://127.0.0.1:8265")
     from ray.exceptions import AuthenticationError
     from ray.job_submission import JobSubmissionClient
 
@@ -184,9 +191,11 @@ def _client(address: str) -> Any:
     try:
         return JobSubmissionClient(address)
     except AuthenticationError as error:
-        raise UserError(f"{address} wants a token: set RAY_AUTH_MODE=token and the cluster's RAY_AUTH_TOKEN") from error
+        raise UserError(
+            f"{shown(address)} wants a token: set RAY_AUTH_MODE=token and the cluster's RAY_AUTH_TOKEN"
+        ) from error
     except (ConnectionError, RuntimeError, ValueError) as error:
-        raise UserError(f"no Ray cluster answers at {address}: {_line(error)}") from error
+        raise UserError(f"no Ray cluster answers at {shown(address)}: {_line(error, address)}") from error
 
 
 def _submit(client: Any, command: str, suite: Suite, patience: float) -> str:
@@ -227,5 +236,5 @@ def _exit_code(job: str, details: Any) -> int | None:
     return None if code is not None or details.error_type in _LOST else 1
 
 
-def _line(error: Exception) -> str:
-    return " ".join(str(error).split())[:300]
+def _line(error: Exception, address: str = "") -> str:
+    return redact(" ".join(str(error).split()), address)[:300]

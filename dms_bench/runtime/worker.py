@@ -15,7 +15,7 @@ from typing import Any
 
 from dms_bench.errors import TrialFailure, UserError
 from dms_bench.runtime.orphan import end_with_parent
-from dms_bench.tracking import TrackingLost
+from dms_bench.tracking import TrackingLost, redact
 from dms_bench.trial.allocator import give_back_memory
 from dms_bench.trial.group import WorkerGroup, alone, set_up_process
 from dms_bench.trial.last_words import cause, kept
@@ -69,7 +69,7 @@ def carry_out(work: Work, report: Callable[[dict[str, Any]], None]) -> None:
         _log.warning("%s", error)  # the driver publishes from the folder
     except Exception as error:
         with suppress(OSError):  # of a full disk; the driver meets it, too, and says so
-            folder.fail(message_of(error), traceback.format_exc())
+            folder.fail(redact(message_of(error), work.uri), redact(traceback.format_exc(), work.uri))
     _publish_failure(work)
 
 
@@ -171,5 +171,5 @@ def _group_function(config: dict[str, str]) -> None:
         _log.warning("%s", error)  # the driver publishes from the folder
     except (TrialFailure, UserError) as error:
         # Any other error may only say that another worker has died, which starting again cures.
-        work.folder.fail(message_of(error), traceback.format_exc())
+        work.folder.fail(redact(message_of(error), work.uri), redact(traceback.format_exc(), work.uri))
         raise  # so that Ray ends the workers that wait for this one

@@ -5,7 +5,8 @@ Importing this package does not import MLflow; the functions do.
 
 from dms_bench.tracking.environment import environment
 from dms_bench.tracking.result import StageCost, TrialResult
-from dms_bench.tracking.store import check, connect, redact, resolve_uri
+from dms_bench.tracking.secrets import redact, shown
+from dms_bench.tracking.store import check, connect, resolve_uri
 from dms_bench.tracking.suite_run import SuiteRun, finished, forget, open_suite
 from dms_bench.tracking.trial_run import TrackingLost, TrialRun
 
@@ -23,4 +24,5 @@ __all__ = [
     "open_suite",
     "redact",
     "resolve_uri",
+    "shown",
 ]

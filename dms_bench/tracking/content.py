@@ -9,6 +9,7 @@ from typing import Any
 from dms_bench.config.trial import Trial
 from dms_bench.tracking import names
 from dms_bench.tracking.result import StageCost, TrialResult
+from dms_bench.tracking.secrets import redacted, shown
 
 #: MLflow's limits for a param.
 _KEY_LENGTH, _VALUE_LENGTH = 250, 6000
@@ -21,8 +22,8 @@ def trial_tags(trial: Trial) -> dict[str, str]:
     return {
         names.TRIAL: trial.hash,
         names.EXPERIMENT: trial.experiment,
-        names.TASK: trial.task.label(),
-        names.MODEL: trial.supernet.label(),
+        names.TASK: shown(trial.task.label()),
+        names.MODEL: shown(trial.supernet.label()),
         names.BUDGET: trial.budget.label(),
         names.BUDGET_ORDER: repr(trial.budget.order()),
         names.METHOD: trial.method.kind,
@@ -36,12 +37,12 @@ def trial_tags(trial: Trial) -> dict[str, str]:
     }
 
 
-def flat_params(trial: Trial) -> dict[str, str]:
-    """Return the resolved trial as dotted names and values, within MLflow's limits.
+def flat_params(trial: Trial, uri: str = "") -> dict[str, str]:
+    """Return the resolved trial as dotted names and values, within MLflow's limits, without secrets (of `uri` also).
 
     Without `resources`, which may change between attempts of the same trial: MLflow's params may not.
     """
-    return dict(_flatten(trial.model_dump(mode="json", exclude={"resources"}), ""))
+    return dict(_flatten(redacted(trial.model_dump(mode="json", exclude={"resources"}), uri), ""))
 
 
 def _flatten(value: Any, name: str) -> Iterator[tuple[str, str]]:

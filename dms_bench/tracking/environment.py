@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from dms_bench.tracking.store import redact
+from dms_bench.tracking.secrets import redact, shown
 
 _PACKAGES = ("dms-bench", "torch", "torchvision", "timm", "ultralytics", "transformers", "ray", "mlflow")
 _SECRET = re.compile(r"(?i)(token|password|passwd|secret|api[-_]?key|credential)")
@@ -53,7 +53,16 @@ def command_line(arguments: Sequence[str]) -> str:
             word = f"{name}=***"
         mask_next = not mask_next and not equals and word.startswith("-") and bool(_SECRET.search(name))
         words.append(word)
-    return redact(shlex.join(words))
+    return redact(" ".join(map(_typed, words)))
+
+
+def _typed(word: str) -> str:
+    """Return a word as it would be typed, without the secrets of an address that it is, or that an option has in it."""
+    option, sign, address = word.partition("=")
+    in_option = bool(sign) and re.fullmatch(r"[\w.-]+", option)
+    safe = f"{option}={shown(address)}" if in_option else shown(word)
+    # The mask needs no quotes of its own.
+    return safe if safe != word and shlex.quote(word) == word else shlex.quote(safe)
 
 
 def git_commit(folder: Path) -> str | None:

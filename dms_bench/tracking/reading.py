@@ -19,7 +19,8 @@ from typing import Any
 from dms_bench.config.task import Unit
 from dms_bench.errors import UserError
 from dms_bench.tracking import names
-from dms_bench.tracking.store import connect, has_tables, resolve_uri, sqlite_path
+from dms_bench.tracking.secrets import shown
+from dms_bench.tracking.store import answering, connect, has_tables, resolve_uri, sqlite_path
 
 #: Runs of a request; few large pages, as the database sorts all runs for each.
 _PAGE = 5000
@@ -115,7 +116,8 @@ def suite_names(uri: str) -> list[str]:
             return [name for (name,) in database.execute(query, (names.SUITE,))]
     client, token, suites = connect(uri), None, []
     while True:
-        page = client.search_experiments(filter_string=f"tags.`{names.SUITE}` != ''", page_token=token)
+        with answering(uri):
+            page = client.search_experiments(filter_string=f"tags.`{names.SUITE}` != ''", page_token=token)
         suites += [experiment.name for experiment in page]
         token = page.token
         if not token:
@@ -137,7 +139,8 @@ def read_trials(uri: str, suites: Collection[str], *, tags_only: bool = False) -
     with _collector_paused():
         if path is None:
             client = connect(uri)
-            return [trial for suite in suites for trial in _through_mlflow(client, suite)]
+            with answering(uri):
+                return [trial for suite in suites for trial in _through_mlflow(client, suite)]
         with _queries(uri, path) as database:
             return [trial for suite in suites for trial in _from_tables(database, suite, tags_only)]
 
@@ -193,7 +196,7 @@ def _existing(uri: str) -> Path | None:
     uri = resolve_uri(uri)
     path = sqlite_path(uri)
     if path is not None and not has_tables(path):
-        raise UserError(f"tracking {uri}: no results there; run a suite first or name another store")
+        raise UserError(f"tracking {shown(uri)}: no results there; run a suite first or name another store")
     return path
 
 
@@ -208,7 +211,7 @@ def _queries(uri: str, path: Path) -> Iterator[sqlite3.Connection]:
         with closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True, timeout=_PATIENCE)) as database:
             yield database
     except sqlite3.Error as error:
-        raise UserError(f"tracking {uri}: cannot be read: {error}") from error
+        raise UserError(f"tracking {shown(uri)}: cannot be read: {error}") from error
 
 
 @contextmanager

@@ -5,7 +5,6 @@ from __future__ import annotations
 import fcntl
 import logging
 import os
-import re
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, nullcontext
@@ -14,6 +13,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from dms_bench.errors import UserError
+from dms_bench.tracking.secrets import redact, shown
 
 _SERVERS = ("http", "https")
 _DATABASES = ("postgresql", "mysql", "mssql")
@@ -39,22 +39,21 @@ def resolve_uri(uri: str) -> str:
     if uri.startswith("sqlite:"):
         path, _, query = uri.removeprefix(_SQLITE).partition("?")
         if not uri.startswith(_SQLITE) or path in ("", ":memory:"):
-            raise UserError(f"tracking {uri!r}: needs a file that all workers can open; {_ADVICE}")
+            raise UserError(f"tracking {shown(uri)!r}: needs a file that all workers can open; {_ADVICE}")
         return f"{_SQLITE}{Path(path).expanduser().absolute()}{'?' + query if query else ''}"
-    scheme = urlsplit(uri).scheme
+    try:
+        parts = urlsplit(uri)
+        scheme, host, _ = parts.scheme, parts.hostname, parts.port
+    except ValueError:  # which names what it could not read
+        advice = "in user names and passwords write / as %2F, @ as %40, # as %23, ? as %3F and : as %3A"
+        raise UserError(f"tracking {shown(uri)!r}: no address with a host and a port; {advice}") from None
     if scheme in _SERVERS or scheme.partition("+")[0] in _DATABASES:
-        if not urlsplit(uri).hostname:
-            raise UserError(f"tracking {redact(uri)!r}: the host name is missing")
+        if not host and "odbc_connect=" not in parts.query:
+            raise UserError(f"tracking {shown(uri)!r}: the host name is missing")
         return uri.rstrip("/") if scheme in _SERVERS else uri
     if scheme in ("", "file"):
-        raise UserError(f"tracking {uri!r}: MLflow no longer writes to plain folders; {_ADVICE}")
-    raise UserError(f"tracking {redact(uri)!r}: unknown scheme {scheme!r}; {_ADVICE}")
-
-
-def redact(text: str) -> str:
-    """Return `text` without the user names, passwords and tokens of the URIs in it."""
-    text = re.sub(r"://[^/\s'\"]+@", "://***@", text)
-    return re.sub(r"(?i)([?&][^=&\s]*(?:token|password|secret|key)[^=&\s]*=)[^&\s'\"]+", r"\1***", text)
+        raise UserError(f"tracking {shown(uri)!r}: MLflow no longer writes to plain folders; {_ADVICE}")
+    raise UserError(f"tracking {shown(uri)!r}: unknown scheme {scheme!r}; {_ADVICE}")
 
 
 def sqlite_path(uri: str) -> Path | None:
@@ -74,7 +73,7 @@ def check(uri: str) -> None:
         try:
             _check_file(path, uri)
         except OSError as error:
-            raise UserError(f"tracking {uri}: {error.strerror}: {error.filename}") from error
+            raise UserError(f"tracking {shown(uri)}: {error.strerror}: {error.filename}") from error
         if not has_tables(path):
             return  # made by `open_suite`
     with _impatient():
@@ -94,16 +93,27 @@ def connect(uri: str, *, create: bool = False) -> Any:
     uri = resolve_uri(uri)
     path = sqlite_path(uri)
     if path is not None and not create and not has_tables(path):
-        raise UserError(f"tracking {uri}: no results there; run a suite first or name another store")
+        raise UserError(f"tracking {shown(uri)}: no results there; run a suite first or name another store")
+    with answering(uri), _alone_in(path.parent) if path is not None and create else nullcontext():
+        client = make_client(uri)
+        client.search_experiments(max_results=1)
+    return client
+
+
+@contextmanager
+def answering(uri: str) -> Iterator[None]:
+    """Let a store that does not answer, or refuses, end what is inside in one line without secrets.
+
+    Raises:
+        UserError: what MLflow, SQLAlchemy, requests or a driver raised.
+    """
     try:
-        with _alone_in(path.parent) if path is not None and create else nullcontext():
-            client = make_client(uri)
-            client.search_experiments(max_results=1)
-        return client
+        yield
     except UserError:
         raise
-    except Exception as error:  # MLflow passes on whatever SQLAlchemy, requests or a driver raises
-        raise UserError(f"tracking {redact(uri)}: {reason(error)}") from error
+    except Exception as error:
+        # Not `from error`: it, and what it comes from, may hold the address.
+        raise UserError(f"tracking {shown(uri)}: {reason(error, uri)}") from None
 
 
 def make_client(uri: str) -> Any:
@@ -112,25 +122,27 @@ def make_client(uri: str) -> Any:
         os.environ.setdefault(name, value)
     from mlflow import MlflowClient
 
-    for name in ("mlflow.store.db.utils", "mlflow.tracking", "alembic"):
+    for name in ("mlflow.tracking", "alembic"):
         logging.getLogger(name).setLevel(logging.WARNING)
+    # Prints errors of drivers, address and all, before it raises them.
+    logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
     return MlflowClient(uri)
 
 
 def _check_file(path: Path, uri: str) -> None:
     """Refuse a path that cannot become, or is not, MLflow's database."""
     if path.is_dir():
-        raise UserError(f"tracking {uri}: {path} is a folder; name a file in it")
+        raise UserError(f"tracking {shown(uri)}: {path} is a folder; name a file in it")
     folder = next(parent for parent in path.parents if parent.exists())
     if not folder.is_dir():
-        raise UserError(f"tracking {uri}: {folder} is not a folder")
+        raise UserError(f"tracking {shown(uri)}: {folder} is not a folder")
     for target in (folder, path):  # SQLite writes its journal beside the file
         if target.exists() and not os.access(target, os.R_OK | os.W_OK):
-            raise UserError(f"tracking {uri}: no permission to write {target}")
+            raise UserError(f"tracking {shown(uri)}: no permission to write {target}")
     if path.exists() and path.stat().st_size and not has_tables(path):
         with closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True)) as database:
             if database.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
-                raise UserError(f"tracking {uri}: this is another program's database, not MLflow's")
+                raise UserError(f"tracking {shown(uri)}: this is another program's database, not MLflow's")
 
 
 def has_tables(path: Path) -> bool:
@@ -152,9 +164,9 @@ def has_tables(path: Path) -> bool:
         raise UserError(f"tracking {_SQLITE}{path}: {error}") from error
 
 
-def reason(error: Exception) -> str:
-    """Say in one line why a store could not be used, without secrets."""
-    text = redact(" ".join(str(error).split()))
+def reason(error: Exception, uri: str) -> str:
+    """Say in one line why the store at `uri` could not be used, without secrets."""
+    text = redact(" ".join(str(error).split()), uri)
     for sign, reason in (
         ("onnection refused", "nothing listens there (connection refused)"),
         ("timed out", "no answer in time"),

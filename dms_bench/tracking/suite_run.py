@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
@@ -11,7 +12,8 @@ from dms_bench.errors import UserError
 from dms_bench.tracking import names
 from dms_bench.tracking.content import environment_tags
 from dms_bench.tracking.reading import read_trials
-from dms_bench.tracking.store import connect, redact, resolve_uri, sqlite_path
+from dms_bench.tracking.secrets import redacted, shown
+from dms_bench.tracking.store import answering, connect, resolve_uri, sqlite_path
 
 #: Lets MLflow's pages open the experiment as model training, not as generative AI.
 _EXPERIMENT_KIND = "mlflow.experimentKind"
@@ -32,8 +34,9 @@ class SuiteRun:
             UserError: the store does not answer.
         """
         client = connect(self.uri)
-        client.set_tag(self.parent_id, names.STATUS, status)
-        client.set_terminated(self.parent_id, names.MLFLOW_STATUS[status])
+        with answering(self.uri):
+            client.set_tag(self.parent_id, names.STATUS, status)
+            client.set_terminated(self.parent_id, names.MLFLOW_STATUS[status])
 
 
 def open_suite(uri: str, suite: Suite, environment: dict[str, str]) -> SuiteRun:
@@ -44,21 +47,27 @@ def open_suite(uri: str, suite: Suite, environment: dict[str, str]) -> SuiteRun:
     """
     uri = resolve_uri(uri)
     client = connect(uri, create=True)
+    with answering(uri):
+        return _open(client, uri, suite, environment)
+
+
+def _open(client: Any, uri: str, suite: Suite, environment: dict[str, str]) -> SuiteRun:
     experiment = client.get_experiment_by_name(suite.name)
     if experiment is None:
         experiment_id = _create_experiment(client, uri, suite.name)
     elif experiment.lifecycle_stage != "active":
         raise UserError(
-            f"tracking {redact(uri)}: experiment {suite.name!r} was deleted there; restore it with "
+            f"tracking {shown(uri)}: experiment {suite.name!r} was deleted there; restore it with "
             f"`mlflow experiments restore -x {experiment.experiment_id}` or rename the suite"
         )
     else:
         experiment_id = experiment.experiment_id
     tags = {names.SUITE: suite.name, names.STATUS: names.RUNNING, **environment_tags(environment)}
     if suite.description:
-        tags["mlflow.note.content"] = suite.description[:5000]
+        tags["mlflow.note.content"] = redacted(suite.description, suite.tracking)[:5000]
     run = client.create_run(experiment_id, tags=tags, run_name=suite.name)
-    client.log_text(run.info.run_id, suite.model_dump_json(indent=2), "suite.json")
+    written = json.dumps(redacted(suite.model_dump(mode="json"), suite.tracking), indent=2, ensure_ascii=False)
+    client.log_text(run.info.run_id, written, "suite.json")
     return SuiteRun(uri, experiment_id, run.info.run_id)
 
 
@@ -93,8 +102,9 @@ def forget(uri: str, suite_name: str, trials: Collection[str]) -> int:
     client = connect(uri)
     recorded = read_trials(uri, [suite_name], tags_only=True)
     forgotten = [trial for trial in recorded if trial.tags[names.TRIAL] in trials]
-    for trial in forgotten:
-        client.delete_run(trial.run_id)
+    with answering(uri):
+        for trial in forgotten:
+            client.delete_run(trial.run_id)
     return len(forgotten)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import time
 from collections.abc import Sequence
@@ -20,7 +21,8 @@ from dms_bench.tracking.content import (
     trial_tags,
 )
 from dms_bench.tracking.result import StageCost, TrialResult
-from dms_bench.tracking.store import make_client, reason, redact, resolve_uri
+from dms_bench.tracking.secrets import redact, redacted, shown
+from dms_bench.tracking.store import make_client, reason, resolve_uri
 
 _FLUSH_SECONDS = 2.0
 _RETRY_SECONDS = 30.0
@@ -91,7 +93,9 @@ class TrialRun:
         except Exception as error:  # MLflow passes on what SQLAlchemy, requests or the file system raises
             if not self._lost:
                 _log.warning(
-                    "tracking %s does not take results, keeping them for later: %s", redact(self._uri), reason(error)
+                    "tracking %s does not take results, keeping them for later: %s",
+                    shown(self._uri),
+                    reason(error, self._uri),
                 )
             self._lost = True
             self._next_flush = time.monotonic() + _RETRY_SECONDS
@@ -114,7 +118,7 @@ class TrialRun:
         Raises:
             TrackingLost: the store does not take it.
         """
-        self._close(names.STOPPED, cost_metrics(costs), {**cost_tags(costs), names.ERROR: message})
+        self._close(names.STOPPED, cost_metrics(costs), {**cost_tags(costs), names.ERROR: redact(message, self._uri)})
 
     def fail(self, message: str, costs: Sequence[StageCost] = ()) -> None:
         """Close the run as failed, with its message and what it has cost so far.
@@ -122,7 +126,7 @@ class TrialRun:
         Raises:
             TrackingLost: the store does not take it.
         """
-        self._close(names.FAILED, cost_metrics(costs), {**cost_tags(costs), names.ERROR: message})
+        self._close(names.FAILED, cost_metrics(costs), {**cost_tags(costs), names.ERROR: redact(message, self._uri)})
 
     def _close(self, status: str, metrics: dict[str, float], tags: dict[str, str]) -> None:
         from mlflow.entities import Metric
@@ -138,9 +142,9 @@ class TrialRun:
             self._client.set_terminated(self.run_id, names.MLFLOW_STATUS[status])
         except Exception as error:
             raise TrackingLost(
-                f"trial {self._trial.name}: tracking {redact(self._uri)} did not take its results "
-                f"({reason(error)}); they are kept, and the same command publishes them"
-            ) from error
+                f"trial {self._trial.name}: tracking {shown(self._uri)} did not take its results "
+                f"({reason(error, self._uri)}); they are kept, and the same command publishes them"
+            ) from None  # the error, and what it comes from, may hold the address
 
     def _send(self) -> None:
         if self.run_id is None:
@@ -189,13 +193,17 @@ class TrialRun:
             )
         self._logged = dict.fromkeys(run.data.metrics)
         self._log_params(run)
-        self._client.log_text(run.info.run_id, self._trial.model_dump_json(indent=2), "spec.json")
+        self._client.log_text(run.info.run_id, _json_of(self._trial, self._uri), "spec.json")
         self.run_id = run.info.run_id
 
     def _log_params(self, run: Any) -> None:
         from mlflow.entities import Param
 
-        params = [Param(key, value) for key, value in flat_params(self._trial).items() if key not in run.data.params]
+        params = [
+            Param(key, value)
+            for key, value in flat_params(self._trial, self._uri).items()
+            if key not in run.data.params
+        ]
         for start in range(0, len(params), _PARAMS):
             self._client.log_batch(run.info.run_id, params=params[start : start + _PARAMS])
 
@@ -208,6 +216,10 @@ class TrialRun:
             step = max(metric.step for metric in self._client.get_metric_history(self.run_id, key))
             self._logged[key] = step
         return step
+
+
+def _json_of(trial: Trial, uri: str) -> str:
+    return json.dumps(redacted(trial.model_dump(mode="json"), uri), indent=2, ensure_ascii=False)
 
 
 def _tags(tags: dict[str, str]) -> list[Any]:
