@@ -144,7 +144,7 @@ def _trials(records: Sequence[Record]) -> str:
             fmt.count(record.metrics.get("params")),
             fmt.cost(record.metrics.get("search_device_days"), record.tags.get(names.DEVICE_KIND, "")),
             record.run_id,
-            record.environment.get("git_commit", fmt.MISSING),
+            _code_of(record),
         ]
         lines.append(
             [
@@ -153,6 +153,13 @@ def _trials(records: Sequence[Record]) -> str:
             ]
         )
     return _table(heading, lines, escaped=True, name="trials")
+
+
+def _code_of(record: Record) -> str:
+    """Return the commit that a trial ran, or of an installed package its version."""
+    environment = record.environment
+    version = environment.get("dms_bench")
+    return environment.get("git_commit") or (f"version {version}" if version else fmt.MISSING)
 
 
 def _table(

@@ -19,7 +19,7 @@ _SECRET = re.compile(r"(?i)(token|password|passwd|secret|api[-_]?key|credential)
 
 
 def environment() -> dict[str, str]:
-    """Describe this process: git commit, command line (tokens masked), versions, CPU and GPUs."""
+    """Describe this process: the package's git commit, where it has one, command line, versions, CPU and GPUs."""
     description = {
         "command": command_line(sys.argv),
         "python": platform.python_version(),
@@ -32,7 +32,7 @@ def environment() -> dict[str, str]:
             description[package.replace("-", "_")] = version(package)
         except PackageNotFoundError:
             continue
-    commit = git_commit(Path(__file__).parent)
+    commit = git_commit(Path(__file__))
     if commit:
         description["git_commit"] = commit
     gpus = _gpu_names()
@@ -65,16 +65,30 @@ def _typed(word: str) -> str:
     return safe if safe != word and shlex.quote(word) == word else shlex.quote(safe)
 
 
-def git_commit(folder: Path) -> str | None:
-    """Return the commit of the checkout that holds `folder` (with `-dirty` when edited), if there is one."""
+def git_commit(source: Path) -> str | None:
+    """Return the commit (with `-dirty` when edited) of the checkout that `source`, a file or a folder, belongs to.
+
+    None where no repository tracks it. An environment often lies inside of somebody's checkout, whose commit says
+    nothing of what is installed there.
+    """
+    source = source.resolve()
+    if not _git(source, "--literal-pathspecs", "ls-files", "--error-unmatch", "--", str(source)):
+        return None
+    return _git(source, "describe", "--always", "--abbrev=40", "--dirty", "--exclude=*") or None
+
+
+def _git(source: Path, *arguments: str) -> str:
+    """Ask git about the repository around a file or folder; empty where there is none."""
+    # What git tells its hooks, for example, is of their repository.
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
     try:
         finished = subprocess.run(
-            ["git", "describe", "--always", "--abbrev=40", "--dirty", "--exclude=*"],
-            cwd=folder, capture_output=True, text=True, timeout=10, check=True,
+            ["git", *arguments], cwd=source if source.is_dir() else source.parent, env=environment,
+            capture_output=True, text=True, timeout=10, check=True,
         )  # fmt: skip
     except (OSError, subprocess.SubprocessError):
-        return None
-    return finished.stdout.strip() or None
+        return ""
+    return finished.stdout.strip()
 
 
 def cpu_name() -> str:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -41,3 +42,48 @@ def test_an_edited_checkout_is_dirty(tmp_path: Path) -> None:
     assert len(clean) == 40
     (tmp_path / "file").write_text("2")
     assert git_commit(tmp_path) == f"{clean}-dirty"
+
+
+def _commit(folder: Path, *files: str) -> str:
+    git = ["git", "-C", str(folder), "-c", "user.name=a", "-c", "user.email=a@b"]
+    for command in (["init", "-q"], ["add", "-f", *files], ["commit", "-qm", "first"]):
+        subprocess.run([*git, *command], check=True)
+    done = subprocess.run([*git, "rev-parse", "HEAD"], check=True, capture_output=True, text=True)
+    return done.stdout.strip()
+
+
+def test_the_commit_of_a_checkout_around_an_installation_is_not_recorded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An environment inside of somebody's checkout, ignored there or not, holds code that the checkout does not."""
+    installed = tmp_path / ".venv" / "lib" / "dms_bench" / "environment.py"
+    installed.parent.mkdir(parents=True)
+    installed.write_text("")
+    (tmp_path / "theirs.py").write_text("")
+    theirs = _commit(tmp_path, "theirs.py")
+    assert git_commit(installed) is None
+    (tmp_path / ".gitignore").write_text(".venv")
+    assert git_commit(installed) is None
+    assert git_commit(tmp_path / "theirs.py") == theirs
+    monkeypatch.setattr(sys.modules["dms_bench.tracking.environment"], "__file__", str(installed))
+    found = environment()
+    assert "git_commit" not in found
+    assert found["dms_bench"]
+
+
+def test_the_commit_of_a_checkout_that_tracks_the_package_is_recorded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = tmp_path / "ours" / "a [b] c.py"
+    source.parent.mkdir()
+    source.write_text("")
+    ours = _commit(tmp_path / "ours", source.name)
+    link = tmp_path / "link.py"
+    link.symlink_to(source)
+    assert git_commit(source) == git_commit(link) == ours
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "file").write_text("")
+    _commit(other, "file")
+    monkeypatch.setenv("GIT_DIR", str(other / ".git"))  # as git sets it for hooks
+    assert git_commit(source) == ours
