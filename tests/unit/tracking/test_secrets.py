@@ -6,6 +6,7 @@ import json
 import logging
 import shlex
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 from urllib.parse import quote, unquote, urlsplit
@@ -17,7 +18,7 @@ from hypothesis import strategies as st
 from dms_bench.config.suite import Suite
 from dms_bench.config.trial import Trial
 from dms_bench.errors import UserError
-from dms_bench.runtime import submit
+from dms_bench.runtime import submit, worker
 from dms_bench.tracking import TrackingLost, TrialRun, open_suite, redact, resolve_uri, shown
 from dms_bench.tracking import store as store_module
 from dms_bench.tracking import suite_run as suite_run_module
@@ -25,6 +26,7 @@ from dms_bench.tracking import trial_run as trial_run_module
 from dms_bench.tracking.environment import command_line
 from dms_bench.tracking.secrets import has_secrets, redacted
 from dms_bench.tracking.store import reason
+from dms_bench.trial.work import Work
 
 MARK = "s3cretMARK"
 SCHEMES = ("http", "https", "postgresql", "postgresql+psycopg", "mysql+pymysql", "mssql+pyodbc", "gopher", "ftp")
@@ -191,7 +193,7 @@ def test_no_secret_is_sent_anywhere(uri: str, make_trial: Callable[..., Trial]) 
         own.log("search", 1, {"loss": 1.0})
         for address in ("http://127.0.0.1:8265", "http://ann:pw@far:8265"):
             try:
-                records.said.append(submit.entrypoint(suite, submit.Path("x.yaml"), address))
+                records.said.append(submit.entrypoint(suite, Path("x.yaml"), address))
             except UserError as error:
                 records.said.append(str(error))
     assert len(records.said) >= 5
@@ -207,6 +209,27 @@ class _Records(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         self.said.append(logging.Formatter().format(record))
+
+
+def test_a_failure_on_disk_holds_no_secret(
+    tmp_path: Path, make_trial: Callable[..., Trial], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    uri = f"postgresql://ann:a/{MARK}@host/db"
+    work = Work(
+        kind="trial", trial=make_trial(), suite_folder=tmp_path, uri=uri,
+        experiment_id="1", parent_id="p", environment={},
+    )  # fmt: skip
+
+    def fails(*_: object) -> None:
+        raise RuntimeError(f"invalid literal for int() with base 10: 'a/{MARK}'")
+
+    monkeypatch.setattr(worker, "do_part", fails)
+    monkeypatch.setattr(worker, "_publish_failure", lambda work: None)
+    worker.carry_out(work, lambda report: None)
+    assert work.folder.failure() == "RuntimeError: invalid literal for int() with base 10: '***'"
+    details = (work.folder.path / "failure.json").read_text()
+    assert "Traceback" in details
+    _without_secret(details)
 
 
 @pytest.mark.parametrize(
