@@ -57,7 +57,8 @@ def split_blocks(layers: nn.Sequential) -> None:
         if isinstance(module, Attention):  # not a parameter, buffer or module: past `nn.Module`'s own code
             module.__dict__["keeps_sizes"] = True
     for index, layer in enumerate(layers):
-        if not isinstance(layer, COLLECTING | CHAINING):
+        known = type(layer).forward in (COLLECTING.forward, CHAINING.forward)  # others may do something of their own
+        if not (isinstance(layer, COLLECTING | CHAINING) and known):
             continue
         block = CrossStage(
             _rows(layer.cv1, slice(None, layer.c)),

@@ -22,6 +22,8 @@ from dms_bench_tasks.detection.blocks import split_blocks
 
 #: Fields of a model's YAML that a suite may set.
 SCALING = ("scale", "depth_multiple", "width_multiple", "max_channels")
+#: Last layers of the networks that are trained here.
+HEADS = ("Detect", "v10Detect")
 
 
 class Detector(DetectionModel):  # type: ignore[misc]
@@ -116,7 +118,7 @@ def configuration(supernet: SupernetSpec) -> dict[str, Any]:
         multiples = [config.get("depth_multiple", 1.0), config.get("width_multiple", 1.0)]
         config["scales"] = {"own": [*multiples, config.pop("max_channels", 1024)]}
         config["scale"] = "own"
-    if config.get("head", [[0, 0, ""]])[-1][2] != "Detect":
+    if config.get("head", [[0, 0, ""]])[-1][2] not in HEADS:
         raise UserError(f"supernet.model {name!r} is no detection network (its last layer is not Detect)")
     if config.get("scales") and config.get("scale") not in config["scales"]:
         sizes = ", ".join(name.replace(".yaml", f"{size}.yaml") for size in config["scales"])

@@ -64,6 +64,8 @@ def portable(detector: Detector) -> DetectionModel:
         source = [_moved(number, index, new_numbers) for number in ([layer.f] if isinstance(layer.f, int) else layer.f)]
         reads = source[0] if isinstance(layer.f, int) else source
         if isinstance(layer, CrossStage):
+            if not layers:  # both halves read the input, which has a number only where a layer hands it on
+                reads = _append(layers, nn.Identity(), reads)
             assert isinstance(reads, int)
             _append_block(layers, layer, reads)
         else:
@@ -127,8 +129,11 @@ def _append(layers: list[nn.Module], layer: nn.Module, reads: int | list[int]) -
 
 
 def _moved(number: int, reader: int, new_numbers: dict[int, int]) -> int:
-    """Return the new number of a layer that is read by the layer `reader`; -1, the one before, for the input."""
-    old = reader - 1 if number == -1 else number
+    """Return the new number of a layer that is read by the layer `reader`; -1, the one before, for the input.
+
+    A negative number counts back from the reader: there may be more layers between the two than there were.
+    """
+    old = reader + number if number < 0 else number
     return new_numbers[old] if old >= 0 else -1
 
 

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 import torch
+import ultralytics
+import yaml
 from ultralytics.nn.tasks import DetectionModel
 
 from dms_bench.config.supernet import SupernetSpec
@@ -48,6 +50,70 @@ def test_a_cut_network_and_its_portable_form_are_the_same(name, seed):
         outputs(folded, EXAMPLE.double()), outputs(small, EXAMPLE.double()), rtol=1e-9, atol=1e-9
     )
     assert sum(p.numel() for p in moved.parameters()) == sum(p.numel() for p in small.parameters())
+
+
+#: Detection YAMLs that stand for their kind in the fast run: layers that read `-2`, an old head, two heads.
+REPRESENTATIVE = {"yolov3-tiny.yaml", "yolov3.yaml", "yolov5.yaml", "yolov10n.yaml"}
+#: The narrowest network of a YAML that lists no sizes. Those of YOLOv9 and v10 are a size each, as they stand.
+NARROW = {"depth_multiple": 0.34, "width_multiple": 0.125}
+
+
+def shipped():
+    """Every YAML of a detection network in Ultralytics, with the arguments of its smallest size."""
+    found = []
+    for path in sorted((Path(ultralytics.__file__).parent / "cfg" / "models").glob("*/*.yaml")):
+        content = yaml.safe_load(path.read_text())
+        if content["head"][-1][2] not in models.HEADS:
+            continue
+        own = NARROW if path.parent.name == "v3" else {}
+        args = {"scale": next(iter(content["scales"]))} if content.get("scales") else own
+        marks = () if path.name in REPRESENTATIVE else (pytest.mark.slow,)
+        found.append(pytest.param(path.name, args, id=path.stem, marks=marks))
+    return found
+
+
+def test_the_shipped_networks_are_found():
+    names = {parameter.values[0] for parameter in shipped()}
+    assert len(names) >= 20
+    assert names >= REPRESENTATIVE
+
+
+@pytest.mark.parametrize(("name", "args"), shipped())
+def test_every_network_of_ultralytics_and_its_portable_form_are_the_same(name, args):
+    network = lively(models.build(SupernetSpec(model=name, args=args), 3, 0))
+    expected, found = (outputs(model, EXAMPLE[:1]) for model in (network, portable(network)))
+    assert expected.std() > 0
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+
+
+def own_yaml(folder, backbone):
+    """A network of one's own behind whose backbone, of 32 channels at stride 4, is a head."""
+    content = {"nc": 3, "backbone": backbone, "head": [[[len(backbone) - 1], 1, "Detect", ["nc"]]]}
+    path = folder / "own.yaml"
+    path.write_text(yaml.safe_dump(content))
+    return SupernetSpec(model=str(path))
+
+
+@pytest.mark.parametrize(
+    "backbone",
+    [
+        # The block between becomes four layers: what counts back from behind it counts another number of them.
+        [
+            [-1, 1, "Conv", [16, 3, 2]],
+            [-1, 1, "Conv", [32, 3, 2]],
+            [-1, 1, "C2f", [32, True]],
+            [-2, 1, "Conv", [32, 1, 1]],
+            [[-1, -2, -3], 1, "Concat", [1]],
+            [-1, 1, "Conv", [32, 1, 1]],
+        ],
+        # Both halves of the first layer read the input.
+        [[-1, 1, "C2f", [16]], [-1, 1, "Conv", [32, 3, 2]], [-1, 1, "Conv", [32, 3, 2]]],
+    ],
+    ids=["back", "first"],
+)
+def test_layers_read_what_they_read_in_the_network(backbone, tmp_path):
+    network = lively(models.build(own_yaml(tmp_path, backbone), 3, 0))
+    torch.testing.assert_close(outputs(portable(network), EXAMPLE), outputs(network, EXAMPLE), rtol=1e-4, atol=1e-4)
 
 
 def test_removed_bottlenecks_leave_no_layer_behind():
