@@ -95,6 +95,7 @@ def check(teacher: Teacher, task: ClassificationTask) -> None:
     if teacher.checkpoint is not None:
         if not Path(teacher.checkpoint).is_file():
             raise UserError(f"distil.teacher.checkpoint {teacher.checkpoint!r} does not exist")
+        _built(teacher, task)  # weights of another network are refused before anything is trained
     elif teacher.pretrained and ":" not in teacher.model:
         config = get_pretrained_cfg(teacher.model, allow_unregistered=True)
         classes = config.num_classes if config else 0
@@ -131,15 +132,18 @@ def teaching(
             unpruned = copy.deepcopy(unpruned)
             strip_hooks(unpruned)
         return Teaching(unpruned, spec)
-    teacher = spec.teacher
+    network = _built(spec.teacher, task)
+    return Teaching(network, spec, _scaling(source.statistics(student), source.statistics(network)))
+
+
+def _built(teacher: Teacher, task: ClassificationTask) -> nn.Module:
     supernet = SupernetSpec(
         model=teacher.model, pretrained=teacher.pretrained and teacher.checkpoint is None, checkpoint=teacher.checkpoint
     )
     try:
-        network = model.build(supernet, task.data.classes, task.channels, teacher.image_size or task.image_size, 0)
+        return model.build(supernet, task.data.classes, task.channels, teacher.image_size or task.image_size, 0)
     except UserError as error:
-        raise UserError(f"distil.teacher: {error}") from error
-    return Teaching(network, spec, _scaling(source.statistics(student), source.statistics(network)))
+        raise UserError(f"distil.teacher: {str(error).replace('supernet.', '', 1)}") from error
 
 
 def _scaling(

@@ -21,6 +21,7 @@ from dms_bench.scaling import Supernet, reinitialise
 from dms_bench_tasks.classification.multiples import multiplied
 from dms_bench_tasks.classification.sources import Scores, other_source
 from dms_bench_tasks.classification.supernets import SUPERNETS
+from dms_bench_tasks.common.weights import give, require_file
 
 #: Arguments of `timm.create_model` that other fields of the suite decide.
 _RESERVED = {
@@ -109,20 +110,16 @@ def load_weights(model: nn.Module, path: str) -> None:
     """Load a safetensors or weights-only checkpoint.
 
     Raises:
-        UserError: it is missing, damaged or belongs to another network.
+        UserError: it is missing, damaged or belongs to another network, whose tensors are named.
     """
     from timm.models import load_state_dict
 
+    require_file(path)
     try:
         state = load_state_dict(path, weights_only=True)
-        missing, unexpected = model.load_state_dict(state, strict=False)
-    except FileNotFoundError as error:
-        raise UserError(f"supernet.checkpoint {path!r} does not exist") from error
     except Exception as error:  # unpickling a damaged file can raise anything
         raise UserError(f"supernet.checkpoint {path!r} cannot be loaded: {_one_line(error)}") from error
-    for problem, names in (("lacks", missing), ("has unknown", unexpected)):
-        if names:
-            raise UserError(f"supernet.checkpoint {path!r} {problem} {names[0]!r} ({len(names)} in all)")
+    give(model, state, path)
 
 
 def network(model: nn.Module) -> nn.Module:

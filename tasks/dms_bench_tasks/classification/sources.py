@@ -32,6 +32,8 @@ _ARGUMENTS: tuple[tuple[str, str, Callable[[int], Any]], ...] = (
     ("inception_v3", "aux_logits", lambda size: False),
     ("inception_v3", "init_weights", lambda size: False),
 )
+#: How the names of the layers begin that are drawn anew for other classes.
+_CLASSIFIERS = ("classifier", "head", "fc")
 #: What functions of one's own may take, by the names that timm has for it.
 _HANDED_OVER = ("num_classes", "in_chans", "img_size")
 
@@ -136,11 +138,19 @@ def _of_transformers(supernet: SupernetSpec, classes: int, channels: int, size: 
         folder, config=config, ignore_mismatched_sizes=True, output_loading_info=True
     )
     changed = sorted(str(key[0] if isinstance(key, tuple) else key) for key in info["mismatched_keys"])
-    odd = [key for key in changed if not key.startswith(("classifier", "head", "fc"))]
+    odd = [key for key in changed if not key.startswith(_CLASSIFIERS)]
     if odd:
         raise UserError(
             f"supernet.model {supernet.model!r}: its pretrained {odd[0]} ({len(odd)} in all) has another size: take "
             "its own image_size and channels, and none of its sizes in supernet.args"
+        )
+    missing = sorted(key for key in info["missing_keys"] if not key.startswith(_CLASSIFIERS))
+    if missing:
+        unknown = sorted(info["unexpected_keys"])
+        instead = f", and has unknown {unknown[0]!r} ({len(unknown)} in all)" if unknown else ""
+        raise UserError(
+            f"supernet.model {supernet.model!r}: its pretrained weights lack {missing[0]!r} ({len(missing)} in "
+            f"all){instead}: they are of another network, or renamed"
         )
     return Scores(network)
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from copy import deepcopy
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
@@ -13,11 +14,12 @@ from torch import Tensor, nn
 from ultralytics.cfg import get_cfg
 from ultralytics.nn.modules.block import DFL
 from ultralytics.nn.modules.head import Detect
-from ultralytics.nn.tasks import DetectionModel, yaml_model_load
+from ultralytics.nn.tasks import DetectionModel, torch_safe_load, yaml_model_load
 
 from dms_bench.config.supernet import SupernetSpec
 from dms_bench.errors import UserError, nearest
 from dms_bench.scaling import reinitialise
+from dms_bench_tasks.common.weights import give, require_file, share
 from dms_bench_tasks.detection.blocks import split_blocks
 
 #: Fields of a model's YAML that a suite may set.
@@ -140,21 +142,54 @@ def known() -> list[str]:
     return names
 
 
-def load_weights(model: nn.Module, path: str) -> None:
-    """Load a safetensors checkpoint.
+def load_weights(model: Detector, path: str) -> None:
+    """Load weights by our own names or by Ultralytics', whose cross-stage blocks have one convolution for both halves.
+
+    Args:
+        model: the network.
+        path: a safetensors file, a weights-only checkpoint of PyTorch, or one that Ultralytics has trained.
 
     Raises:
-        UserError: it is missing, damaged or belongs to another network.
+        UserError: it is missing, damaged or belongs to another network, whose tensors are named.
     """
-    from safetensors.torch import load_model
-
+    require_file(path)
     try:
-        load_model(model, path)
-    except FileNotFoundError as error:
-        raise UserError(f"supernet.checkpoint {path!r} does not exist") from error
+        state = _tensors(path)
     except Exception as error:  # a damaged file can raise anything
         reason = " ".join(str(error).split())[:300]
         raise UserError(f"supernet.checkpoint {path!r} cannot be loaded: {reason}") from error
+    with torch.random.fork_rng(devices=[]):
+        whole = DetectionModel(deepcopy(model.yaml), ch=3, nc=model.yaml["nc"], verbose=False)
+    if share(state, whole) > share(state, model):
+        give(whole, state, path)
+        split_blocks(whole.model)
+        state = whole.state_dict()
+    give(model, state, path)
+
+
+def _tensors(path: str) -> Mapping[str, Any]:
+    """Read tensors by name; code in a file is not run."""
+    from safetensors.torch import load_file
+
+    if not path.endswith((".pt", ".pth")):
+        tensors: dict[str, Tensor] = load_file(path)
+        return tensors
+    content: Any
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except UnpicklingError:  # Ultralytics keeps whole networks
+        trusted = torch.serialization.get_safe_globals()
+        try:
+            content = torch_safe_load(path, safe_only=True)[0]
+        finally:  # it trusts its classes for the rest of the process
+            torch.serialization.clear_safe_globals()
+            torch.serialization.add_safe_globals(trusted)
+    for key in ("ema", "model", "state_dict"):
+        if content.get(key) is not None:
+            content = content[key]
+            break
+    named: Mapping[str, Any] = content.float().state_dict() if isinstance(content, nn.Module) else content
+    return named
 
 
 def initialise(model: Detector, seed: int) -> None:

@@ -65,9 +65,19 @@ def test_damaged_and_foreign_checkpoints_are_refused(tmp_path: Path) -> None:
     (tmp_path / "damaged.pth").write_bytes(b"no weights")
     with pytest.raises(UserError, match=r"damaged.pth' cannot be loaded"):
         build(checkpoint=str(tmp_path / "damaged.pth"))
-    torch.save({"fc.weight": torch.zeros(4, 8)}, tmp_path / "part.pth")
-    with pytest.raises(UserError, match="lacks"):
+    torch.save({"fc.weight": torch.zeros(4, 9)}, tmp_path / "part.pth")
+    with pytest.raises(UserError, match=r"lacks .* in all\), has another shape of 'fc.weight'"):
         build(checkpoint=str(tmp_path / "part.pth"))
+    (tmp_path / "run").mkdir()
+    with pytest.raises(UserError, match=r"run' is a folder: name a file"):
+        build(checkpoint=str(tmp_path / "run"))
+
+
+@pytest.mark.parametrize("wrapped", ["module.", "model.", "_orig_mod.module."])
+def test_names_of_wrapped_networks_are_known(tmp_path: Path, wrapped: str) -> None:
+    trained, path = build(seed=3), str(tmp_path / "weights.safetensors")
+    save_file({wrapped + name: tensor for name, tensor in trained.state_dict().items()}, path)
+    assert same(build(checkpoint=path).state_dict(), trained.state_dict())
 
 
 @pytest.mark.parametrize("name", ["resnet18", "test_vit", "test_efficientnet", "test_convnext"])

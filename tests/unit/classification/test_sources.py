@@ -1,5 +1,7 @@
 """Classifiers that are not timm's."""
 
+import shutil
+
 import pytest
 import timm
 import torch
@@ -128,6 +130,20 @@ def test_pretrained_weights_of_another_size_are_refused(vision):
     folder, _ = vision
     with pytest.raises(UserError, match="has another size: take its own image_size"):
         build(str(folder), size=32, pretrained=True)
+
+
+def test_pretrained_weights_of_other_names_are_refused(vision, tmp_path):
+    """transformers draws at random what it does not find."""
+    from safetensors.torch import load_file, save_file
+
+    folder, _ = vision
+    shutil.copytree(folder, tmp_path / "renamed")
+    path = tmp_path / "renamed" / "model.safetensors"
+    weights = {name.replace("encoder.", "coder."): tensor for name, tensor in load_file(path).items()}
+    save_file(weights, path, metadata={"format": "pt"})
+    with pytest.raises(UserError, match=r"weights lack 'vit.*has unknown 'vit.coder.*renamed") as caught:
+        build(str(tmp_path / "renamed"), size=64, classes=7, pretrained=True)
+    assert "\n" not in str(caught.value)
 
 
 def test_only_the_network_is_averaged_in_a_search():

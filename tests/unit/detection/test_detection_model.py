@@ -98,10 +98,51 @@ def test_a_checkpoint_is_loaded_and_a_wrong_one_refused(tmp_path):
     save_model(first, str(tmp_path / "weights.safetensors"))
     second = models.build(TINY.model_copy(update={"checkpoint": str(tmp_path / "weights.safetensors")}), 3, 1)
     assert torch.equal(first.model[0].conv.weight, second.model[0].conv.weight)
-    with pytest.raises(UserError, match="cannot be loaded"):
+    with pytest.raises(UserError, match=r"has another shape of 'model.22.cv3.*6 in all.*is \[3.*, and \[4"):
         models.build(TINY.model_copy(update={"checkpoint": str(tmp_path / "weights.safetensors")}), 4, 1)
     with pytest.raises(UserError, match="does not exist"):
         models.build(TINY.model_copy(update={"checkpoint": str(tmp_path / "none")}), 3, 1)
+    (tmp_path / "damaged.pt").write_bytes(b"no weights")
+    for name in ("damaged.pt", "."):
+        with pytest.raises(UserError, match=r"cannot be loaded|is a folder: name the file in it") as failed:
+            models.build(TINY.model_copy(update={"checkpoint": str(tmp_path / name)}), 3, 1)
+        assert "\n" not in str(failed.value)
+
+
+def ultralytics_own():
+    """A network that Ultralytics has built itself, as after training: its halves are of one convolution."""
+    return lively(DetectionModel(models.configuration(TINY), ch=3, nc=3, verbose=False))
+
+
+@pytest.mark.parametrize("kind", ["best.pt", "weights.pth", "bare.safetensors", "parallel.safetensors"])
+def test_weights_that_ultralytics_has_trained_are_loaded(kind, tmp_path):
+    """Its own checkpoint, its tensors by name, those of its layers alone, and those of a wrapped network."""
+    from safetensors.torch import save_file
+
+    own, path = ultralytics_own(), str(tmp_path / kind)
+    tensors = own.state_dict()
+    if kind == "best.pt":
+        torch.save({"epoch": 1, "ema": copy.deepcopy(own).half(), "model": None, "train_args": {}}, path)
+        own = own.half().float()
+    elif kind == "weights.pth":
+        torch.save(tensors, path)
+    elif kind == "bare.safetensors":
+        save_file(own.model.state_dict(), path)
+    else:
+        save_file({f"module.{name}": tensor for name, tensor in tensors.items()}, path)
+    ours = models.build(TINY.model_copy(update={"checkpoint": path}), 3, 0).eval()
+    assert any(isinstance(module, CrossStage) for module in ours.modules())
+    with torch.no_grad(), models.library_form(ours):
+        torch.testing.assert_close(ours(EXAMPLE)[0], own(EXAMPLE)[0], rtol=1e-4, atol=1e-4)
+
+
+def test_a_renamed_tensor_is_named(tmp_path):
+    tensors = ultralytics_own().state_dict()
+    tensors["model.2.cv7.conv.weight"] = tensors.pop("model.2.cv1.conv.weight")
+    torch.save(tensors, tmp_path / "weights.pt")
+    with pytest.raises(UserError) as failed:
+        models.build(TINY.model_copy(update={"checkpoint": str(tmp_path / "weights.pt")}), 3, 0)
+    assert "lacks 'model.2.cv1.conv.weight', has unknown 'model.2.cv7.conv.weight'" in str(failed.value)
 
 
 def test_fresh_weights_are_those_of_a_network_built_at_that_size():

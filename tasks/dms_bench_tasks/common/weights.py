@@ -1,0 +1,95 @@
+"""Weights out of a file, given to a network by the names of its tensors: all of them fit, or none are taken."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+from dms_bench.errors import UserError
+from dms_bench_tasks.common.notes import say_once
+
+#: What wrappers put before the names of a network's tensors: data parallelism, `torch.compile`, a trainer's module.
+PREFIXES = ("module.", "_orig_mod.", "model.", "network.")
+
+
+def require_file(path: str) -> None:
+    """Raise UserError where a checkpoint is not there, or is a folder."""
+    if Path(path).is_dir():
+        names = sorted(entry.name for entry in Path(path).iterdir() if entry.is_file())[:5]
+        inside = f"the file in it ({', '.join(names)})" if names else "a file"
+        raise UserError(f"supernet.checkpoint {path!r} is a folder: name {inside}")
+    if not Path(path).is_file():
+        raise UserError(f"supernet.checkpoint {path!r} does not exist")
+
+
+def give(model: nn.Module, state: Mapping[str, Any], path: str) -> None:
+    """Load all tensors of a network, in place.
+
+    A prefix of a known wrapper, before all names or missing before all of them, is put right and said.
+
+    Args:
+        model: the network; where it is refused, some of its weights may have changed.
+        state: tensors by name.
+        path: where they are from.
+
+    Raises:
+        UserError: tensors are missing, unknown or of another shape; the message names them.
+    """
+    named = f"supernet.checkpoint {path!r}"
+    expected = model.state_dict()
+    tensors = {name: tensor for name, tensor in state.items() if isinstance(tensor, Tensor)}
+    if not tensors:
+        raise UserError(f"{named} holds no tensors by name, but {', '.join(map(repr, list(state)[:5])) or 'nothing'}")
+    change, tensors = _best(tensors, expected)
+    other = [name for name, tensor in tensors.items() if name in expected and tensor.shape != expected[name].shape]
+    # PyTorch itself knows which tensors an older network may lack.
+    missing, unknown = model.load_state_dict(
+        {name: tensor for name, tensor in tensors.items() if name not in other}, strict=False
+    )
+    wrong = [
+        _first("lacks {!r}", [name for name in missing if name not in other]),
+        _first("has unknown {!r}", unknown),
+        _first("has another shape of {!r}", other),
+    ]
+    if other:
+        found, needed = (list(shapes[other[0]].shape) for shapes in (tensors, expected))
+        wrong.append(f"which is {found}, and {needed} in the network")
+    if any(wrong):
+        raise UserError(f"{named} is of another network: it {', '.join(filter(None, wrong))}")
+    if change:
+        say_once(f"{named}: {change}")
+
+
+def share(state: Mapping[str, Any], model: nn.Module) -> float:
+    """Return the share of a network's tensors that are there by name, prefixes of wrappers aside."""
+    expected = model.state_dict()
+    return _overlap(_best(state, expected)[1], expected) / max(1, len(expected))
+
+
+def _best(tensors: Mapping[str, Any], expected: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+    """Return the names that fit best, and what was changed of them; as they are where nothing fits better."""
+    return max(_variants(tensors), key=lambda variant: _overlap(variant[1], expected))  # the first of equals
+
+
+def _variants(tensors: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+    yield "", dict(tensors)
+    for prefix in PREFIXES:
+        yield f"{prefix!r} is put before its names", {f"{prefix}{name}": value for name, value in tensors.items()}
+    left_out, names = "", dict(tensors)
+    while prefix := next((prefix for prefix in PREFIXES if all(name.startswith(prefix) for name in names)), ""):
+        names = {name.removeprefix(prefix): value for name, value in names.items()}
+        left_out += prefix
+        yield f"its names begin with {left_out!r}, which is left out", names
+
+
+def _overlap(tensors: Mapping[str, Any], expected: Mapping[str, Any]) -> int:
+    return len(tensors.keys() & expected.keys())
+
+
+def _first(text: str, names: list[str]) -> str:
+    if not names:
+        return ""
+    return text.format(names[0]) + (f" ({len(names)} in all)" if len(names) > 1 else "")
