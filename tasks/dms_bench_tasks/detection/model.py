@@ -10,8 +10,10 @@ from pickle import UnpicklingError
 from typing import Any
 
 import torch
+import torchvision
 from torch import Tensor, nn
 from ultralytics.cfg import get_cfg
+from ultralytics.nn import tasks
 from ultralytics.nn.modules.block import DFL
 from ultralytics.nn.modules.head import Detect
 from ultralytics.nn.tasks import DetectionModel, torch_safe_load, yaml_model_load
@@ -87,8 +89,8 @@ def build(supernet: SupernetSpec, classes: int, seed: int) -> Detector:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         try:
-            model = Detector(config, classes)
-        except (TypeError, ValueError, IndexError, RuntimeError) as error:
+            model = Detector({"nc": classes} | config, classes)
+        except Exception as error:  # whatever Ultralytics' code meets in what somebody wrote by hand
             reason = " ".join(str(error).split())[:200]
             raise UserError(f"supernet.model {supernet.model!r} with {supernet.args}: {reason}") from error
     if supernet.checkpoint is not None:
@@ -111,6 +113,11 @@ def configuration(supernet: SupernetSpec) -> dict[str, Any]:
         config: dict[str, Any] = yaml_model_load(name)
     except FileNotFoundError:
         raise UserError(f"supernet.model: Ultralytics has no model {name!r}; {nearest(name, known())}") from None
+    except Exception as error:  # whatever the reader of YAMLs meets in what somebody wrote by hand
+        raise UserError(
+            f"supernet.model {name!r} is no YAML of a model: {' '.join(str(error).split())[:200]}"
+        ) from error
+    _check_layers(name, config)
     for key, value in supernet.args.items():
         if key not in SCALING:
             raise UserError(f"supernet.args.{key} is no field of a model's scaling; {nearest(key, SCALING)}")
@@ -120,12 +127,38 @@ def configuration(supernet: SupernetSpec) -> dict[str, Any]:
         multiples = [config.get("depth_multiple", 1.0), config.get("width_multiple", 1.0)]
         config["scales"] = {"own": [*multiples, config.pop("max_channels", 1024)]}
         config["scale"] = "own"
-    if config.get("head", [[0, 0, ""]])[-1][2] not in HEADS:
+    if config["head"][-1][2] not in HEADS:
         raise UserError(f"supernet.model {name!r} is no detection network (its last layer is not Detect)")
+    if config.get("channels", 3) != 3:
+        raise UserError(f"supernet.model {name!r}: channels: {config['channels']}: networks are searched on 3 channels")
     if config.get("scales") and config.get("scale") not in config["scales"]:
         sizes = ", ".join(name.replace(".yaml", f"{size}.yaml") for size in config["scales"])
         raise UserError(f"supernet.model {name!r} has no size: name one ({sizes}), or give depth and width multiples")
     return config
+
+
+def _check_layers(name: str, config: dict[str, Any]) -> None:
+    """Refuse rows that are no layers, and layers that Ultralytics does not have. Raises UserError."""
+    rows = [row for part in ("backbone", "head") for row in config.get(part) or ()]
+    if not rows or not config.get("head"):
+        raise UserError(f"supernet.model {name!r} is no YAML of a model: it has no layers under 'backbone' and 'head'")
+    families = {"nn.": nn, "torchvision.ops.": torchvision.ops, "": tasks}  # as Ultralytics reads the names
+    for number, row in enumerate(rows):
+        if not (isinstance(row, list) and len(row) == 4 and isinstance(row[2], str)):
+            raise UserError(
+                f"supernet.model {name!r}: layer {number} is {row!r}, not [from, repeats, module, arguments]"
+            )
+        prefix = next(prefix for prefix in families if row[2].startswith(prefix))
+        layers = [f"{prefix}{key}" for key, value in vars(families[prefix]).items() if _is_layer(value)]
+        if row[2] not in layers:
+            raise UserError(
+                f"supernet.model {name!r}: layer {number} is a {row[2]!r}, which Ultralytics does not have (modules "
+                f"of your own cannot be searched here); {nearest(row[2], layers)}"
+            )
+
+
+def _is_layer(value: object) -> bool:
+    return isinstance(value, type) and issubclass(value, nn.Module)
 
 
 def known() -> list[str]:

@@ -4,6 +4,7 @@ import copy
 
 import pytest
 import torch
+import yaml
 from torch import nn
 from ultralytics.nn.modules.block import DFL
 from ultralytics.nn.tasks import DetectionModel
@@ -84,6 +85,38 @@ def test_mistakes_get_one_line(model, args, text):
         models.build(SupernetSpec(model=model, args=args), 3, 0)
     assert text in str(failed.value)
     assert "\n" not in str(failed.value)
+
+
+HEAD = [[[0], 1, "Detect", ["nc"]]]
+
+
+@pytest.mark.parametrize(
+    ("content", "text"),
+    [
+        ({"backbone": [[-1, 1, "Conf", [16, 3, 2]]], "head": HEAD}, "layer 0 is a 'Conf', .* did you mean 'Conv'"),
+        ({"backbone": [[-1, 1, "nn.Convolution", [16]]], "head": HEAD}, "layer 0 is a 'nn.Convolution'"),
+        ({"backbone": [[-1, 1, "Conv"]], "head": HEAD}, r"layer 0 is .*, not \[from, repeats, module, arguments\]"),
+        ({"backbone": [[-2, 1, "Conv", [16, 3, 2]]], "head": HEAD}, "own.yaml' with"),
+        ({"backbone": [], "head": []}, "no layers under 'backbone' and 'head'"),
+        ({"backbone": [[-1, 1, "Conv", [16, 3, 2]]], "head": HEAD, "channels": 1}, "channels: 1"),
+        ("a text", "own.yaml"),
+    ],
+)
+def test_odd_yamls_of_ones_own_get_one_line(content, text, tmp_path):
+    (tmp_path / "own.yaml").write_text(yaml.safe_dump(content))
+    with pytest.raises(UserError, match=text) as failed:
+        models.build(SupernetSpec(model=str(tmp_path / "own.yaml")), 3, 0)
+    assert "\n" not in str(failed.value)
+
+
+def test_a_yaml_of_ones_own_needs_no_number_of_classes(tmp_path):
+    content = {
+        "backbone": [[-1, 1, "Conv", [16, 3, 2]], [-1, 1, "SPPF", [16, 5]]],
+        "head": [[[1], 1, "Detect", ["nc"]]],
+    }
+    (tmp_path / "own.yaml").write_text(yaml.safe_dump(content))
+    network = models.build(SupernetSpec(model=str(tmp_path / "own.yaml")), 3, 0).eval()
+    assert network(EXAMPLE).shape == (2, 4 * 16 + 3, 32 * 32)
 
 
 def test_downloads_are_refused():
