@@ -9,24 +9,30 @@ import os
 from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import torch
 import yaml
+from PIL import Image
 from torch import Tensor
 from ultralytics.cfg import get_cfg
-from ultralytics.data import build_yolo_dataset
-from ultralytics.data.utils import IMG_FORMATS, check_det_dataset
+from ultralytics.data import YOLODataset
+from ultralytics.data.utils import IMG_FORMATS, check_det_dataset, img2label_paths, verify_image_label
 from ultralytics.utils import YAML
 from ultralytics.utils.checks import check_yaml
 
 from dms_bench.errors import UserError
+from dms_bench_tasks.common import left_out
+from dms_bench_tasks.common.left_out import LeftOut
 from dms_bench_tasks.detection import scenes
 from dms_bench_tasks.detection.offline import cache_folder, quiet
 from dms_bench_tasks.detection.spec import DetectionTask, GlyphScenes, YoloData
 
 SPLITS = ("train", "val", "test")
+#: Pillow's name of what a picture holds, where Ultralytics cannot make 8 bits of it.
+_UNREADABLE = {"F": "numbers with a fraction", "I": "integers of 32 bits"}
 
 
 class Source:
@@ -80,15 +86,51 @@ class Source:
         return 0 if isinstance(self.data, GlyphScenes) else self.data.workers
 
     def check(self) -> None:
-        """Make or look at every split, once, so that workers find what Ultralytics keeps about it. Raises UserError."""
-        counts = {}
+        """Make or look at every split, once, so that workers find what Ultralytics keeps about it.
+
+        What Ultralytics leaves out is said.
+
+        Raises:
+            UserError: a split is missing, or there is nothing to be learnt or measured in it.
+        """
+        looked_at = self._look()
+        train = len(looked_at["train"].listed)
+        if isinstance(self.data, YoloData) and self.data.train_images is not None and train != self.train_samples():
+            raise UserError(f"data {self.data.label()!r}: {train} training images, not as train_images says")
+        left_out.say(self.data.label(), self._left_out(looked_at))
+
+    def left_out(self) -> dict[str, LeftOut]:
+        """Return what is not used of each split: damaged pictures, those whose labels are wrong, odd lines of lists."""
+        return self._left_out(self._look()) if isinstance(self.data, YoloData) else {}
+
+    def _look(self) -> dict[str, Split]:
+        """Have Ultralytics look at every split. Raises UserError."""
+        found = {}
         for split in SPLITS:
             try:
-                counts[split] = len(self.plain(split))
-            except (FileNotFoundError, RuntimeError, AssertionError) as error:
+                found[split] = self.plain(split)
+            except (FileNotFoundError, RuntimeError, AssertionError, ValueError) as error:
                 raise UserError(f"split {split!r} of {self.path}: {' '.join(str(error).split())[:300]}") from error
-        if counts["train"] != self.train_samples():
-            raise UserError(f"data {self.data.label()!r}: {counts['train']} training images, not as train_images says")
+            found[split].check(f"split {split!r} of data {self.data.label()!r}")
+        return found
+
+    def _left_out(self, splits: dict[str, Split]) -> dict[str, LeftOut]:
+        lost = {split: pictures.left_out() for split, pictures in splits.items()}
+        for split, lines in self._odd_lines.items():
+            example = f"the line {lines[0]!r} names no picture" if lines else ""
+            lost[split] += LeftOut(len(lines), len(lines), example)
+        return lost
+
+    @cached_property
+    def _odd_lines(self) -> dict[str, list[str]]:
+        """Lines of the lists of images in the YAML that Ultralytics takes for none, by split."""
+        if isinstance(self.data, GlyphScenes):
+            return {}
+        given = _read(str(_source(self.data)))
+        renamed = (
+            {"train": "train", "test": "val"} if self.data.test == "val" else dict(zip(SPLITS, SPLITS, strict=True))
+        )
+        return {split: _odd_lines(given[name]) for split, name in renamed.items()}
 
     def train_samples(self) -> int:
         """Return the number of training images; where the suite gives it, the data need not be there."""
@@ -98,11 +140,13 @@ class Source:
             return len(self.plain("train"))
         return self.data.train_images - (_held(self.data, self.data.train_images) if self.data.test == "val" else 0)
 
-    def plain(self, split: str) -> Any:
+    def plain(self, split: str) -> Split:
         """Return a split without augmentation, as Ultralytics' data set."""
         config = get_cfg(overrides={"imgsz": self.task.image_size, "cache": False})
         with quiet():
-            return build_yolo_dataset(config, self.description[split], 1, self.description, mode="val")
+            return Split(
+                self.description[split], self.task.image_size, augment=False, hyp=config, data=self.description
+            )
 
     def probe(self, images: int, batch: int, device: torch.device) -> Iterator[dict[str, Tensor]]:
         """Yield batches of some training images, always the same, without augmentation.
@@ -121,6 +165,46 @@ class Source:
             yield part
 
 
+class Split(YOLODataset):  # type: ignore[misc]
+    """A split that remembers all of its images, those that Ultralytics leaves out too."""
+
+    def get_img_files(self, img_path: str | list[str]) -> list[str]:
+        """Return the images that are there."""
+        listed: list[str] = super().get_img_files(img_path)
+        self.listed = listed
+        return listed
+
+    def check(self, named: str) -> None:
+        """Raise UserError where nothing can be learnt from the images, or some cannot be converted.
+
+        Args:
+            named: the split, as the message names it.
+        """
+        if not any(len(label["cls"]) for label in self.labels):
+            there = [path for path in self.label_files if Path(path).is_file()]
+            why = "their label files are empty" if there else f"there is no label file such as {self.label_files[0]!r}"
+            raise UserError(f"{named}: none of its {len(self.listed)} images has an object: {why}")
+        for path in self.im_files:
+            if path.lower().endswith((".tif", ".tiff")):  # no other kind of file holds such numbers
+                with Image.open(path) as image:
+                    if image.mode in _UNREADABLE:
+                        raise UserError(
+                            f"{named}: {path!r} holds {_UNREADABLE[image.mode]}, which Ultralytics does not read: "
+                            "store its images with 8 or 16 bits"
+                        )
+
+    def left_out(self) -> LeftOut:
+        """Return what Ultralytics leaves out, and why it does so with the first."""
+        used = set(self.im_files)
+        lost = [path for path in self.listed if path not in used]
+        example = ""
+        if lost:
+            labels = img2label_paths(lost[:1])[0]
+            message = verify_image_label((lost[0], labels, "", False, len(self.data["names"]), 0, 0, False))[-1]
+            example = " ".join(str(message).replace(": ignoring corrupt image/label", "").split())[:300]
+        return LeftOut(len(lost), len(self.listed), example)
+
+
 def _read(path: str) -> dict[str, Any]:
     """Let Ultralytics read a data YAML and look for its images; nothing is downloaded.
 
@@ -129,20 +213,21 @@ def _read(path: str) -> dict[str, Any]:
     """
     try:
         description: dict[str, Any] = check_det_dataset(path, autodownload=False)
-    except (OSError, SyntaxError, TypeError, ValueError, RuntimeError) as error:
-        reason = " ".join(str(error).split()).replace("❌", "").strip()
+    except Exception as error:  # whatever Ultralytics' code meets in what somebody wrote by hand
+        reason = " ".join(str(error).split()).replace("❌", "").strip(" \"'")
         raise UserError(f"data {path!r}: {reason[:300] or type(error).__name__}") from error
+    if description["channels"] != 3:
+        raise UserError(
+            f"data {path!r}: channels: {description['channels']}: networks are searched on images of 3 channels; "
+            "without 'channels' Ultralytics reads grey images as colour, and the first 3 channels of more"
+        )
     return description
 
 
 def _with_three_splits(data: YoloData) -> Path:
     """Return a YAML in which the splits are those of `data`: its own, or with a part of `train` held out."""
-    folder = cache_folder() / f"yolo-{data.content_hash()}"
-    path = data.path
-    if data.root is not None:
-        path = str(folder / "source.yaml")
-        _write(folder / "source.yaml", yaml.safe_dump(_content(data.path) | {"path": str(Path(data.root).absolute())}))
-    description = _read(path)
+    folder = _folder(data)
+    description = _read(_source(data))
     splits: dict[str, Any] = {split: description.get(split) for split in SPLITS}
     if data.test == "test" and not splits["test"]:
         raise UserError(f"data {data.path!r} has no 'test' split; give test: val, which holds out a part of 'train'")
@@ -161,6 +246,20 @@ def _with_three_splits(data: YoloData) -> Path:
     return folder / "data.yaml"
 
 
+def _folder(data: YoloData) -> Path:
+    """Return where the YAML of three splits is kept."""
+    return cache_folder() / f"yolo-{data.content_hash()}"
+
+
+def _source(data: YoloData) -> str:
+    """Return the path of the YAML that is given, or of a copy that names the folder that is."""
+    if data.root is None:
+        return data.path
+    path = _folder(data) / "source.yaml"
+    _write(path, yaml.safe_dump(_content(data.path) | {"path": str(Path(data.root).absolute())}))
+    return str(path)
+
+
 def _held(data: YoloData, images: int) -> int:
     """Return how many of the images are held out for selection."""
     return max(1, round(data.val_fraction * images))
@@ -172,31 +271,46 @@ def _content(path: str) -> dict[str, Any]:
         content: dict[str, Any] = YAML.load(check_yaml(path))
     except (OSError, ValueError, yaml.YAMLError) as error:
         raise UserError(f"data {path!r}: {' '.join(str(error).split())[:300]}") from error
+    if not isinstance(content, dict):
+        raise UserError(f"data {path!r} is no data YAML: it holds no fields")
     return content
 
 
 def _names(path: str) -> dict[int, str]:
     """Return the names of a data YAML's classes. Raises UserError."""
     content = _content(path)
-    names = content.get("names") or [f"class_{number}" for number in range(int(content.get("nc") or 0))]
-    if not isinstance(names, dict | list) or not names:
-        raise UserError(f"data {path!r} has neither 'names' nor 'nc'")
-    pairs = names.items() if isinstance(names, dict) else enumerate(names)
-    return {int(number): str(name) for number, name in pairs}
+    try:
+        names = content.get("names") or [f"class_{number}" for number in range(int(content.get("nc") or 0))]
+        if not isinstance(names, dict | list) or not names:
+            raise UserError(f"data {path!r} has neither 'names' nor 'nc'")
+        pairs = names.items() if isinstance(names, dict) else enumerate(names)
+        return {int(number): str(name) for number, name in pairs}
+    except (TypeError, ValueError):
+        raise UserError(
+            f"data {path!r}: 'names' is a list, or numbers from 0 with a name each; 'nc' a number"
+        ) from None
 
 
 def _images(sources: str | list[str]) -> list[str]:
-    """Return the images of a split: of folders, and of text files that list them."""
-    images: list[str] = []
-    for source in map(Path, [sources] if isinstance(sources, str) else sources):
-        if source.is_dir():
-            images += [str(path) for path in source.rglob("*") if path.suffix[1:].lower() in IMG_FORMATS]
-        elif source.is_file():
-            lines = source.read_text().split()
-            images += [str(source.parent / line[2:]) if line.startswith("./") else line for line in lines]
-        else:
-            raise UserError(f"training images not found: {source}")
-    return sorted(images)
+    """Return the images of a split as Ultralytics reads folders and lists: links followed, blanks kept.
+
+    Raises:
+        UserError: there are none.
+    """
+    reader = SimpleNamespace(prefix="", fraction=1.0)
+    try:
+        images: list[str] = YOLODataset.get_img_files(reader, sources)
+    except FileNotFoundError as error:
+        reason = " ".join(str(error.__cause__ or error).split())[:300]
+        raise UserError(f"training images {sources!r}: {reason}") from error
+    return images
+
+
+def _odd_lines(sources: str | list[str]) -> list[str]:
+    """Return the lines of lists of images that name no image; Ultralytics passes over them."""
+    lists = [path for path in map(Path, [sources] if isinstance(sources, str) else sources) if path.is_file()]
+    lines = [line for path in lists for line in path.read_text(encoding="utf-8-sig").strip().splitlines()]
+    return [line for line in lines if line.strip() and line.rpartition(".")[-1].lower() not in IMG_FORMATS]
 
 
 def _write(path: Path, text: str) -> None:

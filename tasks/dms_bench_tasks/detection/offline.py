@@ -45,6 +45,7 @@ def set_up() -> None:
     from ultralytics.utils import LOGGER
 
     LOGGER.setLevel(logging.ERROR)  # also where somebody else imported it first, without YOLO_VERBOSE
+    _leave_pillow_alone()
 
 
 @contextmanager
@@ -58,6 +59,20 @@ def cache_folder() -> Path:
     """Return the folder of generated data, in the user's cache (`XDG_CACHE_HOME`)."""
     base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     return Path(base) / "dms_bench"
+
+
+def _leave_pillow_alone() -> None:
+    """Take back what Ultralytics puts in the place of `Image.open`, for everybody in the process.
+
+    It would install a package for files that Pillow does not know. Where it may not, it hides which file that is behind
+    an error of another kind, which other libraries, timm among them, do not expect of Pillow.
+    """
+    from PIL import Image
+    from ultralytics.utils import patches
+
+    original = getattr(patches, "_image_open", None)
+    if original is not None and find_spec("pi_heif") is None:
+        Image.open = original
 
 
 def _prepare(folder: Path) -> None:

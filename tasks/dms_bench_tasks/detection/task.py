@@ -104,11 +104,16 @@ class Detection:
         recalibrate(model.to(device), detector_of(model), images)
 
     def evaluate(self, model: nn.Module, split: Split, device: torch.device) -> dict[str, float]:
-        """Return `map50_95` and `map50` of a split in percent, `macs_fused` and `params_fused`."""
+        """Return `map50_95` and `map50` of a split in percent, `macs_fused` and `params_fused`.
+
+        With the test split, also how many pictures of each split are not used, where some are not.
+        """
+        from dms_bench_tasks.common.left_out import measures
         from dms_bench_tasks.detection.measure import evaluate
         from dms_bench_tasks.detection.model import detector_of
 
-        return evaluate(detector_of(model), self._source.path, split, self.spec.image_size, device)
+        measured = evaluate(detector_of(model), self._source.path, split, self.spec.image_size, device)
+        return measured | (measures(self._source.left_out()) if split == "test" else {})
 
     def export(self, model: nn.Module, folder: Path) -> list[Path]:
         """Write `best.pt`, which Ultralytics' `YOLO` opens, and `train.py`, which trains it on."""

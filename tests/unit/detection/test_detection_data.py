@@ -2,14 +2,18 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import yaml
+from PIL import Image
 
 from dms_bench.errors import UserError
+from dms_bench_tasks.common.left_out import measures
 from dms_bench_tasks.detection.data import Source
 from dms_bench_tasks.detection.spec import DetectionTask
-from tests.unit.detection.detection_helpers import CPU, task
+from dms_bench_tasks.detection.task import Detection
+from tests.unit.detection.detection_helpers import CPU, TINY, task
 
 
 def files(source, split):
@@ -68,6 +72,135 @@ def test_lists_of_images_are_read(foreign):
     held = source(path=str(foreign), val_fraction=0.3)
     assert files(held, "train") | files(held, "val") == set(names[:10])
     assert len(files(held, "val")) == 3
+
+
+def images_of(foreign, split="train"):
+    return sorted((foreign.parent / "images" / split).iterdir())
+
+
+def test_linked_folders_are_followed(foreign, tmp_path):
+    """Half of the images lie elsewhere, behind a link; their labels do, too."""
+    for kind in ("images", "labels"):
+        store, folder = tmp_path / "store" / kind / "more", foreign.parent / kind / "train"
+        store.mkdir(parents=True)
+        for path in sorted(folder.iterdir())[:10]:
+            path.rename(store / path.name)
+        (folder / "linked").symlink_to(store)
+    held = source(path=str(foreign), val_fraction=0.2)
+    held.check()
+    assert len(files(held, "train") | files(held, "val")) == 20
+    assert sum(len(label["cls"]) > 0 for label in held.plain("train").labels) == 16
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda text: "\ufeff" + text.replace("\n", "\r\n"),
+        lambda text: text + "\n\n",
+        lambda text: text.replace("./", "./../boats and more/"),
+    ],
+    ids=["windows", "empty lines", "blanks"],
+)
+def test_lists_are_read_as_ultralytics_reads_them(foreign, change, caplog):
+    (foreign.parent.parent / "boats and more").symlink_to(foreign.parent)
+    lines = "\n".join(f"./images/train/{path.name}" for path in images_of(foreign))
+    (foreign.parent / "list.txt").write_bytes(change(lines).encode())
+    foreign.write_text(yaml.safe_dump(yaml.safe_load(foreign.read_text()) | {"train": "list.txt"}))
+    held = source(path=str(foreign), val_fraction=0.2)
+    held.check()
+    assert len(files(held, "train") | files(held, "val")) == 20
+    assert not held.left_out()["train"].count
+    assert not caplog.messages
+
+
+def test_what_is_left_out_is_counted_said_once_and_recorded(foreign, caplog):
+    images = images_of(foreign)
+    for path in images[:2]:
+        path.write_bytes(b"no image")
+    label = foreign.parent / "labels" / "train" / f"{images[2].stem}.txt"
+    label.write_text("7 0.5 0.5 0.2 0.2\n")  # of three classes
+    lines = [f"./images/train/{path.name}" for path in images]
+    lines[3] += " "
+    (foreign.parent / "list.txt").write_text("\n".join(lines))
+    content = yaml.safe_load(foreign.read_text()) | {"train": "list.txt", "val": "list.txt", "test": "images/val"}
+    foreign.write_text(yaml.safe_dump(content))
+    own = source(path=str(foreign), test="test", train_images=19)
+    own.check()
+    source(path=str(foreign), test="test", train_images=19).check()
+    lost = own.left_out()
+    assert [(lost[split].count, lost[split].of) for split in ("train", "val", "test")] == [(4, 20), (4, 20), (0, 8)]
+    assert len(caplog.messages) == 1
+    assert "data 'boats': train: 4 of 20 pictures are left out" in caplog.text
+    assert f"{images[0]}: cannot identify image file" in caplog.text
+    assert measures(lost) == {"left_out_train": 4.0, "left_out_val": 4.0}
+
+
+def test_a_result_says_what_was_left_out(foreign):
+    images_of(foreign)[0].write_bytes(b"no image")
+    own = Detection(DetectionTask(data={"name": "yolo", "path": str(foreign), "val_fraction": 0.2}, image_size=64), 0)
+    network = own.build(TINY)
+    measured = own.evaluate(network, "test", CPU)
+    assert measured.get("left_out_train", 0) + measured.get("left_out_val", 0) == 1
+    assert not any(name.startswith("left_out") for name in own.evaluate(network, "val", CPU))
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ({"channels": 1}, "channels: 1: networks are searched on images of 3 channels"),
+        ({"channels": 6}, "channels: 6: networks are searched on images of 3 channels"),
+        ({"names": {6: "a", 35: "b", 36: "c"}}, "class indices"),
+        ({"names": None, "nc": "three"}, "'nc: three' must be an integer"),
+        ({"names": "fish"}, "names"),
+        ({"train": "nowhere"}, "nowhere"),
+    ],
+)
+def test_odd_yamls_get_one_line(foreign, content, message):
+    foreign.write_text(yaml.safe_dump(yaml.safe_load(foreign.read_text()) | content))
+    with pytest.raises(UserError, match=message) as failed:
+        source(path=str(foreign)).check()
+    assert "\n" not in str(failed.value)
+
+
+def test_names_that_are_none_get_one_line(foreign):
+    for content in ({"names": {"a": 0}}, {"names": None, "nc": "three"}, {"names": None}):
+        foreign.write_text(yaml.safe_dump(yaml.safe_load(foreign.read_text()) | content))
+        with pytest.raises(UserError, match=r"'names'.*'nc'"):
+            _ = source(path=str(foreign)).names
+
+
+def test_one_class_is_enough(foreign):
+    for label in (foreign.parent / "labels").rglob("*.txt"):
+        label.write_text("0 0.5 0.5 0.2 0.2\n")
+    for names in (["fish"], {0: "fish"}):
+        foreign.write_text(yaml.safe_dump(yaml.safe_load(foreign.read_text()) | {"names": names, "nc": 1}))
+        held = source(path=str(foreign), val_fraction=0.2)
+        held.check()
+        assert held.names == {0: "fish"}
+
+
+def test_images_without_an_object_are_refused(foreign):
+    for label in (foreign.parent / "labels" / "train").iterdir():
+        label.unlink()
+    with pytest.raises(UserError, match=r"split 'train' .* none of its 18 images has an object: .* no label file"):
+        source(path=str(foreign), val_fraction=0.1).check()
+
+
+def test_numbers_of_32_bits_are_refused_and_those_of_16_scaled(foreign):
+    first = images_of(foreign)[0]
+    ramp = np.linspace(0, 65535, 64 * 64).reshape(64, 64).astype(np.uint16)
+    first.unlink()
+    Image.fromarray(ramp).save(first)  # a PNG of 16 bits: its high bytes are taken
+    held = source(path=str(foreign), val_fraction=0.05)
+    held.check()
+    data = held.plain("train" if first.name in files(held, "train") else "val")
+    image = data.load_image(data.im_files.index(str(first)))[0]
+    assert np.array_equal(image[..., 0], ramp >> 8)
+    for kind, number in (("fraction", np.float32), ("32 bits", np.int32)):
+        Image.fromarray(ramp.astype(number)).save(first.with_name("odd.tif"))
+        (foreign.parent / "labels" / "train" / "odd.txt").write_text("0 0.5 0.5 0.2 0.2\n")
+        with pytest.raises(UserError, match=f"odd.tif' holds .*{kind}"):
+            source(path=str(foreign), val_fraction=0.05).check()
 
 
 def test_its_own_test_split_is_used_where_asked(foreign):
