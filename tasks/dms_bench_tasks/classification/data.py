@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from dms_bench.errors import UserError
 from dms_bench_tasks.classification.spec import ClassificationRecipe
+from dms_bench_tasks.common.left_out import LeftOut
 from dms_bench_tasks.common.sharding import WHOLE, Shard
 
 #: Images [batch, channels, size, size], normalised, and labels [batch], on the device asked for.
@@ -33,6 +34,9 @@ class DataSource(Protocol):
 
     def check(self) -> None:
         """Make or check the data. Raises UserError where it is missing or not what the suite says."""
+
+    def left_out(self) -> dict[str, LeftOut]:
+        """Return what is not used of each split, as far as that is known."""
 
     def train_samples(self) -> int:
         """Return the number of training images."""

@@ -18,6 +18,7 @@ from dms_bench.errors import UserError
 from dms_bench_tasks.classification import digits, glyphs
 from dms_bench_tasks.classification.data import EVALUATION_BATCH, Batch, Split, micro_batch, steps_per_epoch
 from dms_bench_tasks.classification.spec import ClassificationRecipe, DigitsData, GlyphsData
+from dms_bench_tasks.common.left_out import LeftOut
 from dms_bench_tasks.common.sharding import WHOLE, Shard, derive_seed
 
 Arrays = tuple[NDArray[np.uint8], NDArray[np.int64]]
@@ -36,6 +37,10 @@ class EmbeddedSource:
         """Make all splits, so that workers find them in the cache."""
         for split in ("train", "val", "test"):
             self.tensors(split)
+
+    def left_out(self) -> dict[str, LeftOut]:
+        """Return nothing: the images are made here."""
+        return {}
 
     def check_recipe(self, recipe: ClassificationRecipe) -> None:
         """Raise UserError for options of timm's image pipeline, and for a batch that the set cannot fill."""

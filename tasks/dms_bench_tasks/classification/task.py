@@ -17,6 +17,7 @@ from dms_bench_tasks.classification import distil, measure, model, train
 from dms_bench_tasks.classification.data import DataSource
 from dms_bench_tasks.classification.optim import check_optimizer
 from dms_bench_tasks.classification.spec import ClassificationRecipe, ClassificationTask, TimmData
+from dms_bench_tasks.common.left_out import measures
 
 #: Training images that batch norm's statistics are estimated from.
 RECALIBRATION_IMAGES = 4096
@@ -95,8 +96,12 @@ class Classification:
         measure.recalibrate(model, batches)
 
     def evaluate(self, model: nn.Module, split: Split, device: torch.device) -> dict[str, float]:
-        """Return `top1` (and `top5`) in percent, `loss` and `n` of a split."""
-        return measure.measure(model, self._data.evaluation(model.to(device), split, device), device)
+        """Return `top1` (and `top5`) in percent, `loss` and `n` of a split.
+
+        With the test split, also how many pictures of each split are not used, where some are not.
+        """
+        measured = measure.measure(model, self._data.evaluation(model.to(device), split, device), device)
+        return measured | (measures(self._data.left_out()) if split == "test" else {})
 
     def export(self, model: nn.Module, folder: Path) -> list[Path]:
         """Write nothing: timm opens no network whose layers differ from its own."""

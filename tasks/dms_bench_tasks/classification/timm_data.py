@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from functools import cache
 from importlib.util import find_spec
@@ -10,34 +11,53 @@ from typing import Any
 
 import numpy as np
 import torch
-from timm.data import create_dataset, create_loader, resolve_data_config
+from timm.data import ImageDataset, create_dataset, create_loader, resolve_data_config
 from torch import Tensor, nn
 from torch.utils.data import Dataset, IterableDataset
 
-from dms_bench.errors import UserError, nearest
+from dms_bench.errors import TrialFailure, UserError, nearest
 from dms_bench_tasks.classification.data import EVALUATION_BATCH, Batch, Split, micro_batch, steps_per_epoch
 from dms_bench_tasks.classification.model import network
+from dms_bench_tasks.classification.pictures import eight_bits, looked_at, other_endings
 from dms_bench_tasks.classification.spec import ClassificationRecipe, TimmData
+from dms_bench_tasks.common.left_out import LeftOut, say
 from dms_bench_tasks.common.sharding import WHOLE, Shard, derive_seed
 
+#: As many images that cannot be read are passed over, as in timm.
+_DAMAGED_IN_A_ROW = 10
 _PREFIXES = ("torch", "hfds", "hfids", "wds", "tfds")
+#: It would say of every image that it passes over that it does, every time; `check` says it once.
+logging.getLogger("timm.data.dataset").setLevel(logging.ERROR)
 #: The modules that timm's readers import, by prefix.
 _PACKAGES = {"hfds": "datasets", "hfids": "datasets", "wds": "webdataset", "tfds": "tensorflow_datasets"}
 
 
 class View(Dataset[Any]):
-    """Some images of a data set, with a transform of its own (timm's loader sets it)."""
+    """Some images of a data set, with a transform of its own (timm's loader sets it).
 
-    def __init__(self, dataset: Any, indices: np.ndarray | range) -> None:
-        self.dataset, self.indices = dataset, indices
+    Args:
+        dataset: of images as they are stored.
+        indices: which of them.
+        mode: Pillow's name of what they are converted to; None leaves that to the data set.
+    """
+
+    def __init__(self, dataset: Any, indices: np.ndarray | range, mode: str | None = None) -> None:
+        self.dataset, self.indices, self.mode = dataset, indices, mode
         self.transform: Any = None
 
     def __len__(self) -> int:
         return len(self.indices)
 
     def __getitem__(self, index: int) -> tuple[Any, int]:
-        image, target = self.dataset[int(self.indices[index])]
-        return self.transform(image) if self.transform else image, target
+        for _ in range(_DAMAGED_IN_A_ROW):
+            image, target = self.dataset[int(self.indices[index])]
+            try:
+                image = eight_bits(image).convert(self.mode) if self.mode else image
+            except OSError:  # damaged: timm takes the next one, too
+                index = (index + 1) % len(self)
+            else:
+                return self.transform(image) if self.transform else image, target
+        raise TrialFailure(f"{_DAMAGED_IN_A_ROW} images in a row cannot be read")
 
 
 class TimmSource:
@@ -73,6 +93,19 @@ class TimmSource:
                 )
             if names != _class_names(sources[0].dataset):
                 raise UserError(f"data {self.data.label()!r}: {split} has other classes than train")
+        say(self.data.label(), self.left_out())
+
+    def left_out(self) -> dict[str, LeftOut]:
+        """Return what is not used of each split. Raises UserError for images that hold more than 8 bits can."""
+        lost = {}
+        for split in ("train", "val", "test"):
+            view = self.open(split)
+            if isinstance(view, View) and view.mode:
+                named = f"data {self.data.label()!r}: {split}"
+                lost[split] = looked_at(view.dataset, view.indices, named)
+                if split != "val" or self.data.splits.val is not None:  # or its folder is that of train
+                    lost[split] = lost[split] + other_endings(view.dataset)
+        return lost
 
     def check_recipe(self, recipe: ClassificationRecipe) -> None:
         """Raise UserError for options of the embedded sets."""
@@ -105,7 +138,7 @@ class TimmSource:
             chosen = np.asarray(dataset.indices)
             if limit is not None:
                 chosen = np.random.default_rng(self.data.seed).permutation(chosen)[:limit]
-            dataset = View(dataset.dataset, chosen[shard.rank :: shard.count])
+            dataset = View(dataset.dataset, chosen[shard.rank :: shard.count], dataset.mode)
         seen = 0
         for images, labels in self.loader(dataset, model, EVALUATION_BATCH, device, is_training=False):
             yield images, labels
@@ -149,12 +182,19 @@ class TimmSource:
                 raise UserError(f"data {self.data.dataset!r} is a stream: name its selection split in 'splits.val'")
             return dataset
         if names.val is not None or split == "test":
-            return View(dataset, range(len(dataset)))
+            return View(dataset, range(len(dataset)), self._mode)
         order = np.random.default_rng(self.data.seed).permutation(len(dataset))
         held = self._held(len(dataset))
         if held >= len(dataset):
             raise UserError(f"data {self.data.label()!r}: val_fraction leaves nothing of {len(dataset)} images")
-        return View(dataset, np.sort(order[:held] if split == "val" else order[held:]))
+        return View(dataset, np.sort(order[:held] if split == "val" else order[held:]), self._mode)
+
+    @property
+    def _mode(self) -> str | None:
+        """What images are converted to, in Pillow's words; None for torchvision's sets, which are as they are."""
+        if self.data.dataset.lower().startswith("torch/"):
+            return None
+        return "L" if self.channels == 1 else "RGB"
 
     def _create_uncached(self, split: str) -> Any:
         data = self.data
@@ -168,9 +208,9 @@ class TimmSource:
             raise UserError(f"data folder {data.root!r} does not exist")
         if not data.dataset and data.root is not None and Path(data.root).is_dir():
             self._check_split_folder(Path(data.root), split)
-        mode = {} if prefix.lower() == "torch" else {"input_img_mode": "L" if self.channels == 1 else "RGB"}
+        mode = {"input_img_mode": self._mode} if self._mode else {}
         try:
-            return create_dataset(
+            dataset = create_dataset(
                 data.dataset,
                 root=data.root,
                 split=split,
@@ -182,6 +222,9 @@ class TimmSource:
         except Exception as error:  # readers raise whatever their library raises
             reason = (str(error).strip() or type(error).__name__).splitlines()[0]
             raise UserError(f"data {data.dataset or data.root!r}, split {split!r}: {reason}") from error
+        if isinstance(dataset, ImageDataset):
+            dataset.input_img_mode = None  # a `View` converts: Pillow makes white of all that is above 255
+        return dataset
 
     def _check_split_folder(self, root: Path, split: str) -> None:
         """Timm falls back to the whole root where a split's folder is missing: that would mix splits."""

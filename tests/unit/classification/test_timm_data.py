@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -144,3 +145,56 @@ def test_a_given_number_of_images_needs_no_data_and_is_checked_where_they_are(fo
     assert right.train_samples() == len(right.open("train"))
     with pytest.raises(UserError, match=r"train has 40 images, not train_images: 41"):
         source(folder, train_images=41).check()
+
+
+@pytest.fixture
+def odd(folder: Path, tmp_path: Path) -> Path:
+    """The same images, to be spoilt."""
+    shutil.copytree(folder, tmp_path / "odd")
+    return tmp_path / "odd"
+
+
+@pytest.mark.parametrize(("channels", "workers"), [(1, 0), (3, 0), (1, 1)])
+def test_images_of_16_bits_keep_their_high_byte(odd: Path, channels: int, workers: int) -> None:
+    """Pillow makes 255 of all that is above it."""
+    ramp = np.linspace(0, 65535, 32 * 32).reshape(32, 32).astype(np.uint16)
+    for path in odd.rglob("*.png"):
+        Image.fromarray(ramp).save(path)
+    plain = {"mean": (0.0,) * channels, "std": (1.0,) * channels, "crop_pct": 1.0, "workers": workers}
+    data = {"name": "timm", "root": str(odd), "classes": 2, "val_fraction": 0.2, **plain}
+    spec = ClassificationTask.model_validate({"data": data, "image_size": 32, "channels": channels})
+    own = Classification(spec, 0)
+    own.prepare()
+    images, _ = next(iter(own._data.evaluation(own.build(NET), "test", CPU)))
+    expected = torch.from_numpy((ramp >> 8).astype(np.float32)) / 255
+    torch.testing.assert_close(images[0], expected.expand(channels, 32, 32), rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize(("number", "what"), [(np.float32, "fraction"), (np.int32, "32 bits")])
+def test_images_of_other_numbers_are_refused_by_name(odd: Path, number: type, what: str) -> None:
+    path = odd / "train" / "dog" / "7.png"
+    Image.fromarray(np.full((40, 50), 0.5).astype(number)).save(path, format="tiff")
+    with pytest.raises(UserError, match=rf"(train|val): .*7.png' holds .*{what}") as refused:
+        source(odd).check()
+    assert "\n" not in str(refused.value)
+
+
+def test_what_is_left_out_is_counted_said_once_and_recorded(odd: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Damaged images, and those whose endings timm does not read."""
+    images = sorted((odd / "train").rglob("*.png"))
+    images[0].write_bytes(b"no image")
+    images[1].write_bytes(images[1].read_bytes()[:300])
+    for number, path in enumerate(images[2:5]):
+        Image.open(path).save(odd / "train" / "cat" / f"new{number}.bmp")
+    for _ in range(2):
+        source(odd).check()
+    assert len(caplog.messages) == 1
+    assert "of 35 pictures are left out" in caplog.text  # 32 are for training
+    assert str(images[0]) in caplog.text or str(images[1]) in caplog.text or ".bmp" in caplog.text
+    own = task(odd)
+    model = own.build(NET)
+    measured = own.evaluate(model, "test", CPU)
+    assert measured["left_out_train"] + measured.get("left_out_val", 0) == 5
+    assert not any(name.startswith("left_out") for name in own.evaluate(model, "val", CPU))
+    seen = [own._data.evaluation(model, split, CPU) for split in ("train", "val")]
+    assert sum(len(labels) for batches in seen for _, labels in batches) == 40
