@@ -80,7 +80,7 @@ class SupernetSpec(Spec):
     """Start from the library's own weights (timm, transformers; needs a network or a filled cache)."""
     checkpoint: str | None = None
     """Path of a safetensors file with weights to start from; image classification also reads weights-only checkpoints
-    of PyTorch."""
+    of PyTorch, object detection these and the .pt files that Ultralytics trains."""
     weight_sharing: bool = False
     """Let subnets share weights: `pretrain` trains a random architecture of the space on every step, made of the
     leading elements and blocks, and random search and evolution cut out the same ones."""

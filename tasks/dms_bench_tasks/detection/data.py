@@ -110,7 +110,8 @@ class Source:
             try:
                 found[split] = self.plain(split)
             except (FileNotFoundError, RuntimeError, AssertionError, ValueError) as error:
-                raise UserError(f"split {split!r} of {self.path}: {' '.join(str(error).split())[:300]}") from error
+                where = self.data.path if isinstance(self.data, YoloData) else self.path
+                raise UserError(f"split {split!r} of {where}: {' '.join(str(error).split())[:300]}") from error
             found[split].check(f"split {split!r} of data {self.data.label()!r}")
         return found
 
@@ -214,7 +215,8 @@ def _read(path: str) -> dict[str, Any]:
     try:
         description: dict[str, Any] = check_det_dataset(path, autodownload=False)
     except Exception as error:  # whatever Ultralytics' code meets in what somebody wrote by hand
-        reason = " ".join(str(error).split()).replace("❌", "").strip(" \"'")
+        text = str(error.args[0] if isinstance(error, KeyError) and error.args else error)  # a KeyError quotes its own
+        reason = " ".join(text.split()).replace("❌", "").strip()
         raise UserError(f"data {path!r}: {reason[:300] or type(error).__name__}") from error
     if description["channels"] != 3:
         raise UserError(

@@ -107,6 +107,11 @@ def configuration(supernet: SupernetSpec) -> dict[str, Any]:
     name = supernet.model
     if supernet.pretrained:
         raise UserError("supernet.pretrained needs a download, which is off: give supernet.checkpoint")
+    if name.endswith(".pt"):
+        raise UserError(
+            f"supernet.model {name!r} is a checkpoint: give its path as supernet.checkpoint, and the YAML of its "
+            "network (such as yolov8n.yaml) as supernet.model"
+        )
     if not name.endswith((".yaml", ".yml")):
         raise UserError(f"supernet.model {name!r} is no model YAML of Ultralytics; {nearest(name + '.yaml', known())}")
     try:

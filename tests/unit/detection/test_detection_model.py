@@ -75,6 +75,7 @@ def test_a_suites_own_multiples_count():
         ("yolov8q.yaml", {}, "did you mean"),
         ("yolov8n", {}, "yolov8n.yaml"),
         ("yolov8.yaml", {}, "yolov8s.yaml"),
+        ("runs/best.pt", {}, "give its path as supernet.checkpoint"),
         ("yolov8n.yaml", {"width": 0.5}, "did you mean 'width_multiple'"),
         ("yolov8n-seg.yaml", {}, "no detection network"),
         ("yolov8.yaml", {"width_multiple": "wide"}, "width_multiple"),
