@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
-from ultralytics.nn.modules.block import C2PSA, Attention, C2f
+from ultralytics.nn.modules.block import C2PSA, PSA, Attention, C2f
 from ultralytics.nn.modules.conv import Conv
 
 #: Blocks that run on one half, whose outputs are all concatenated; and those of which only the last one is.
@@ -51,10 +51,11 @@ class CrossStage(nn.Module):
 def split_blocks(layers: nn.Sequential) -> None:
     """Put `CrossStage` in the place of all cross-stage blocks of an Ultralytics network, with their weights.
 
-    Attention keeps its sizes: its own code takes the width of its input for that of its values.
+    Attention keeps its sizes: its own code takes the width of its input for that of its values. So does YOLOv10's block
+    around it, which splits in the middle.
     """
     for module in layers.modules():
-        if isinstance(module, Attention):  # not a parameter, buffer or module: past `nn.Module`'s own code
+        if isinstance(module, Attention | PSA):  # not a parameter, buffer or module: past `nn.Module`'s own code
             module.__dict__["keeps_sizes"] = True
     for index, layer in enumerate(layers):
         known = type(layer).forward in (COLLECTING.forward, CHAINING.forward)  # others may do something of their own

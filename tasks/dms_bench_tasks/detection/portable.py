@@ -18,6 +18,7 @@ from ultralytics.nn.modules.conv import Concat
 from ultralytics.nn.tasks import DetectionModel
 
 from dms_bench.scaling.cut.stand_ins import Skip
+from dms_bench_tasks.common.notes import say_once
 from dms_bench_tasks.detection.blocks import CrossStage
 from dms_bench_tasks.detection.model import Detector
 
@@ -91,9 +92,12 @@ def save(detector: Detector, names: dict[int, str], image_size: int, folder: Pat
         folder: where to write.
 
     Returns:
-        The files written.
+        The files written: none where a layer needs dms_bench to run, which is said.
     """
     model = portable(detector)
+    if bound := bound_layers(model):
+        say_once(f"no {CHECKPOINT} is written: its {', '.join(bound)} would run with dms_bench alone")
+        return []
     model.names = dict(names)
     arguments: dict[str, Any] = {"task": "detect", "imgsz": image_size, "model": CHECKPOINT}
     model.args, model.task = arguments, "detect"
@@ -103,6 +107,15 @@ def save(detector: Detector, names: dict[int, str], image_size: int, folder: Pat
     script = folder / SCRIPT
     script.write_text(_SCRIPT)
     return [path, script]
+
+
+def bound_layers(model: nn.Module) -> list[str]:
+    """Return the kinds of modules that do not run without dms_bench: ours, and those whose own code is patched.
+
+    Their code holds sizes, as the halves in YOLOv9's blocks, that a cut has changed.
+    """
+    runs = [(module, type(vars(module).get("forward", module))) for module in model.modules()]
+    return sorted({type(module).__name__ for module, kind in runs if kind.__module__.startswith("dms_bench")})
 
 
 def _append_block(layers: list[nn.Module], block: CrossStage, source: int) -> None:

@@ -14,9 +14,10 @@ from ultralytics.nn.tasks import DetectionModel
 
 from dms_bench.config.supernet import SupernetSpec
 from dms_bench.scaling import count, cut, find_space
+from dms_bench.scaling.cut.calls import PatchedForward
 from dms_bench_tasks.detection import model as models
 from dms_bench_tasks.detection.measure import evaluate
-from dms_bench_tasks.detection.portable import portable
+from dms_bench_tasks.detection.portable import bound_layers, portable, save
 from tests.unit.detection.detection_helpers import (
     CPU,
     TINY,
@@ -36,7 +37,16 @@ def outputs(network, images):
         return network.eval()(images)[0]
 
 
-@pytest.mark.parametrize("name", ["yolov8n.yaml", "yolo11n.yaml", "yolo26n.yaml", "yolov8.yaml"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "yolov8n.yaml",
+        "yolo11n.yaml",
+        "yolo26n.yaml",
+        "yolov8.yaml",
+        pytest.param("yolov10n.yaml", marks=pytest.mark.slow),
+    ],
+)
 @pytest.mark.parametrize("seed", [0, pytest.param(1, marks=pytest.mark.slow)])
 def test_a_cut_network_and_its_portable_form_are_the_same(name, seed):
     multiples = {"depth_multiple": 0.67, "width_multiple": 0.25} if name == "yolov8.yaml" else {}
@@ -44,6 +54,7 @@ def test_a_cut_network_and_its_portable_form_are_the_same(name, seed):
     small = cut_at_random(network, EXAMPLE, seed).double()
     moved = portable(small)
     assert type(moved) is DetectionModel
+    assert not bound_layers(moved)
     assert torch.equal(outputs(moved, EXAMPLE.double()), outputs(small, EXAMPLE.double()))
     folded = copy.deepcopy(moved).fuse(verbose=False)
     torch.testing.assert_close(
@@ -114,6 +125,14 @@ def own_yaml(folder, backbone):
 def test_layers_read_what_they_read_in_the_network(backbone, tmp_path):
     network = lively(models.build(own_yaml(tmp_path, backbone), 3, 0))
     torch.testing.assert_close(outputs(portable(network), EXAMPLE), outputs(network, EXAMPLE), rtol=1e-4, atol=1e-4)
+
+
+def test_a_checkpoint_that_needs_dms_bench_is_not_written(tmp_path, caplog):
+    network = models.build(TINY, 3, 0)
+    network.model[0].forward = PatchedForward(network.model[0], [])
+    assert save(network, {0: "a"}, 64, tmp_path) == []
+    assert not list(tmp_path.iterdir())
+    assert caplog.messages == ["no best.pt is written: its Conv would run with dms_bench alone"]
 
 
 def test_removed_bottlenecks_leave_no_layer_behind():
