@@ -110,8 +110,8 @@ def _secrets(address: str) -> set[str]:
 
 
 def _hidden_parts(address: str) -> Iterator[str]:
-    _, sign, rest = address.partition("://")
-    login, _, place = (rest if sign else address).rpartition("@")
+    whole = _WHOLE_ADDRESS.fullmatch(address)  # else its scheme is missing, or part of what nobody may see
+    login, _, place = (address.partition("://")[2] if whole else address).rpartition("@")
     if _is_unclear(login):
         yield from (login, place)
         return

@@ -93,7 +93,7 @@ def check(teacher: Teacher, task: ClassificationTask) -> None:
     except UserError as error:
         raise UserError(f"distil.teacher: {error}") from error
     if teacher.checkpoint is not None:
-        if not Path(teacher.checkpoint).is_file():
+        if not Path(teacher.checkpoint).expanduser().is_file():
             raise UserError(f"distil.teacher.checkpoint {teacher.checkpoint!r} does not exist")
         _built(teacher, task)  # weights of another network are refused before anything is trained
     elif teacher.pretrained and ":" not in teacher.model:

@@ -21,7 +21,7 @@ from dms_bench.scaling import Supernet, reinitialise
 from dms_bench_tasks.classification.multiples import multiplied
 from dms_bench_tasks.classification.sources import Scores, other_source
 from dms_bench_tasks.classification.supernets import SUPERNETS
-from dms_bench_tasks.common.weights import give, require_file
+from dms_bench_tasks.common.weights import file_at, give
 
 #: Arguments of `timm.create_model` that other fields of the suite decide.
 _RESERVED = {
@@ -114,9 +114,9 @@ def load_weights(model: nn.Module, path: str) -> None:
     """
     from timm.models import load_state_dict
 
-    require_file(path)
+    file = file_at(path)
     try:
-        state = load_state_dict(path, weights_only=True)
+        state = load_state_dict(file, weights_only=True)
     except Exception as error:  # unpickling a damaged file can raise anything
         raise UserError(f"supernet.checkpoint {path!r} cannot be loaded: {_one_line(error)}") from error
     give(model, state, path)

@@ -301,7 +301,7 @@ class ClassificationRecipe(SteppedRecipe):
     def weight_files(self) -> list[Path]:
         """Return the file with the weights of a teacher of its own."""
         teacher = self.distil.teacher if self.distil else None
-        return [Path(teacher.checkpoint)] if teacher and teacher.checkpoint else []
+        return [Path(teacher.checkpoint).expanduser()] if teacher and teacher.checkpoint else []
 
     @property
     def mixes(self) -> bool:

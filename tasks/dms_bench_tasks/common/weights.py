@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,20 +12,22 @@ from dms_bench.errors import UserError
 from dms_bench_tasks.common.notes import say_once
 
 #: What wrappers put before the names of a network's tensors: data parallelism, `torch.compile`, a trainer's module.
-PREFIXES = ("module.", "_orig_mod.", "model.", "network.")
+PREFIXES = ("module.", "_orig_mod.", "base_model.", "model.", "network.")
 
 
-def require_file(path: str) -> None:
-    """Raise UserError where a checkpoint is not there, or is a folder."""
-    if Path(path).is_dir():
-        names = sorted(entry.name for entry in Path(path).iterdir() if entry.is_file())[:5]
+def file_at(path: str) -> str:
+    """Return the path of a checkpoint, of which `~` is the home folder. Raises UserError where there is no file."""
+    file = Path(path).expanduser()
+    if file.is_dir():
+        names = sorted(entry.name for entry in file.iterdir() if entry.is_file())[:5]
         inside = f"the file in it ({', '.join(names)})" if names else "a file"
         raise UserError(f"supernet.checkpoint {path!r} is a folder: name {inside}")
-    if not Path(path).is_file():
+    if not file.is_file():
         raise UserError(f"supernet.checkpoint {path!r} does not exist")
+    return str(file)
 
 
-def give(model: nn.Module, state: Mapping[str, Any], path: str) -> None:
+def give(model: nn.Module, state: Mapping[str, Any], path: str, shared: Collection[str] = ()) -> None:
     """Load all tensors of a network, in place.
 
     A prefix of a known wrapper, before all names or missing before all of them, is put right and said.
@@ -34,6 +36,7 @@ def give(model: nn.Module, state: Mapping[str, Any], path: str) -> None:
         model: the network; where it is refused, some of its weights may have changed.
         state: tensors by name.
         path: where they are from.
+        shared: names of tensors that are others' as well, and need not be there.
 
     Raises:
         UserError: tensors are missing, unknown or of another shape; the message names them.
@@ -50,7 +53,7 @@ def give(model: nn.Module, state: Mapping[str, Any], path: str) -> None:
         {name: tensor for name, tensor in tensors.items() if name not in other}, strict=False
     )
     wrong = [
-        _first("lacks {!r}", [name for name in missing if name not in other]),
+        _first("lacks {!r}", [name for name in missing if name not in (*other, *shared)]),
         _first("has unknown {!r}", unknown),
         _first("has another shape of {!r}", other),
     ]

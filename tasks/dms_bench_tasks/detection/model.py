@@ -21,7 +21,7 @@ from ultralytics.nn.tasks import DetectionModel, torch_safe_load, yaml_model_loa
 from dms_bench.config.supernet import SupernetSpec
 from dms_bench.errors import UserError, nearest
 from dms_bench.scaling import reinitialise
-from dms_bench_tasks.common.weights import give, require_file, share
+from dms_bench_tasks.common.weights import file_at, give, share
 from dms_bench_tasks.detection.blocks import split_blocks
 
 #: Fields of a model's YAML that a suite may set.
@@ -190,9 +190,9 @@ def load_weights(model: Detector, path: str) -> None:
     Raises:
         UserError: it is missing, damaged or belongs to another network, whose tensors are named.
     """
-    require_file(path)
+    file = file_at(path)
     try:
-        state = _tensors(path)
+        state = _tensors(file)
     except Exception as error:  # a damaged file can raise anything
         reason = " ".join(str(error).split())[:300]
         raise UserError(f"supernet.checkpoint {path!r} cannot be loaded: {reason}") from error

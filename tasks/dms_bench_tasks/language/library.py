@@ -6,7 +6,6 @@ import logging
 import os
 import sys
 import warnings
-from functools import cache
 from importlib.util import find_spec
 
 from dms_bench.errors import UserError
@@ -24,8 +23,6 @@ _ENVIRONMENT = {
     "TQDM_DISABLE": "1",
     "LMEVAL_LOG_LEVEL": "ERROR",
 }
-
-_log = logging.getLogger(__name__)
 
 
 def prepare() -> None:
@@ -51,12 +48,6 @@ def one_line(error: BaseException) -> str:
     """Return an error's message on one line, or its class where it has none."""
     text = " ".join(str(error).split())
     return text[:300] if text else type(error).__name__
-
-
-@cache
-def say_once(text: str) -> None:
-    """Tell the user, once per process, what is no mistake but should not go unnoticed."""
-    _log.warning("%s", text)
 
 
 def expanded(name: str) -> str:

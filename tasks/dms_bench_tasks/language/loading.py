@@ -14,7 +14,9 @@ from typing import Any
 from torch import nn
 
 from dms_bench.errors import UserError, nearest
-from dms_bench_tasks.language.library import expanded, one_line, say_once
+from dms_bench_tasks.common.notes import say_once
+from dms_bench_tasks.common.weights import file_at, give
+from dms_bench_tasks.language.library import expanded, one_line
 
 
 def refuse_folder(name: str) -> None:
@@ -53,9 +55,7 @@ def pretrained(name: str, folder: str, **options: Any) -> Any:
 
     what = f"supernet.model {name!r}"
     lm, report = load(None)
-    everything = {weight for weight, _ in lm.named_parameters(remove_duplicate=False)}
-    tied = everything - {weight for weight, _ in lm.named_parameters()}
-    prefix = common_prefix(set(report["missing_keys"]) - tied, report["unexpected_keys"])
+    prefix = common_prefix(set(report["missing_keys"]) - tied_names(lm), report["unexpected_keys"])
     if prefix:
         say_once(f"{what}: its tensors are named {prefix}...; read without that")
         lm, report = load({f"^{re.escape(prefix)}": ""})
@@ -81,33 +81,18 @@ def load_checkpoint(lm: nn.Module, path: str) -> None:
     """
     from safetensors.torch import load_file
 
-    what = f"supernet.checkpoint {path!r}"
+    file = file_at(path)
     try:
-        state = load_file(expanded(path))
-    except FileNotFoundError as error:
-        raise UserError(f"{what} does not exist") from error
+        state = load_file(file)
     except Exception as error:  # of a damaged file
-        raise UserError(f"{what} cannot be loaded: {one_line(error)}") from error
-    state = {name.removeprefix("lm."): tensor for name, tensor in state.items()}
-    own = lm.state_dict()
-    needed = [name for name, _ in lm.named_parameters()]  # once where several are tied
-    prefix = common_prefix([name for name in needed if name not in state], [name for name in state if name not in own])
-    if prefix:
-        say_once(f"{what}: its tensors are named {prefix}...; read without that")
-        state = {name.removeprefix(prefix): tensor for name, tensor in state.items()}
-    for name in sorted(state.keys() & own.keys()):
-        if state[name].shape != own[name].shape:
-            raise UserError(
-                f"{what} is of another network: {name!r} has shape {list(state[name].shape)} there, and "
-                f"{list(own[name].shape)} here"
-            )
-    missing, unexpected = lm.load_state_dict(state, strict=False)
-    parameters = dict(lm.named_parameters())
-    refuse_missing(
-        what, [f"lm.{name}" for name in missing if name in parameters], [f"lm.{name}" for name in unexpected]
-    )
-    if unexpected:
-        raise UserError(f"{what} has unknown {unexpected[0]!r} ({len(unexpected)} in all)")
+        raise UserError(f"supernet.checkpoint {path!r} cannot be loaded: {one_line(error)}") from error
+    give(lm, {name.removeprefix("lm."): tensor for name, tensor in state.items()}, path, tied_names(lm))
+
+
+def tied_names(lm: nn.Module) -> set[str]:
+    """Return the names of parameters that have another name as well, under which they are listed."""
+    own = {name for name, _ in lm.named_parameters()}
+    return {name for name, _ in lm.named_parameters(remove_duplicate=False)} - own
 
 
 def refuse_missing(what: str, missing: Collection[str], unexpected: Collection[str]) -> None:

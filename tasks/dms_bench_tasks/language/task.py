@@ -12,6 +12,7 @@ from dms_bench.config.recipe import Recipe
 from dms_bench.config.supernet import SupernetSpec
 from dms_bench.errors import UserError
 from dms_bench.tasks import Loop, Split, StructureHook
+from dms_bench_tasks.common.notes import say_once
 from dms_bench_tasks.common.sharding import derive_seed
 from dms_bench_tasks.language import export, generation, library, model, train, zero_shot
 from dms_bench_tasks.language.data import Text
@@ -55,7 +56,7 @@ class Language:
         list(check_corpora(self.spec))
         zero_shot.check(self.spec)
         for notice in self._text.notices():
-            library.say_once(notice.text)
+            say_once(notice.text)
 
     def initialise(self, network: nn.Module) -> None:
         """Draw fresh weights by transformers' own rules, at the network's present size."""

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from dms_bench.config.supernet import SupernetSpec
 from dms_bench.errors import UserError
-from dms_bench_tasks.language.library import say_once
+from dms_bench_tasks.common.notes import say_once
 from dms_bench_tasks.language.loading import common_prefix
 from tests.unit.classification.classification_helpers import same
 from tests.unit.language.language_helpers import TINY, lively, network, task
@@ -99,7 +99,7 @@ def test_tensors_that_do_not_fit_are_refused_by_name(
 def test_a_checkpoint_of_other_shapes_names_both(saved: tuple[nn.Module, Path], tmp_path: Path) -> None:
     path = changed(saved[1], tmp_path / "m", lambda state: state | {UP: state[UP][:-1]}) / "model.safetensors"
     with pytest.raises(
-        UserError, match=r"is of another network: '.*up_proj.weight' has shape \[43, 48\] there, and \["
+        UserError, match=r"has another shape of '.*up_proj.weight', which is \[43, 48\], and \[44, 48\] in the"
     ):
         task().build(TINY.model_copy(update={"checkpoint": str(path)}))
 

@@ -82,7 +82,7 @@ def test_a_checkpoint_of_another_network_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "x.safetensors"
     state = {name: tensor.clone() for name, tensor in task().build(TINY).state_dict().items()}
     save_file({name: tensor for name, tensor in state.items() if "norm" not in name}, path)
-    with pytest.raises(UserError, match=r"lacks 'lm.model.layers.0.input_layernorm.weight' \(7 in all\)"):
+    with pytest.raises(UserError, match=r"lacks 'model.layers.0.input_layernorm.weight' \(7 in all\)"):
         task().build(TINY.model_copy(update={"checkpoint": str(path)}))
     path.write_text("nonsense")
     with pytest.raises(UserError, match="cannot be loaded"):

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from dms_bench.errors import UserError
+from dms_bench_tasks.common.notes import say_once
 from dms_bench_tasks.language.data import IGNORED, Text
-from dms_bench_tasks.language.library import say_once
 from dms_bench_tasks.language.perplexity import check_corpora
 from dms_bench_tasks.language.records import hold_json
 from dms_bench_tasks.language.spec import AlpacaData, Corpus, HubData, TextData

@@ -12,7 +12,7 @@ from typing import Any
 from urllib.parse import quote, unquote, urlsplit
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from dms_bench.config.suite import Suite
@@ -29,6 +29,7 @@ from dms_bench.tracking.store import reason
 from dms_bench.trial.work import Work
 
 MARK = "s3cretMARK"
+EXAMPLES = 400
 SCHEMES = ("http", "https", "postgresql", "postgresql+psycopg", "mysql+pymysql", "mssql+pyodbc", "gopher", "ftp")
 #: Names of parameters that hold secrets, and some that nobody has heard of.
 NAMES = (
@@ -131,7 +132,7 @@ def _without_secret(text: object) -> None:
 
 
 @given(uri=addresses())
-@settings(max_examples=1000)
+@settings(max_examples=EXAMPLES)
 def test_no_secret_is_shown(uri: str) -> None:
     _without_secret(shown(uri))
     _without_secret(redact(f"tracking {uri!r}: cannot be opened: {uri}", uri))
@@ -145,7 +146,8 @@ def test_no_secret_is_shown(uri: str) -> None:
 
 
 @given(uri=addresses())
-@settings(max_examples=1000)
+@example(uri=f"ann:{MARK}://@host/mlflow")
+@settings(max_examples=EXAMPLES)
 def test_no_secret_is_in_what_is_said_of_an_error(uri: str) -> None:
     for error in errors_about(uri):
         _without_secret(reason(error, uri))
@@ -163,7 +165,7 @@ def _refusal(uri: str) -> UserError | None:
 
 
 @given(uri=addresses())
-@settings(max_examples=300)
+@settings(max_examples=EXAMPLES // 4)
 def test_no_secret_is_sent_anywhere(uri: str, make_trial: Callable[..., Trial]) -> None:
     records = _Records()
     logger, store = logging.getLogger("dms_bench"), Store()
