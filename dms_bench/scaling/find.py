@@ -232,6 +232,7 @@ class _Builder:
             ),
             norms=pairs.norms(),
             sizes=pairs.seen([trace.sizes for trace in self.traces]),
+            given=pairs.seen([trace.given for trace in self.traces]),
             heads=pairs.seen([trace.heads for trace in self.traces]),
             macs_model=cost.of_operators(pairs, self.first),
             params_model=cost.of_parameters(self.first.parameters, elements),

@@ -7,7 +7,7 @@ recorded as data, so that the cut network can be rebuilt by name without tracing
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 import torch
@@ -256,6 +256,16 @@ def _number(elements: Tensor, kept: Tensor) -> int:
     return int(kept[elements].all(0).sum())
 
 
+def _outcomes(seen: Iterable[tuple[int, Tensor]], kept: Tensor) -> dict[int, dict[bytes, int]]:
+    """Return how many indices stay, by size, of each of the different elements that sizes were seen of."""
+    outcomes: dict[int, dict[bytes, int]] = {}
+    for size, elements in seen:
+        which = elements[:, elements[1].argsort(stable=True)]
+        which = which[:, which[0].argsort(stable=True)]
+        outcomes.setdefault(size, {})[which.numpy().tobytes()] = _number(elements, kept)
+    return outcomes
+
+
 def _current(module: nn.Module, attribute: str) -> int:
     value = getattr(module, attribute)
     return int(value[0] if isinstance(value, tuple) else value)
@@ -269,11 +279,9 @@ def _integers_by_size(name: str, module: nn.Module, space: SearchSpace, kept: Te
     of heads go by their name as well, and alone where the code's own sizes are patched.
     """
     heads = {size: _number(elements, kept) for size, elements in space.heads.get(name, [])}
-    outcomes: dict[int, dict[bytes, int]] = {}
-    for size, elements in space.sizes.get(name, []) if name not in space.patched else ():
-        which = elements[:, elements[1].argsort(stable=True)]
-        which = which[:, which[0].argsort(stable=True)]
-        outcomes.setdefault(size, {})[which.numpy().tobytes()] = _number(elements, kept)
+    outcomes = _outcomes(space.sizes.get(name, []) if name not in space.patched else (), kept)
+    if name in space.checking:
+        outcomes |= _outcomes(space.given.get(name, ()), kept)
     values = {}
     for attribute, value in vars(module).items():
         if not isinstance(value, int) or isinstance(value, bool) or value < 2 or attribute.endswith(_NO_SIZE):

@@ -25,6 +25,18 @@ def code_of(error: BaseException) -> str:
     return code
 
 
+def owner_of(error: BaseException, model: nn.Module) -> str:
+    """Name the innermost module of the model's own code that an error passed through."""
+    names = {id(module): name for name, module in model.named_modules()}
+    owner, step = "", error.__traceback__
+    while step is not None:
+        name = names.get(id(step.tb_frame.f_locals.get("self")), "")
+        own = not str(step.tb_frame.f_globals.get("__name__")).startswith("torch.")
+        owner = name if name and own else owner
+        step = step.tb_next
+    return owner
+
+
 def culprit_of(error: BaseException, model: nn.Module, shape_calls: Container[str]) -> str:
     """Name the innermost module with recorded calls whose code an error passed through."""
     names = {id(module): name for name, module in model.named_modules()}

@@ -18,7 +18,7 @@ from dms_bench.scaling.example import Example
 from dms_bench.scaling.masks.hooks import MaskedForward
 from dms_bench.scaling.modules.blocks import block_of
 from dms_bench.scaling.modules.generic import generic_copy
-from dms_bench.scaling.proof.failures import FAILURES, code_of, culprit_of
+from dms_bench.scaling.proof.failures import FAILURES, code_of, culprit_of, owner_of
 from dms_bench.scaling.proof.inputs import ProofInputs
 from dms_bench.scaling.proof.masks import gaps, proof_masks
 from dms_bench.scaling.proof.outputs import IncomparableError, InDouble, Shapes, Work, difference_of, run
@@ -172,6 +172,10 @@ class _Proof:
         self.failure = ""
         #: The module in whose code it failed, where that is known.
         self.culprit = ""
+        #: The innermost module in whose code it failed, where that is the network's own.
+        self.owner = ""
+        #: Classes of modules of which `_checks_more` was asked.
+        self.checked: set[type[nn.Module]] = set()
         self.reasons: dict[str, str] = {}
         self.model = generic_copy(model, dtype, seed)
         # Shares the weights; its hooks are not copied by a cut.
@@ -217,6 +221,8 @@ class _Proof:
         calls = self.space.shape_calls
         runs: frozenset[str] | None = None
         while not self.passes(names):
+            if self._checks_more(names):
+                continue
             if not self.culprit and runs is None:
                 runs = self.space.patched
             kind = type(self.model.get_submodule(self.culprit)) if self.culprit else None
@@ -228,6 +234,23 @@ class _Proof:
                     self.space = replace(self.space, patched=runs)
                 break
             self.space = replace(self.space, patched=self.space.patched | modules)
+
+    def _checks_more(self, names: Sequence[str]) -> bool:
+        """Let integers of modules like the one that failed be sizes of what those are given; False if it does not help.
+
+        They are compared with those by code that makes no operator see them (`assert x.size(1) == self.channels`).
+        """
+        kind = type(self.model.get_submodule(self.owner)) if self.owner in self.space.given else None
+        if kind is None or kind in self.checked:
+            return False
+        self.checked.add(kind)
+        before = self.space
+        like = {name for name in before.given if type(self.model.get_submodule(name)) is kind}
+        self.space = replace(before, checking=before.checking | like)
+        if self.passes(names) or self.owner not in like:
+            return True
+        self.space = before
+        return False
 
     def provable(self, names: Sequence[str]) -> list[str]:
         """Return the units that can be cut: without the kinds, and then single units, that fail.
@@ -337,7 +360,7 @@ class _Proof:
         except FAILURES as error:
             if self.doubtful:
                 raise _NoDoubleError from error
-            self.failure, self.culprit = f"the masked network fails in {code_of(error)}", ""
+            self.failure, self.culprit, self.owner = f"the masked network fails in {code_of(error)}", "", ""
             return float("inf")
         small = cut(self.model, self.space, architecture)
         try:
@@ -350,8 +373,9 @@ class _Proof:
             # Integers in the model's code that the cut did not correct.
             self.failure = f"the cut network fails in {code_of(error)}"
             self.culprit = culprit_of(error, small, self.space.shape_calls)
+            self.owner = owner_of(error, small)
             return float("inf")
-        self.failure, self.culprit = DIFFERS, ""
+        self.failure, self.culprit, self.owner = DIFFERS, "", ""
         counted = {
             "MACs": (counter.get_total_flops() // 2, architecture.macs),
             "parameters": (sum(parameter.numel() for parameter in small.parameters()), architecture.params),

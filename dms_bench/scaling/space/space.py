@@ -32,7 +32,9 @@ class SearchSpace:
         sites: where masks scale weights.
         rows: where masks scale queries.
         norms: where masks enter statistics.
-        sizes: labelled sizes that a module's own code saw: module -> [(size, elements [2, size])].
+        sizes: labelled sizes that a module's own code made: module -> [(size, elements [2, size])].
+        given: likewise, of what modules were given.
+        checking: modules whose integers are rather sizes of what they are given than of what their code makes.
         heads: likewise, sizes that are numbers of heads.
         shape_calls: calls in modules' code that hold sizes: module -> [call], with elements for labels.
         patched: modules whose calls a cut has to patch.
@@ -58,6 +60,8 @@ class SearchSpace:
     macs_model: CostModel
     params_model: CostModel
     excluded: dict[str, str] = field(default_factory=dict)
+    given: dict[str, list[tuple[int, Tensor]]] = field(default_factory=dict)
+    checking: frozenset[str] = frozenset()
     shape_calls: dict[str, list[ShapeCall]] = field(default_factory=dict)
     patched: frozenset[str] = frozenset()
     tails: dict[str, tuple[str, ...]] = field(default_factory=dict)
@@ -305,6 +309,7 @@ class SearchSpace:
             rows=tuple(row for row in rows if bool((row.elements >= 0).any())),
             # Sizes that stay after all, too: an integer in a module's code may be theirs as well as another's.
             sizes=_renumber(self.sizes, renumber),
+            given=_renumber(self.given, renumber),
             heads=_searched(_renumber(self.heads, renumber)),
             shape_calls={
                 name: [call.renumbered(renumber) for call in calls] for name, calls in self.shape_calls.items()

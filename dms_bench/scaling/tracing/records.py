@@ -114,6 +114,8 @@ class Trace:
     calls: list[ModuleCall] = field(default_factory=list)
     #: Sizes of labelled dimensions, by module.
     sizes: dict[str, list[Seen]] = field(default_factory=dict)
+    #: Likewise, of what modules were given.
+    given: dict[str, list[Seen]] = field(default_factory=dict)
     #: Likewise, of dimensions that a module split into heads.
     heads: dict[str, list[Seen]] = field(default_factory=dict)
     #: Labels along sizes of heads, where those and not heads are followed, and the number of heads: by first label.

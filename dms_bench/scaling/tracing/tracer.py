@@ -416,6 +416,9 @@ class Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
             call.within = tuple(around.name for around in self._stack)
             self.trace.calls.append(call)
             self._stack.append(call)
+            for index, tensor in enumerate(tensors):
+                for axis in self.axes(tensor):
+                    self._note(self.trace.given, axis, varying_dims(axis)[0], index)
             if getattr(module, "keeps_sizes", False):
                 self.freeze(*tensors, *module.parameters(), reason="read by code that needs its present sizes")
 
