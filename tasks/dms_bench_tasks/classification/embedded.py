@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from dms_bench.errors import UserError
-from dms_bench_tasks.classification import digits, glyphs
+from dms_bench_tasks.classification import digits, fashion, glyphs
 from dms_bench_tasks.classification.data import EVALUATION_BATCH, Batch, Split, micro_batch, steps_per_epoch
-from dms_bench_tasks.classification.spec import ClassificationRecipe, DigitsData, GlyphsData
+from dms_bench_tasks.classification.spec import ClassificationRecipe, DigitsData, FashionData, GlyphsData
 from dms_bench_tasks.common.left_out import LeftOut
 from dms_bench_tasks.common.sharding import WHOLE, Shard, derive_seed
 
@@ -27,9 +27,9 @@ _PIPELINE_OPTIONS = ("aa", "color_jitter", "hflip", "scale", "ratio", "train_int
 
 
 class EmbeddedSource:
-    """`glyphs` and `digits`, normalised by the training split's mean and deviation."""
+    """`glyphs`, `digits` and `fashion_mnist`, normalised by the training split's mean and deviation."""
 
-    def __init__(self, data: GlyphsData | DigitsData, size: int, channels: int) -> None:
+    def __init__(self, data: GlyphsData | DigitsData | FashionData, size: int, channels: int) -> None:
         self.data, self.size, self.channels = data, size, channels
         self._splits: dict[Split, tuple[Tensor, Tensor]] = {}
 
@@ -39,7 +39,7 @@ class EmbeddedSource:
             self.tensors(split)
 
     def left_out(self) -> dict[str, LeftOut]:
-        """Return nothing: the images are made here."""
+        """Return nothing: the images are made here, or were packed whole."""
         return {}
 
     def check_recipe(self, recipe: ClassificationRecipe) -> None:
@@ -55,7 +55,7 @@ class EmbeddedSource:
 
     def train_samples(self) -> int:
         """Return the number of training images."""
-        return self.data.train if isinstance(self.data, GlyphsData) else digits.train_samples(self.data)
+        return digits.train_samples(self.data) if isinstance(self.data, DigitsData) else self.data.train
 
     def train(
         self, model: nn.Module, recipe: ClassificationRecipe, shard: Shard, device: torch.device, seed: int
@@ -70,7 +70,8 @@ class EmbeddedSource:
         images, labels = self.tensors(split)
         index = torch.arange(len(labels))
         if limit is not None:
-            index = torch.randperm(len(labels), generator=torch.Generator().manual_seed(self.data.seed))[:limit]
+            seed = 0 if isinstance(self.data, FashionData) else self.data.seed
+            index = torch.randperm(len(labels), generator=torch.Generator().manual_seed(seed))[:limit]
         for part in torch.split(index[shard.rank :: shard.count], EVALUATION_BATCH):
             yield self.normalise(images[part], device), labels[part].to(device)
 
@@ -103,6 +104,8 @@ class EmbeddedSource:
         data = self.data
         if isinstance(data, DigitsData):
             return digits.load(data, split, self.size, self.channels)
+        if isinstance(data, FashionData):
+            return fashion.load(data, split, self.size, self.channels)
         counts: dict[str, int] = {"train": 0, "val": 0, "test": 0, split: getattr(data, split)}
         key = data.model_copy(update=counts).content_hash()
         path = cache_folder() / f"glyphs{glyphs.VERSION}-{key}-{split}-{self.size}x{self.channels}.npz"

@@ -78,6 +78,41 @@ class DigitsData(Spec):
         return self.name
 
 
+class FashionData(Spec):
+    """Fashion-MNIST: real pictures of ten kinds of clothes, 28 x 28, scaled to `image_size`; a part is embedded."""
+
+    name: Literal["fashion_mnist"] = "fashion_mnist"
+    """`fashion_mnist`: pictures of clothes, of which 22,000 come with the package."""
+    train: Annotated[WholeCount, Field(le=60_000)] = 10_000
+    """Pictures of the training split, of each class alike; a larger split begins with those of a smaller one."""
+    val: Annotated[WholeCount, Field(le=60_000)] = 2_000
+    """Pictures of the validation split, which the original has for training, too."""
+    test: Annotated[WholeCount, Field(le=10_000)] = 10_000
+    """Pictures of the test split, of the original's 10,000."""
+    root: Annotated[str | None, Field(exclude_if=lambda value: value is None)] = None
+    """Folder of the original's four files, for more than 10,000 pictures to train on or 2,000 to validate."""
+
+    @property
+    def classes(self) -> int:
+        """Number of classes."""
+        return 10
+
+    @model_validator(mode="after")
+    def _are_there(self) -> Self:
+        if self.root is None and (self.train > 10_000 or self.val > 2_000):
+            raise ValueError(
+                f"train {self.train} and val {self.val}: 10000 and 2000 pictures come with the package; give 'root', "
+                "the folder of the original, for more"
+            )
+        if self.train + self.val > 60_000:
+            raise ValueError(f"train {self.train} and val {self.val} share the original's 60000 pictures")
+        return self
+
+    def label(self) -> str:
+        """Return the set's short name."""
+        return self.name
+
+
 class Splits(Spec):
     """The data set's own names for its splits (or its sub-folders)."""
 
@@ -148,7 +183,8 @@ def _name_alone(value: Any) -> Any:
 
 
 Data = Annotated[
-    Annotated[GlyphsData | DigitsData | TimmData, Field(discriminator="name")], BeforeValidator(_name_alone)
+    Annotated[GlyphsData | DigitsData | FashionData | TimmData, Field(discriminator="name")],
+    BeforeValidator(_name_alone),
 ]
 
 
@@ -334,7 +370,7 @@ class ClassificationTask(TaskSpec):
 
     kind: Literal["classification"] = "classification"
     data: Data
-    """The images: a mapping, or the name of an embedded set alone (glyphs, digits)."""
+    """The images: a mapping, or the name of an embedded set alone (glyphs, digits, fashion_mnist)."""
     image_size: ImageSize
     """Height and width of the input in pixels; 32 for the embedded sets and 224 for timm's, unless given."""
     channels: Literal[1, 3]

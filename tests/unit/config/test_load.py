@@ -103,7 +103,7 @@ GOLDEN = [
     (
         (*TOYS, "method"),
         {"kind": "dms", "lr": 1},
-        "experiments[0].method.lr: unknown field; choose from 'budget', 'decay_share',",
+        "experiments[0].method.lr: unknown field; choose from 'block_importance', 'budget',",
     ),
     ((*TOYS, "seed"), -1, "experiments[0].seed: -1 must be at least 0"),
     ((*TOYS, "resources"), {"cpus": 0}, "experiments[0].resources.cpus: 0 must be above 0"),
