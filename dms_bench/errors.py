@@ -64,6 +64,6 @@ def nearest(name: str, choices: Iterable[str], limit: int = 3) -> str:
     meant = close(name, options, limit)
     if meant:
         return "did you mean " + " or ".join(repr(option) for option in meant) + "?"
-    if len(options) <= 12:
+    if len(options) <= 16:
         return "choose from " + ", ".join(repr(option) for option in options)
     return f"{len(options)} choices, none similar"
