@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 Headings = tuple[str, ...]
 Rows = list[tuple[str, ...]]
 
+#: Columns of a terminal below which what an option takes and means share one.
+NARROW = 72
 #: Where suites live, relative to the working folder.
 SUITES = Path("benchmarks")
 #: What has options to show, by the name of its listing.
@@ -102,6 +105,13 @@ def _table(section: Section) -> Table:
 
     table = Table(box=box.SIMPLE_HEAD, title=Text(section.title), title_justify="left")
     table.add_column("option", no_wrap=True)
+    if shutil.get_terminal_size().columns < NARROW:
+        table.add_column("type, default, meaning", overflow="fold")
+        for option, kind, default, meaning in section.rows:
+            table.add_row(
+                Text(option), Text("; ".join(filter(None, (kind, default and f"default {default}", meaning))))
+            )
+        return table
     table.add_column("type", max_width=24, overflow="fold")
     table.add_column("default", max_width=16, overflow="fold")
     table.add_column("meaning")

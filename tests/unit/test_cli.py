@@ -100,7 +100,7 @@ def test_ls_where_there_are_no_suites_says_so(dms_bench, tmp_path, monkeypatch):
     assert dms_bench("ls", "suites")[:2] == (0, "There are no suites in benchmarks/ of this folder.\n")
 
 
-@pytest.mark.parametrize("columns", [60, 80])
+@pytest.mark.parametrize("columns", [50, 60, 71, 72, 80])
 def test_ls_cuts_no_word_in_a_narrow_terminal(dms_bench, monkeypatch, columns):
     monkeypatch.setenv("COLUMNS", str(columns))
     for arguments in (["ls", "methods"], ["ls", "method", "dms"]):
