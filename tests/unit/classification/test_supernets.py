@@ -101,7 +101,10 @@ def test_the_ofa_space_has_two_to_four_blocks_and_three_to_six_fold_expansions()
         # AutoFormer-T: 1.3 G and 5.7 M (its code: width 192, 13 blocks).
         ("autoformer-t", {"stream": 192, "heads": 3, "fc1": 672, "blocks": 13}, 1.3e9, 5.7e6),
         # AutoFormer-S: 5.1 G and 22.9 M (width 384, 13 blocks, about 6 heads and an MLP of 3.5).
-        ("autoformer-s", {"stream": 384, "heads": 6, "fc1": 1344, "blocks": 13}, 5.1e9, 22.9e6),
+        pytest.param(
+            *("autoformer-s", {"stream": 384, "heads": 6, "fc1": 1344, "blocks": 13}, 5.1e9, 22.9e6),
+            marks=pytest.mark.slow,
+        ),
     ],
 )
 def test_the_published_subnets_are_in_the_space(experiment: str, sizes: dict, macs: float, params: float) -> None:

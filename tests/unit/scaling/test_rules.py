@@ -261,7 +261,9 @@ def test_blocks_are_the_modules_that_hold_most_of_the_weights():
 @pytest.mark.parametrize(
     ("name", "size", "least"),
     [
-        ("davit_tiny", 64, 0.99),  # head sizes from the stream's width, in windows and over channels
+        pytest.param(
+            "davit_tiny", 64, 0.99, marks=pytest.mark.slow
+        ),  # head sizes from the stream's width, in windows and over channels
         ("levit_128s", 64, 0.99),  # biases per head, splits of q, k and v
         ("swinv2_cr_tiny_224", 64, 0.8),  # biases from a small network
         ("resnest14d", 64, 0.99),  # few wide groups, sums over splits
