@@ -39,8 +39,8 @@ KINDS: dict[str, tuple[Schedule, bool] | None] = {
     "skip_zeros": (Schedule(), True),
     "depth first": (Schedule(depth=0.33), True),
 }
-#: Of the structure, by which a search of `steps` steps comes to its target.
-REACH = 3.0
+#: The structure's learning rate, times the number of steps: Adam may move each ratio by as much in a search.
+LR_TIMES_STEPS = 3.0
 
 
 class Steps:
@@ -55,7 +55,7 @@ class Steps:
         if phases is not None:
             self.schedule, skips = phases
             self.net = Supernet(self.model, space, skip_zeros=skips).train()
-            self.structure = torch.optim.Adam(self.net.structure_parameters(), lr=REACH / steps)
+            self.structure = torch.optim.Adam(self.net.structure_parameters(), lr=LR_TIMES_STEPS / steps)
             self.budget = budget_of(space, macs=target)
 
     def take(self, number: int, images: Tensor, labels: Tensor) -> None:

@@ -75,9 +75,14 @@ def build(supernet: SupernetSpec, tokenizer: Callable[[], Any], context: int, se
                 )
             revision = {"revision": options["revision"]} if "revision" in options else {}
             lm = pretrained(
-                name, expanded(name), config=config, dtype=options["dtype"], attn_implementation=options["attention"],
-                trust_remote_code=options["trust"], **revision,
-            )  # fmt: skip
+                name,
+                expanded(name),
+                config=config,
+                dtype=options["dtype"],
+                attn_implementation=options["attention"],
+                trust_remote_code=options["trust"],
+                **revision,
+            )
         else:
             lm = _random(config, options, seed, outline=supernet.checkpoint is None)
     except UserError:
@@ -184,9 +189,11 @@ def _random(config: Any, options: dict[str, Any], seed: int, outline: bool) -> A
 
     def make() -> Any:
         return AutoModelForCausalLM.from_config(
-            copy.deepcopy(config), attn_implementation=options["attention"], dtype=options["dtype"],
+            copy.deepcopy(config),
+            attn_implementation=options["attention"],
+            dtype=options["dtype"],
             trust_remote_code=options["trust"],
-        )  # fmt: skip
+        )
 
     with torch.device("meta"):
         lm = make()

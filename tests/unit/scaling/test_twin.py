@@ -88,7 +88,9 @@ NETWORKS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
         lambda: nn.Sequential(
             nn.Linear(6, 32),
             nn.TransformerEncoder(
-                nn.TransformerEncoderLayer(32, 4, 48, dropout=0.0, batch_first=True, norm_first=True), 3
+                nn.TransformerEncoderLayer(32, 4, 48, dropout=0.0, batch_first=True, norm_first=True),
+                3,
+                enable_nested_tensor=False,
             ),
             nn.Flatten(),
             nn.Linear(32 * 4, 5),
