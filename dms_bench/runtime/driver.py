@@ -66,9 +66,8 @@ class Driver:
         if not left and not self._unpublished():
             self._console.print(f"{self._suite.name}: all {done} trials are finished already")
             return 0
-        self._console.print(
-            f"{self._suite.name}: {left} trials to run" + (f", {done} finished already" if done else "")
-        )
+        to_run = f"{left} trial{'s' * (left != 1)} to run"
+        self._console.print(f"{self._suite.name}: {to_run}" + (f", {done} finished already" if done else ""))
         self._environment = environment()
         self._run = open_suite(self._uri, self._suite, self._environment)
         status = "failed"
