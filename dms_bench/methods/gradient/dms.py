@@ -12,6 +12,7 @@ from torch import Tensor
 from dms_bench.methods.base import SearchContext
 from dms_bench.methods.gradient.spec import Dms, GradientSpec
 from dms_bench.scaling import Architecture, Budget, Schedule, Supernet
+from dms_bench.scaling.lagrangian import Lagrangian
 from dms_bench.scaling.structure.relaxation import Relaxation, TopK
 
 
@@ -49,7 +50,12 @@ class DmsSearch:
         supernet = supernet.to(context.loop.device)
         structure = DmsStructure(supernet, spec, context.budget, trains_weights=not frozen)
         fit(supernet, trial.search, context.loop, structure)
-        return supernet.architecture(context.budget)
+        architecture = supernet.architecture(context.budget)
+        self.finish(context, supernet, architecture)
+        return architecture
+
+    def finish(self, context: SearchContext, supernet: Supernet, architecture: Architecture) -> None:
+        """Do what is left to do to the searched weights before they are cut; most methods leave them as they are."""
 
 
 class DmsStructure:
@@ -60,6 +66,9 @@ class DmsStructure:
         self.final = self.budget = budget.to(supernet.structure_parameters()[0].device)
         self.schedule = Schedule(spec.observe_share, spec.decay_share, getattr(spec, "depth_share", None))
         self.projected = spec.budget == "projected"
+        self.lagrangian: Lagrangian | None = None
+        if spec.budget == "lagrangian":
+            self.lagrangian = Lagrangian(len(budget.constraints), supernet.structure_parameters()[0].device)
         self.trains_weights = trains_weights
         optimizers = {"adam": torch.optim.Adam, "sgd": torch.optim.SGD}
         self.optimizer = optimizers[spec.structure.optimizer](supernet.structure_parameters(), lr=spec.structure.lr)
@@ -69,15 +78,22 @@ class DmsStructure:
         self.budget = self.supernet.begin_step(progress, self.final, self.schedule, projected=self.projected)
 
     def loss(self) -> Tensor:
-        """The weighted resource loss (5), a scalar; zero where the structure is held at its budget."""
-        if self.projected:
+        """What brings the search to its budget, a scalar: the weighted resource loss (5), or that of multipliers.
+
+        Zero where the structure is held at its budget, and where multipliers would rise before anything is decided.
+        """
+        if self.projected or (self.lagrangian is not None and self.supernet.relaxation.observing):
             return torch.zeros((), device=self.supernet.hard_mask().device)
+        if self.lagrangian is not None:
+            return self.lagrangian.loss(self.budget, self.supernet.soft_size(), self.supernet.relaxation.indecision())
         return self.spec.resource_weight * self.supernet.resource_loss(self.budget)
 
     def end_step(self) -> None:
-        """Step the structure, take up the importance."""
+        """Step the structure, and multipliers, take up the importance."""
         self.optimizer.step()
         self.optimizer.zero_grad()
+        if self.lagrangian is not None:
+            self.lagrangian.step()
         self.supernet.update()
 
     @torch.no_grad()
@@ -99,9 +115,12 @@ class DmsStructure:
         return values | {f"kept/{name}": float(ratio) for name, ratio in zip(space.names, kept.tolist(), strict=True)}
 
     def state_dict(self) -> dict[str, Any]:
-        """The structure optimiser's state; ratios and importance are in the supernet's own."""
-        return {"optimizer": self.optimizer.state_dict()}
+        """State of the structure's optimiser, and of multipliers; ratios and importance are in the supernet's own."""
+        state = {"optimizer": self.optimizer.state_dict()}
+        return state if self.lagrangian is None else state | {"lagrangian": self.lagrangian.state_dict()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take up what `state_dict` returned."""
         self.optimizer.load_state_dict(state["optimizer"])
+        if self.lagrangian is not None:
+            self.lagrangian.load_state_dict(state["lagrangian"])

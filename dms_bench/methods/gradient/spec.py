@@ -27,13 +27,16 @@ class GradientSpec(MethodSpec):
     structure: StructureOptimizer = StructureOptimizer()
     """The optimiser of the structure parameters, separate from the weights'."""
     # Not part of a content where it is not given: trials from before there was a choice keep their hashes.
-    budget: Annotated[Literal["penalty", "projected"], Field(exclude_if=lambda value: value == "penalty")] = "penalty"
+    budget: Annotated[
+        Literal["penalty", "projected", "lagrangian"], Field(exclude_if=lambda value: value == "penalty")
+    ] = "penalty"
     """How the search is brought to its budget. penalty: by a resource loss above the falling target (equation 6).
     projected: every step shifts all units by one number, so that what the search pays for is the falling target; there
-    is no resource loss, and gradients move along what costs the same."""
+    is no resource loss, and gradients move along what costs the same. lagrangian: by multipliers, which rise for as
+    long as the falling target is missed."""
     resource_weight: Annotated[float, Field(gt=0)] = 1.0
     """Weight of the resource loss beside the task's loss (equation 5); without meaning where the budget is
-    projected."""
+    not a penalty."""
     observe_share: Annotated[float, Field(ge=0, lt=1)] = 0.2
     """Share of the search before which nothing is decided: the importance is collected and the target is the whole
     supernet's cost."""
@@ -42,7 +45,7 @@ class GradientSpec(MethodSpec):
     fixed and only widths are refined."""
     skip_zeros: Annotated[bool, Field(exclude_if=lambda value: not value)] = False
     """Whether the search runs what masks make zero no longer, by a smaller twin of the network: the same search, in
-    less time where groups are wide. Blocks go when the depth is fixed, elements before (not with get, mes, sns)."""
+    less time where groups are wide. Blocks go when the depth is fixed, elements before (with dms alone)."""
 
     @model_validator(mode="after")
     def _phases_in_order(self) -> Self:
@@ -53,7 +56,8 @@ class GradientSpec(MethodSpec):
 
     def label(self) -> str:
         """Return the method, and how it is brought to its budget where not as published."""
-        return self.kind if self.budget == "penalty" else f"{self.kind} {self.budget}"
+        usual = type(self).model_fields["budget"].default
+        return self.kind if self.budget == usual else f"{self.kind} {self.budget}"
 
     def canonical(self) -> Self:
         """Return the method without a weight that weighs nothing."""
@@ -142,3 +146,42 @@ class Sns(GumbelSpec):
     implementation: ClassVar[str] = "dms_bench.methods.gradient.relaxed:SnsSearch"
 
     kind: Literal["sns"] = "sns"
+
+
+class LagrangianSpec(GradientSpec):
+    """Methods whose authors bring them to their budget by multipliers."""
+
+    budget: Annotated[
+        Literal["penalty", "projected", "lagrangian"], Field(exclude_if=lambda value: value == "lagrangian")
+    ] = "lagrangian"
+    """How the search is brought to its budget. lagrangian: by multipliers, which rise for as long as the falling target
+    is missed. projected: every step shifts all elements by one number, so that what the search pays for is the falling
+    target. penalty: by a resource loss above the falling target (equation 6)."""
+
+
+class L0(LagrangianSpec):
+    """Hard-concrete gates, one per element, as in Sheared LLaMA."""
+
+    implementation: ClassVar[str] = "dms_bench.methods.gradient.gates:L0Search"
+
+    kind: Literal["l0"] = "l0"
+    structure: StructureOptimizer = StructureOptimizer(lr=0.1)
+    """The optimiser of the gates, separate from the weights'."""
+
+
+class Ddp(LagrangianSpec):
+    """Deterministic differentiable pruning: gates without noise, and apart from them a score of what is kept."""
+
+    implementation: ClassVar[str] = "dms_bench.methods.gradient.gates:DdpSearch"
+
+    kind: Literal["ddp"] = "ddp"
+
+
+class LapSum(GradientSpec):
+    """A soft top-k whose masks sum to k exactly, of learnt scores."""
+
+    implementation: ClassVar[str] = "dms_bench.methods.gradient.gates:LapSumSearch"
+
+    kind: Literal["lapsum"] = "lapsum"
+    alpha: Annotated[float, Field(gt=0)] = 0.1
+    """Scale of the Laplace distribution, in the unit of the scores; smaller is harder."""

@@ -16,25 +16,19 @@ import math
 from abc import abstractmethod
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from dms_bench.scaling.space.space import SearchSpace
-from dms_bench.scaling.structure.relaxation import Relaxation
+from dms_bench.scaling.structure.sampled import SURE, Sampled
 
 #: Temperature as released; also where the fair variant's ends by default.
 COLD = 0.1
 #: The fair variant begins this much hotter than it ends.
 HEAT = 50.0
 
-#: Logits beyond this leave no doubt.
-CERTAIN = 40.0
 
-#: The probability with which the fair variant keeps an element, or a whole unit, at the start.
-SURE = 0.95
-
-
-class Gumbel(Relaxation):
-    """Logits, and noise that is drawn from a seed once per step: the same on every worker and after a resume.
+class Gumbel(Sampled):
+    """Logits with Gumbel noise.
 
     Args:
         space: the search space.
@@ -45,43 +39,19 @@ class Gumbel(Relaxation):
     """
 
     def __init__(self, space: SearchSpace, logits: Tensor, *, seed: int, fair: bool, temperature: float) -> None:
-        super().__init__(space)
-        self.seed, self.fair, self.coldest = seed, fair, temperature
+        super().__init__(space, logits, seed=seed)
+        self.fair, self.coldest = fair, temperature
         self.temperature = temperature
         self.anneal(0.0)
-        self.logits = nn.Parameter(logits)
-        self.register_buffer("draws", torch.zeros((), dtype=torch.long))
-        self.register_buffer("noise", torch.zeros_like(logits))
-        self.draws: Tensor
-        self.noise: Tensor
-        self._draw()
 
-    @torch.no_grad()
-    def _draw(self) -> None:
-        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + int(self.draws))
-        self.noise.copy_(-torch.empty(self.noise.shape).exponential_(generator=generator).log())
-        self.draws.add_(1)
-
-    @property
-    def reach(self) -> float:
-        """Beyond it every element stays, or goes."""
-        return CERTAIN + float(self.logits.detach().abs().max())
-
-    def _undecided(self, depth: bool) -> Tensor:
-        """Return 1 for the elements of units that are not decided, [E]."""
-        undecided = torch.ones(len(self._owner), dtype=self.logits.dtype, device=self.logits.device)
-        if self.depth_frozen or not depth:
-            undecided[self.width_elements :] = 0
-        return undecided
+    def sample(self, generator: torch.Generator) -> Tensor:
+        """Return Gumbel noise."""
+        return -torch.empty(self.noise.shape).exponential_(generator=generator).log()
 
     def anneal(self, progress: float) -> None:
         """Cool exponentially."""
         if self.fair:
             self.temperature = self.coldest * HEAT ** (1 - progress)
-
-    def update(self, mask: Tensor, gradient: Tensor | None) -> None:
-        """Draw the next step's noise."""
-        self._draw()
 
     def soft_size(self) -> tuple[Tensor, Tensor]:
         """Return sizes without noise: of the most probable mask, straight-through; expected where fair."""
@@ -129,7 +99,7 @@ class ElementGates(Gumbel):
 
     def shrinking(self, *, depth: bool = True) -> Tensor:
         """Return what makes every element less probable, [E, 2]."""
-        less = self._undecided(depth)
+        less = self.undecided(depth)
         return torch.stack([-less, torch.zeros_like(less)], -1)
 
     def _order(self) -> Tensor:
@@ -168,7 +138,7 @@ class CountChoice(Gumbel):
     def shrinking(self, *, depth: bool = True) -> Tensor:
         """Return what makes choices the more probable the fewer elements they keep, from -1 to 1, [E]."""
         choice = torch.arange(len(self._owner), device=self._owner.device) - self._starts[self._owner]
-        return (2 * (choice + 0.5) / self._sizes[self._owner] - 1) * self._undecided(depth)
+        return (2 * (choice + 0.5) / self._sizes[self._owner] - 1) * self.undecided(depth)
 
     def _order(self) -> Tensor:
         return torch.arange(len(self._owner), dtype=torch.float32)

@@ -111,6 +111,10 @@ class Relaxation(nn.Module, ABC):
     def anneal(self, progress: float) -> None:
         """Take up the finished share of the search, in [0, 1); most relaxations do not change with it."""
 
+    def indecision(self) -> Tensor | None:
+        """Return how far elements are from being kept or gone, a scalar, where multipliers shall drive it to zero."""
+        return None
+
     def update(self, mask: Tensor, gradient: Tensor | None) -> None:
         """End a step: take up the mask that was used and its gradient (the same on all workers), both [E]."""
 

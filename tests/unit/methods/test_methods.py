@@ -17,12 +17,21 @@ from dms_bench.methods.controls.spec import Random, Uniform, WholeSupernet
 from dms_bench.methods.controls.uniform import UniformSearch
 from dms_bench.methods.controls.whole import KeepSupernet
 from dms_bench.methods.gradient.dms import DmsSearch, DmsStructure
+from dms_bench.methods.gradient.gates import DdpSearch, L0Search, LapSumSearch
 from dms_bench.methods.gradient.relaxed import GetSearch, MesSearch, SnsSearch
-from dms_bench.methods.gradient.spec import Dms, Get, Mes, Sns
+from dms_bench.methods.gradient.spec import L0, Ddp, Dms, Get, LapSum, Mes, Sns
 from dms_bench.scaling import Architecture, Supernet, budget_of, find_space
 
 STEPS = 60
-SEARCHES = {Dms: DmsSearch, Get: GetSearch, Mes: MesSearch, Sns: SnsSearch}
+SEARCHES: dict[Any, Any] = {
+    Dms: DmsSearch,
+    Get: GetSearch,
+    Mes: MesSearch,
+    Sns: SnsSearch,
+    L0: L0Search,
+    Ddp: DdpSearch,
+    LapSum: LapSumSearch,
+}
 
 
 class Separable:
@@ -74,6 +83,12 @@ def kept(architecture: Architecture) -> list[int]:
         MesSearch(Mes()),
         SnsSearch(Sns(variant="as_released")),
         SnsSearch(Sns()),
+        L0Search(L0()),
+        L0Search(L0(budget="projected")),
+        DdpSearch(Ddp()),
+        DdpSearch(Ddp(budget="penalty")),
+        LapSumSearch(LapSum()),
+        LapSumSearch(LapSum(budget="lagrangian")),
         UniformSearch(Uniform()),
         RandomArchitecture(Random()),
     ],
@@ -87,6 +102,12 @@ def kept(architecture: Architecture) -> list[int]:
         "mes",
         "sns as released",
         "sns",
+        "l0",
+        "l0 projected",
+        "ddp",
+        "ddp by penalty",
+        "lapsum",
+        "lapsum by multipliers",
         "uniform",
         "random",
     ],
@@ -150,7 +171,7 @@ def test_dms_finds_more_than_chance_and_lowers_its_target():
     assert any(not torch.equal(a, b) for a, b in zip(before, given.model.parameters(), strict=True))
 
 
-@pytest.mark.parametrize("method", [Dms, Get, Mes, Sns])
+@pytest.mark.parametrize("method", SEARCHES)
 def test_a_projected_search_needs_no_resource_loss_and_pays_for_its_target(method: Any) -> None:
     given = context()
     spec = method(budget="projected", structure={"lr": 0.05})
@@ -175,6 +196,11 @@ def test_what_a_projected_search_does_not_use_is_no_part_of_it() -> None:
     assert [Dms().label(), Dms(budget="projected").label()] == ["dms", "dms projected"], "two rows of a leaderboard"
     assert Mes(budget="projected").label() == "mes fair projected"
     assert "budget" not in Dms().model_dump(), "trials from before there was a choice keep their hashes"
+    assert [L0().label(), L0(budget="penalty").label(), Dms(budget="lagrangian").label()] == [
+        "l0",
+        "l0 penalty",
+        "dms lagrangian",
+    ]
     for method in (Mes, Sns):
         with pytest.raises(ValueError, match="variant 'fair'"):
             method(variant="as_released", budget="projected")
@@ -187,17 +213,21 @@ def test_dms_minus_leaves_the_weights_as_they_are():
     assert all(torch.equal(a, b) for a, b in zip(before, given.model.parameters(), strict=True))
 
 
-@pytest.mark.parametrize("spec", [Dms(), Dms(budget="projected")], ids=["penalty", "projected"])
-def test_the_structures_state_resumes_to_the_bit(spec: Dms) -> None:
+@pytest.mark.parametrize(
+    "spec",
+    [Dms(), Dms(budget="projected"), L0(), Ddp(), LapSum(), Dms(budget="lagrangian")],
+    ids=["penalty", "projected", "l0", "ddp", "lapsum", "multipliers"],
+)
+def test_the_structures_state_resumes_to_the_bit(spec: Any) -> None:
     def run(interrupted: bool) -> torch.Tensor:
         given = context()
-        net = Supernet(given.model, given.space)
+        net = Supernet(given.model, given.space, SEARCHES[type(spec)](spec).relaxation(given))
         structure = DmsStructure(net, spec, given.budget, trains_weights=True)
         x = torch.randn(32, 16, generator=torch.Generator().manual_seed(3))
         for step in range(6):
             if interrupted and step == 3:
                 saved, state = net.state_dict(), structure.state_dict()
-                net = Supernet(context().model, given.space)
+                net = Supernet(context().model, given.space, SEARCHES[type(spec)](spec).relaxation(given))
                 net.load_state_dict(saved)
                 structure = DmsStructure(net, spec, given.budget, trains_weights=True)
                 structure.load_state_dict(state)
@@ -205,7 +235,7 @@ def test_the_structures_state_resumes_to_the_bit(spec: Dms) -> None:
             (net(x).square().mean() + structure.loss()).backward()
             structure.end_step()
             net.zero_grad()
-        return net.ratios.detach().clone()
+        return net.structure_parameters()[0].detach().clone()
 
     assert torch.equal(run(interrupted=False), run(interrupted=True))
 
@@ -220,3 +250,21 @@ def test_the_resource_loss_is_weighed_and_depth_freezes_when_the_target_has_arri
     assert net.depth_frozen
     assert float(structure.loss().detach()) == pytest.approx(3 * float(net.resource_loss(given.budget).detach()))
     assert float(structure.loss().detach()) == pytest.approx(3 * torch.tensor(1 / 0.3).log().item(), rel=1e-4)
+
+
+def test_multipliers_wait_until_something_is_decided_and_then_drive_the_cost_down() -> None:
+    given = context()
+    net = Supernet(given.model, given.space, L0Search(L0()).relaxation(given))
+    structure = DmsStructure(net, L0(), given.budget, trains_weights=True)
+    x = torch.randn(32, 16, generator=torch.Generator().manual_seed(3))
+    assert structure.lagrangian is not None
+    for step in range(100):
+        structure.begin_step(step / 100)
+        (net(x).square().mean() + structure.loss()).backward()
+        structure.end_step()
+        net.zero_grad()
+        if step < 20:
+            assert structure.lagrangian.linear.tolist() == [0]
+    assert structure.lagrangian.linear.tolist() > [0]
+    values = structure.metrics()
+    assert values["soft_macs"] == pytest.approx(values["target_macs"], rel=0.2)

@@ -16,7 +16,10 @@ from dms_bench.scaling import Supernet, budget_of, find_space
 from dms_bench.scaling.space.space import SearchSpace
 from dms_bench.scaling.structure.freeze import decided_depth
 from dms_bench.scaling.structure.gumbel import CountChoice, ElementGates
+from dms_bench.scaling.structure.hard_concrete import HardConcrete
+from dms_bench.scaling.structure.lapsum import LapSum
 from dms_bench.scaling.structure.relaxation import Relaxation, StraightThroughTopK, TopK
+from dms_bench.scaling.structure.retention import RetentionGates
 
 
 class Block(nn.Module):
@@ -48,6 +51,9 @@ RELAXATIONS: dict[str, Callable[[SearchSpace], Relaxation]] = {
     "mes as released": lambda space: ElementGates(space, seed=0),
     "sns fair": lambda space: CountChoice(space, seed=0, fair=True),
     "sns as released": lambda space: CountChoice(space, seed=0),
+    "l0": lambda space: HardConcrete(space, seed=0),
+    "ddp": lambda space: RetentionGates(network(), space),
+    "lapsum": LapSum,
 }
 
 

@@ -13,8 +13,12 @@ from torch import nn
 from dms_bench.scaling import Supernet, budget_of, find_space
 from dms_bench.scaling.budget import Budget
 from dms_bench.scaling.projection import Projection, tangent
-from dms_bench.scaling.structure.gumbel import CountChoice, ElementGates, Gumbel
+from dms_bench.scaling.structure.gumbel import CountChoice, ElementGates
+from dms_bench.scaling.structure.hard_concrete import HardConcrete
+from dms_bench.scaling.structure.lapsum import LapSum
 from dms_bench.scaling.structure.relaxation import Relaxation, StraightThroughTopK, TopK
+from dms_bench.scaling.structure.retention import RetentionGates
+from dms_bench.scaling.structure.sampled import Sampled
 
 
 class Block(nn.Module):
@@ -44,6 +48,22 @@ def relaxation_of(kind: str, seed: int = 0) -> Relaxation:
         with torch.no_grad():
             topk.ratios.copy_(topk.bounded(torch.rand(len(SPACE.names), generator=generator).double()))
         return topk
+    if kind == "lapsum":
+        lapsum = LapSum(SPACE).double()
+        with torch.no_grad():
+            start = torch.rand(lapsum.structure.shape, generator=generator).double()
+            lapsum.structure.copy_(lapsum.bounded(start))
+        return lapsum
+    if kind == "ddp":
+        gates = RetentionGates(network(), SPACE).double()
+        with torch.no_grad():
+            gates.gates.copy_(torch.rand(SPACE.units.total, generator=generator))
+        return gates
+    if kind == "l0":
+        concrete = HardConcrete(SPACE, seed=seed).double()
+        with torch.no_grad():
+            concrete.logits.add_(torch.randn(concrete.logits.shape, generator=generator))
+        return concrete
     gumbel = (ElementGates if kind == "mes" else CountChoice)(SPACE, seed=seed, fair=True).double()
     with torch.no_grad():
         gumbel.logits.add_(torch.randn(gumbel.logits.shape, generator=generator))
@@ -55,7 +75,7 @@ def usage(budget: Budget, relaxation: Relaxation) -> float:
 
 
 @pytest.mark.parametrize("targets", BUDGETS, ids=lambda targets: "+".join(targets))
-@pytest.mark.parametrize("kind", ["dms", "get", "mes", "sns"])
+@pytest.mark.parametrize("kind", ["dms", "get", "mes", "sns", "l0", "ddp", "lapsum"])
 @settings(max_examples=5, deadline=None)
 @given(seed=st.integers(0, 10_000))
 def test_the_cost_is_the_target_from_wherever_it_starts(kind: str, targets: dict[str, Any], seed: int) -> None:
@@ -64,7 +84,7 @@ def test_the_cost_is_the_target_from_wherever_it_starts(kind: str, targets: dict
     assert usage(budget, relaxation) == pytest.approx(1, abs=2e-3 if kind == "get" else 1e-4)
 
 
-@pytest.mark.parametrize("kind", ["dms", "mes", "sns"])
+@pytest.mark.parametrize("kind", ["dms", "mes", "sns", "l0", "lapsum"])
 def test_gradients_are_those_through_the_shift_by_finite_differences(kind: str) -> None:
     """d/dp of L(p + s(p) d), where s(p) holds the budget."""
     budget = budget_of(SPACE, macs=0.4)
@@ -75,7 +95,7 @@ def test_gradients_are_those_through_the_shift_by_finite_differences(kind: str) 
     weights = torch.randn(SPACE.units.total, generator=torch.Generator().manual_seed(1)).double()
 
     def loss() -> torch.Tensor:
-        mask = relaxation.expected_mask() if isinstance(relaxation, Gumbel) else relaxation.soft_mask()
+        mask = relaxation.expected_mask() if isinstance(relaxation, Sampled) else relaxation.soft_mask()
         return (weights * mask).sum()
 
     loss().backward()
@@ -127,7 +147,10 @@ def test_out_of_reach_is_as_near_as_it_comes(share: float) -> None:
 
 @pytest.mark.parametrize(
     ("kind", "targets"),
-    [*(("dms", targets) for targets in BUDGETS), *((kind, BUDGETS[2]) for kind in ("get", "mes", "sns"))],
+    [
+        *(("dms", targets) for targets in BUDGETS),
+        *((kind, BUDGETS[2]) for kind in ("get", "mes", "sns", "l0", "ddp", "lapsum")),
+    ],
     ids=lambda value: value if isinstance(value, str) else "+".join(value),
 )
 def test_a_whole_search_pays_for_its_falling_target_at_every_step(kind: str, targets: dict[str, Any]) -> None:
@@ -139,6 +162,9 @@ def test_a_whole_search_pays_for_its_falling_target_at_every_step(kind: str, tar
         "get": lambda: StraightThroughTopK(space),
         "mes": lambda: ElementGates(space, seed=0, fair=True),
         "sns": lambda: CountChoice(space, seed=0, fair=True),
+        "l0": lambda: HardConcrete(space, seed=0),
+        "ddp": lambda: RetentionGates(model, space),
+        "lapsum": lambda: LapSum(space),
     }[kind]()
     supernet = Supernet(model, space, relaxation)
     budget = budget_of(space, **targets)

@@ -1,0 +1,42 @@
+"""Rivals of DMS since its publication: its search loop, gates of other kinds."""
+
+from __future__ import annotations
+
+from dms_bench.methods.base import SearchContext
+from dms_bench.methods.gradient.dms import DmsSearch
+from dms_bench.methods.gradient.spec import LapSum
+from dms_bench.scaling import Architecture, Supernet
+from dms_bench.scaling.structure.hard_concrete import HardConcrete
+from dms_bench.scaling.structure.lapsum import LapSum as SoftTopK
+from dms_bench.scaling.structure.relaxation import Relaxation
+from dms_bench.scaling.structure.retention import RetentionGates
+
+
+class L0Search(DmsSearch):
+    """Hard-concrete gates."""
+
+    def relaxation(self, context: SearchContext) -> Relaxation:
+        """Return the gates, with noise from the trial's seed."""
+        return HardConcrete(context.space, seed=context.trial.seed)
+
+
+class DdpSearch(DmsSearch):
+    """Deterministic gates, which the searched weights take up in the end."""
+
+    def relaxation(self, context: SearchContext) -> Relaxation:
+        """Return the gates."""
+        return RetentionGates(context.model, context.space)
+
+    def finish(self, context: SearchContext, supernet: Supernet, architecture: Architecture) -> None:
+        """Multiply the gates of what is kept into the weights."""
+        assert isinstance(supernet.relaxation, RetentionGates)
+        supernet.relaxation.fold(context.model, context.space, context.space.mask(architecture))
+
+
+class LapSumSearch(DmsSearch):
+    """A soft top-k of learnt scores."""
+
+    def relaxation(self, context: SearchContext) -> Relaxation:
+        """Return the soft top-k."""
+        assert isinstance(self.spec, LapSum)
+        return SoftTopK(context.space, alpha=self.spec.alpha)
