@@ -76,6 +76,8 @@ class DmsStructure:
     def begin_step(self, progress: float) -> None:
         """Observe, then lower the target; freeze the depth once the target has arrived."""
         self.budget = self.supernet.begin_step(progress, self.final, self.schedule, projected=self.projected)
+        if self.lagrangian is not None:
+            self.lagrangian.begin_step(progress)
 
     def loss(self) -> Tensor:
         """What brings the search to its budget, a scalar: the weighted resource loss (5), or that of multipliers.

@@ -175,6 +175,8 @@ class Ddp(LagrangianSpec):
     implementation: ClassVar[str] = "dms_bench.methods.gradient.gates:DdpSearch"
 
     kind: Literal["ddp"] = "ddp"
+    structure: StructureOptimizer = StructureOptimizer(lr=2e-2)
+    """The optimiser of the gates, separate from the weights'. Its authors' rate of 5e-3 is for 1,000 steps."""
 
 
 class LapSum(GradientSpec):

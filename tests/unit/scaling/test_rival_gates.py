@@ -210,7 +210,8 @@ def test_multipliers_are_ascended_until_the_target_is_met():
     lagrangian = Lagrangian(1, torch.device("cpu"))
     relaxation = HardConcrete(SPACE, seed=0)
     optimizer = torch.optim.Adam(relaxation.parameters(), lr=0.05)
-    for _ in range(400):
+    for step in range(400):
+        lagrangian.begin_step(step / 400)
         loss = -0.1 * relaxation.expected_mask().mean() + lagrangian.loss(budget, relaxation.soft_size())
         loss.backward()
         optimizer.step()
@@ -231,9 +232,23 @@ def test_the_lagrangian_is_its_formula():
     assert loss == pytest.approx(2 * 0.5 + 5 * 0.25 + 3 * 0.75 + 7 * 0.75**2 + 1.1, rel=1e-5)
     twin = Lagrangian(2, torch.device("cpu"))
     for one in (lagrangian, twin):
+        one.begin_step(0.1)
         one.loss(budget, whole).backward()
         one.step()
         if one is lagrangian:
             twin.load_state_dict(lagrangian.state_dict())
             twin.zero_grad()
     assert bool((lagrangian.linear > torch.tensor([2.0, 3.0])).all())  # they rise where the cost is above
+
+
+@pytest.mark.parametrize("steps", [50, 1000])
+def test_multipliers_rise_as_far_in_a_short_search_as_in_a_long_one(steps):
+    budget = budget_of(SPACE, macs=0.5)
+    lagrangian = Lagrangian(1, torch.device("cpu"))
+    whole = (torch.tensor([6.0, 5.0]), torch.ones(0))
+    for step in range(steps):
+        lagrangian.begin_step(step / steps)
+        lagrangian.loss(budget, whole).backward()
+        lagrangian.step()
+    assert lagrangian.linear.tolist() == pytest.approx([2e-2 * 1000], rel=0.03)  # Adam's steps are its rate
+    assert lagrangian.square.tolist() == pytest.approx([4e-1 * 1000], rel=0.03)
