@@ -79,6 +79,9 @@ class Loop(Protocol):
     def tick(self) -> None:
         """Call on every step: keeps the cost meter and the fault detection alive; cheap."""
 
+    def within(self, name: str) -> Loop:
+        """Return a loop of the same stage with checkpoints of its own, for a search that trains several networks."""
+
 
 class Task(Protocol):
     """A task. `make_task(spec, seed)` makes it from its specification: the class is called with these two."""

@@ -37,6 +37,14 @@ class MethodSpec(PluginSpec):
         """Whether the search measures the supernet's own weights, which must then be trained."""
         return False
 
+    def trained_epochs(self, epochs: int) -> tuple[int, int]:
+        """Return for how many epochs the search trains the supernet, and networks at the budget, all of them together.
+
+        Args:
+            epochs: of the search recipe.
+        """
+        return (epochs if self.trains_in_search else 0, 0)
+
     def check(self, space: SearchSpace, task: Task) -> None:
         """Refuse, before anything is trained, a space or a task that the method cannot search.
 

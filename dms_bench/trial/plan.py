@@ -189,14 +189,16 @@ class _Estimator:
         share = min(_share(trial, constraint, supernet) for constraint in constraints_of(trial.budget))
         if trial.network != trial.supernet:
             share = 1.0  # the method's network is not cut
+        of_supernet, of_networks = trial.method.trained_epochs(trial.search.epochs) if trial.search else (0, 0)
         stages = (
-            ("pretrain", trial.pretrain, whole, supernet_hash(trial)),
-            ("search", trial.search, whole, None),
-            ("retrain", trial.retrain, whole * share, None),
+            ("pretrain", trial.pretrain, trial.pretrain and trial.pretrain.epochs, whole, supernet_hash(trial)),
+            ("search", trial.search, of_supernet, whole, None),
+            ("search", trial.search, of_networks, whole * share, None),
+            ("retrain", trial.retrain, trial.retrain and trial.retrain.epochs, whole * share, None),
         )
         estimates = []
-        for stage, recipe, macs, shared in stages:
-            if recipe is None:
+        for stage, recipe, epochs, macs, shared in stages:
+            if recipe is None or not epochs:
                 continue
             teaching = recipe.teacher(trial.task, trial.supernet)
             teacher = self._count(trial, *teaching, f"{stage}.distil.teacher")[0] if teaching else None
@@ -204,7 +206,7 @@ class _Estimator:
                 stage,
                 macs,
                 recipe.samples_per_epoch(samples),
-                recipe.epochs,
+                epochs,
                 shared,
                 # Of a narrower network MACs fall with the square of the widths, activations with the widths.
                 network.activations * (macs / whole) ** 0.5,

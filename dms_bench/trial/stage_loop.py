@@ -97,6 +97,14 @@ class StageLoop:
         """Count a step."""
         self._meter.tick()
 
+    def within(self, name: str) -> StageLoop:
+        """Return a loop with checkpoints in a folder of its own, which publishes nothing; the stage's end drops them.
+
+        Args:
+            name: of the folder, unique in the stage.
+        """
+        return StageLoop(StageFolder(self.folder / name), self._group, self._meter)
+
 
 def replay(stage: str, history: list[dict[str, Any]], log: Log) -> None:
     """Publish the epochs of a finished or resumed stage, some of which may not have got through."""

@@ -107,7 +107,7 @@ class StageFolder:
         """
         record = {"outputs": {name: digest(self.path / name) for name in outputs}, "history": history}
         write_atomic(self._marker, json.dumps(record))
-        for path in self.path.glob("checkpoint-*.pt"):
+        for path in self.path.rglob("checkpoint-*.pt"):
             path.unlink()
 
     def finished(self) -> bool:

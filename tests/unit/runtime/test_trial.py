@@ -12,6 +12,7 @@ from dms_bench.scaling import count
 from dms_bench.trial.group import alone
 from dms_bench.trial.record import load
 from dms_bench.trial.run import pretrain_supernet, run_trial
+from dms_bench.trial.stage_loop import StageLoop
 from dms_bench.trial.storage import WorkFolder
 
 
@@ -209,3 +210,30 @@ def test_a_fresh_process_is_set_to_the_trials_threads():
     assert torch.get_num_threads() == 2
     alone(Resources())
     assert torch.get_num_threads() == 1
+
+
+@pytest.mark.parametrize("pipeline", ["DMSnp", "DMSp"])
+@pytest.mark.parametrize("calls", [2, 4, 6])
+def test_halving_goes_on_where_it_was(toy_trial, folder, group, tmp_path, monkeypatch, pipeline, calls):
+    """Killed in a proposal's search, in the first round of the choice, or in the second: the end is the same."""
+    method = {"kind": "halving", "proposals": ["dms", "uniform", "random"], "eta": 2}
+    trial = toy_trial(pipeline=pipeline, method=method)
+    expected = _run(trial, WorkFolder(tmp_path / "undisturbed"), group, tmp_path)
+    done, real = [], StageLoop.epoch_done
+
+    def dies(self, epoch, metrics, state):
+        real(self, epoch, metrics, state)
+        done.append(epoch)
+        if len(done) == calls and "search" in str(self.folder):
+            raise Interrupted
+
+    with monkeypatch.context() as patch:
+        patch.setattr(StageLoop, "epoch_done", dies)
+        with pytest.raises(Interrupted):
+            _run(trial, folder, group, tmp_path)
+    result = _run(trial, folder, group, tmp_path)
+    assert result.value == expected.value
+    undisturbed = _weights(WorkFolder(tmp_path / "undisturbed"))
+    assert all(torch.equal(weight, undisturbed[name]) for name, weight in _weights(folder).items())
+    assert not list(folder.path.rglob("checkpoint-*.pt"))
+    assert any(name.startswith("after_1/") for name in folder.stage("search").history()[0])
