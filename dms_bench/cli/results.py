@@ -28,6 +28,10 @@ def leaderboard(
         bool,
         typer.Option("--tuned", help="Show one setting of each method: the best on the validation split, over seeds."),
     ] = False,
+    costs: Annotated[
+        bool,
+        typer.Option("--costs", help="Show what each search uses and computes, not the networks' size and speed."),
+    ] = False,
     output: Output = None,
     tracking: Tracking = _TRACKING,
 ) -> None:
@@ -35,7 +39,7 @@ def leaderboard(
     from dms_bench.report import leaderboard, render
 
     title = f"Leaderboard: {suite}" if suite else "Leaderboard"
-    write(render(leaderboard(tracking, suite, tuned=tuned), format, title), output)
+    write(render(leaderboard(tracking, suite, tuned=tuned), format, title, costs=costs), output)
 
 
 def show(trial: Trial, suite: Suite = None, tracking: Tracking = _TRACKING) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar, Self
+from typing import TYPE_CHECKING, ClassVar, Literal, Self
 
 from dms_bench.config.plugins import PluginSpec
 from dms_bench.config.supernet import SupernetSpec
@@ -13,6 +13,12 @@ if TYPE_CHECKING:
     from dms_bench.tasks import Task
 
 
+#: What a search may use. weights: the supernet's own; data: what the network does with training data; gradients: of a
+#: loss on them; training: it trains weights; validation: it measures on the validation split.
+Use = Literal["weights", "data", "gradients", "training", "validation"]
+USES: tuple[Use, ...] = ("weights", "data", "gradients", "training", "validation")
+
+
 class MethodSpec(PluginSpec):
     """Options of a search method; the work is done by the class that `implementation` names."""
 
@@ -20,6 +26,9 @@ class MethodSpec(PluginSpec):
     """Whether the method trains during the search, and so needs the search recipe."""
     uses_budget: ClassVar[bool] = True
     """Whether the method cuts to the budget; if not, a sweep over budgets runs it once."""
+
+    draws_on: ClassVar[tuple[Use, ...] | None] = None
+    """What its search uses, in the order of `USES`; None where a method does not say."""
 
     needs_widths: ClassVar[bool] = False
     """Whether the method is about widths alone, and has nothing to do where none is searched."""
@@ -31,6 +40,11 @@ class MethodSpec(PluginSpec):
     def network(self, supernet: SupernetSpec) -> SupernetSpec:
         """Return the network that the method starts from: the supernet, unless it brings one of its own."""
         return supernet
+
+    @property
+    def uses(self) -> tuple[Use, ...] | None:
+        """What the search uses with these options, in the order of `USES`; None where the method does not say."""
+        return self.draws_on
 
     @property
     def judges_weights(self) -> bool:

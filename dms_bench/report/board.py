@@ -75,6 +75,11 @@ class Row:
     search_load: float | None
     #: Hash of the files that the supernet's weights came from; empty where they came from none.
     weights: str
+    #: What the search uses, of weights, data, gradients, training and validation; empty where it is not known.
+    uses: str
+    #: Samples that the search ran networks on, and MACs of that, backward passes included.
+    search_samples: float | None
+    search_training_macs: float | None
     #: The budget as a number, for ordering.
     budget_order: float
     failed_trials: tuple[str, ...]
@@ -263,6 +268,9 @@ def _row(group: _Group, controls: Sequence[Record], dms: Sequence[Record]) -> Ro
         settings_tried=group.tried,
         search_load=estimate([load for record in finished if (load := record.search_load) is not None]).mean,
         weights=first.weights,
+        uses=tags.get(names.USES, ""),
+        search_samples=_mean(finished, "search_samples"),
+        search_training_macs=_mean(finished, "search_training_macs"),
         budget_order=-math.inf if tags[names.METHOD] == CEILING else float(tags.get(names.BUDGET_ORDER, "inf")),
         failed_trials=tuple(sorted(record.name for record in records if record.status == names.FAILED)),
         environment=_environment(records),

@@ -27,9 +27,14 @@ def render_html(rows: Sequence[Row], title: str = "Leaderboard") -> str:
 def board_sections(rows: Sequence[Row]) -> list[str]:
     """Return a leaderboard as sections of a page: plots, a table for each comparison, notes."""
     board_blocks = blocks(rows)
+    known = [row for row in rows if row.search_training_macs is not None]
     return [
         _plots(board_blocks, rows),
         *[f"<section><h2>{escape(block.title)}</h2>{_table(block)}</section>" for block in board_blocks],
+        *[
+            f"<section><h2>What searches use and compute: {escape(block.title)}</h2>{_table(block)}</section>"
+            for block in blocks(known, costs=True)
+        ],
         f"<section><h2>How to read it</h2>{_notes(rows)}</section>",
     ]
 

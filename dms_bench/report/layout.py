@@ -59,7 +59,7 @@ class Block:
         """Return the block without columns that can be done without, where it is wider than `width` characters."""
         block = self
         for column in _LEAVE_OUT:
-            if block.width <= width:
+            if block.width <= width or column not in block.columns:
                 break
             index = block.columns.index(column)
             block = replace(
@@ -71,16 +71,24 @@ class Block:
         return block
 
 
-def blocks(rows: Sequence[Row]) -> list[Block]:
-    """Group rows, in their order, into comparable blocks."""
+def blocks(rows: Sequence[Row], *, costs: bool = False) -> list[Block]:
+    """Group rows, in their order, into comparable blocks.
+
+    Args:
+        rows: of a leaderboard.
+        costs: show what each search uses and what it computed in place of the network's size and speed, the methods of
+            a budget grouped by what they use.
+    """
     several = len({row.suite for row in rows}) > 1
     comparable_blocks = []
     for _, comparable in groupby(rows, key=_identity):
         block = list(comparable)
         first = block[0]
         experiment = f"{first.suite}/{first.experiment}" if several else first.experiment
-        columns = _columns(block)
+        columns = _cost_columns(block) if costs else _columns(block)
         budgets = [list(members) for _, members in groupby(block, key=lambda row: row.budget)]
+        if costs:
+            budgets = [sorted(members, key=_by_use) for members in budgets]
         lines = tuple(line for members in budgets for line in _lines(members, columns))
         headings = ("budget", *(column.heading for column in columns))
         weights = f", weights {first.weights}" if first.weights else ""
@@ -109,6 +117,11 @@ def footnotes(rows: Sequence[Row]) -> list[str]:
         notes.append(f"tried: settings of the method; shown is the best on the validation split over seeds.{unequal}")
     if any(row.public_device_days for row in rows):
         notes.append("search: cost of each searched network. public: of what is trained once for many (pretraining).")
+    if any(row.search_training_macs is not None for row in rows):
+        notes.append(
+            "search MACs, samples (--costs): what the search ran networks on, per searched network; gradients count as "
+            "two more passes, or one where no weight is trained."
+        )
     if any(row.kind == CEILING for row in rows):
         notes.append("supernet: not cut, the ceiling for every budget.")
     if any(row.kind == "designed" for row in rows):
@@ -160,6 +173,25 @@ def _columns(rows: Sequence[Row]) -> list[_Column]:
     if any(row.delta_dms is not None for row in rows):
         columns.append(_Column("Δ dms", lambda row: _difference(row, row.delta_dms, row.delta_dms_ci95)))
     return columns
+
+
+def _cost_columns(rows: Sequence[Row]) -> list[_Column]:
+    """Return the columns behind the budget that say what searches cost."""
+    return [
+        _Column("method", lambda row: row.method + _marks(row)),
+        _Column(fmt.heading(rows[0].metric, rows[0].unit), lambda row: fmt.measure(row.mean, row.ci95, row.decimals)),
+        _Column("n", lambda row: str(row.n)),
+        _Column("uses", lambda row: row.uses or fmt.MISSING),
+        _Column("search MACs", lambda row: fmt.count(row.search_training_macs)),
+        _Column("samples", lambda row: fmt.count(row.search_samples)),
+        _Column("search", lambda row: fmt.cost(row.search_device_days, row.device_kind)),
+    ]
+
+
+def _by_use(row: Row) -> tuple[bool, int, str]:
+    """Order methods by how much their search uses; those that do not say come last."""
+    uses = [] if row.uses == "nothing" else row.uses.split(", ")
+    return not row.uses, len(uses), row.uses
 
 
 def _lines(rows: Sequence[Row], columns: Sequence[_Column]) -> list[LeaderboardLine]:

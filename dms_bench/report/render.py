@@ -22,21 +22,24 @@ Format = Literal["table", "markdown", "csv", "html"]
 _RIGHT_FROM = 2  # budget and method are words, the rest numbers
 
 
-def render(rows: Sequence[Row], format: str = "table", title: str = "Leaderboard") -> RenderableType:
+def render(
+    rows: Sequence[Row], format: str = "table", title: str = "Leaderboard", *, costs: bool = False
+) -> RenderableType:
     """Render rows; every format but `table` (a rich renderable) is a plain string.
 
     Args:
         rows: the leaderboard, in its order.
         format: `table`, `markdown`, `csv` or `html`.
         title: heading of the HTML page.
+        costs: show what searches use and compute (`layout.blocks`); CSV and HTML have both.
 
     Raises:
         UserError: unknown format.
     """
     if format == "table":
-        return render_table(rows)
+        return render_table(rows, costs=costs)
     if format == "markdown":
-        return render_markdown(rows)
+        return render_markdown(rows, costs=costs)
     if format == "csv":
         return render_csv(rows)
     if format == "html":
@@ -44,10 +47,10 @@ def render(rows: Sequence[Row], format: str = "table", title: str = "Leaderboard
     raise UserError(f"unknown format {format!r}; {nearest(format, ('table', 'markdown', 'csv', 'html'))}")
 
 
-def render_table(rows: Sequence[Row]) -> Group:
+def render_table(rows: Sequence[Row], *, costs: bool = False) -> Group:
     """Return a rich table per block, with the footnotes."""
     parts: list[RenderableType] = []
-    for block in blocks(rows):
+    for block in blocks(rows, costs=costs):
         parts += [_Fitted(block), Text()]
     parts += [Text(note, style="dim") for note in footnotes(rows)]
     return Group(*parts)
@@ -85,10 +88,10 @@ def _rich_table(block: Block) -> Table:
     return table
 
 
-def render_markdown(rows: Sequence[Row]) -> str:
+def render_markdown(rows: Sequence[Row], *, costs: bool = False) -> str:
     """Return a Markdown table per block, with the footnotes."""
     parts = []
-    for block in blocks(rows):
+    for block in blocks(rows, costs=costs):
         lines = [f"### {_escape(block.title)}", "", _line(block.columns)]
         lines.append(_line(["---" if index < _RIGHT_FROM else "---:" for index in range(len(block.columns))]))
         for line in block.lines:

@@ -28,6 +28,7 @@ def trial_tags(trial: Trial) -> dict[str, str]:
         names.BUDGET_ORDER: repr(trial.budget.order()),
         names.METHOD: trial.method.kind,
         names.METHOD_LABEL: trial.method.label(),
+        names.USES: _uses(trial),
         names.PIPELINE: trial.pipeline,
         names.SEED: str(trial.seed),
         names.METRIC: trial.task.metric,
@@ -35,6 +36,14 @@ def trial_tags(trial: Trial) -> dict[str, str]:
         names.UNITS: json.dumps(dict(trial.task.units)),
         names.RESOURCES: trial.resources.model_dump_json(),
     }
+
+
+def _uses(trial: Trial) -> str:
+    """Return what the search uses; empty where the method does not say. DMSp- trains no weights."""
+    uses = trial.method.uses
+    if uses is None:
+        return ""
+    return ", ".join(use for use in uses if use != "training" or trial.pipeline != "DMSp-") or "nothing"
 
 
 def flat_params(trial: Trial, uri: str = "") -> dict[str, str]:
@@ -94,7 +103,20 @@ def cost_metrics(costs: Sequence[StageCost]) -> dict[str, float]:
         "search_device_days": sum(days.get(stage, 0.0) for stage in names.PRIVATE_STAGES),
         "public_device_days": sum(days.get(stage, 0.0) for stage in names.PUBLIC_STAGES),
         **{names.cost_metric(stage): value for stage, value in days.items()},
+        **_computed(costs),
     }
+
+
+def _computed(costs: Sequence[StageCost]) -> dict[str, float]:
+    """Return the samples and MACs of each search, and of what is done once for all; nothing where none were counted."""
+    if not costs or any(cost.macs is None for cost in costs):
+        return {}
+    values = {}
+    for name, stages in (("search", names.PRIVATE_STAGES), ("public", names.PUBLIC_STAGES)):
+        of_stages = [cost for cost in costs if cost.stage in stages]
+        values[f"{name}_samples"] = float(sum(cost.samples or 0 for cost in of_stages))
+        values[f"{name}_training_macs"] = sum(cost.macs or 0.0 for cost in of_stages)
+    return values
 
 
 def cost_tags(costs: Sequence[StageCost]) -> dict[str, str]:

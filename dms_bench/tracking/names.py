@@ -15,6 +15,8 @@ BUDGET = "dms.budget"
 BUDGET_ORDER = "dms.budget_order"
 METHOD = "dms.method"
 METHOD_LABEL = "dms.method_label"
+#: What the method's search uses, comma-separated: weights, data, gradients, training, validation.
+USES = "dms.uses"
 PIPELINE = "dms.pipeline"
 SEED = "dms.seed"
 METRIC = "dms.metric"

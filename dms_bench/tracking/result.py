@@ -25,6 +25,10 @@ class StageCost(_Record):
     #: Wall time in seconds, failed and stopped attempts included.
     seconds: Annotated[float, Field(ge=0)]
     attempts: Annotated[int, Field(ge=1)] = 1
+    #: Samples that networks were run on, and the MACs of that, those of backward passes included; over all workers.
+    #: None in results from before they were counted.
+    samples: Annotated[int, Field(ge=0)] | None = None
+    macs: Annotated[float, Field(ge=0)] | None = None
 
     @property
     def device_days(self) -> float:

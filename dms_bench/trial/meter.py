@@ -30,6 +30,9 @@ class Attempt(BaseModel):
     devices: float
     #: Wall seconds per stage.
     seconds: dict[str, float] = Field(default_factory=dict)
+    #: Samples that networks were run on, and MACs, backward passes included, per stage, over all workers.
+    samples: dict[str, int] = Field(default_factory=dict)
+    macs: dict[str, float] = Field(default_factory=dict)
     #: The stage under way, and its last finished epoch.
     stage: str = ""
     epoch: int = 0
@@ -87,6 +90,13 @@ class Meter:
         """Count a step."""
         self._attempt.steps += 1
 
+    def passed(self, samples: int, macs: float) -> None:
+        """Count a pass of a network in the stage under way (`counted_task`)."""
+        with self._lock:
+            attempt, stage = self._attempt, self._attempt.stage
+            attempt.samples[stage] = attempt.samples.get(stage, 0) + samples
+            attempt.macs[stage] = attempt.macs.get(stage, 0.0) + macs
+
     def epoch(self, epoch: int, metrics: dict[str, float]) -> None:
         """Note that the stage under way has finished an epoch."""
         with self._lock:
@@ -120,14 +130,27 @@ def attempts(folder: WorkFolder) -> list[Attempt]:
 
 def costs(folder: WorkFolder) -> list[StageCost]:
     """Return what each stage has cost on each kind of device, over all attempts."""
-    sums: dict[tuple[str, str, str, float], list[float]] = {}
+    sums: dict[tuple[str, str, str, float], list[tuple[float, int, float]]] = {}
     for attempt in attempts(folder):
         for stage, seconds in attempt.seconds.items():
-            sums.setdefault((stage, attempt.device, attempt.kind, attempt.devices), []).append(seconds)
-    return [
-        StageCost(stage=stage, device=device, kind=kind, devices=devices, seconds=sum(spent), attempts=len(spent))
-        for (stage, device, kind, devices), spent in sums.items()
-    ]
+            spent = (seconds, attempt.samples.get(stage, 0), attempt.macs.get(stage, 0.0))
+            sums.setdefault((stage, attempt.device, attempt.kind, attempt.devices), []).append(spent)
+    every = []
+    for (stage, device, kind, devices), of_attempts in sums.items():
+        seconds, samples, macs = (sum(column) for column in zip(*of_attempts, strict=True))
+        every.append(
+            StageCost(
+                stage=stage,
+                device=device,
+                kind=kind,
+                devices=devices,
+                seconds=seconds,
+                attempts=len(of_attempts),
+                samples=round(samples),
+                macs=macs,
+            )
+        )
+    return every
 
 
 def _next(folder: Path) -> Path:

@@ -29,6 +29,7 @@ from dms_bench.tasks import Task, make_task
 from dms_bench.tracking import TrialResult
 from dms_bench.trial.budget import missed, needs_latency, resolve_budget
 from dms_bench.trial.checked import require_right
+from dms_bench.trial.counted_task import counted
 from dms_bench.trial.group import WorkerGroup
 from dms_bench.trial.latency import latencies
 from dms_bench.trial.latency_model import shared_latency_model
@@ -89,7 +90,7 @@ def pretrain_supernet(trial: Trial, folder: WorkFolder, group: WorkerGroup) -> N
     if _finished(stage, group):
         return
     with Meter(folder, group.hardware(), writes=group.leads) as meter, meter.stage("pretrain"):
-        task = make_task(trial.task, trial.seed)
+        task = counted(make_task(trial.task, trial.seed), meter.passed, group.world_size)
         loop = StageLoop(stage, group, meter, measures=trial.task)
         model = task.build(trial.network)
         if trial.network.weight_sharing:
@@ -255,7 +256,7 @@ class _Run:
         )
 
     def _task(self) -> Task:
-        return make_task(self.trial.task, self.trial.seed)
+        return counted(make_task(self.trial.task, self.trial.seed), self.meter.passed, self.group.world_size)
 
     def _supernet(self, task: Task) -> nn.Module:
         """Build the network that is searched, with the weights that the pipeline starts from."""

@@ -6,7 +6,7 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
-from dms_bench.config.method import MethodSpec
+from dms_bench.config.method import MethodSpec, Use
 from dms_bench.config.own_network import NetworkName
 from dms_bench.config.supernet import SpaceSpec, SupernetSpec
 
@@ -15,6 +15,7 @@ class Uniform(MethodSpec):
     """One ratio for every width group, full depth."""
 
     implementation: ClassVar[str] = "dms_bench.methods.controls.uniform:UniformSearch"
+    draws_on: ClassVar[tuple[Use, ...]] = ("weights",)
     needs_widths: ClassVar[bool] = True
 
     kind: Literal["uniform"] = "uniform"
@@ -24,6 +25,7 @@ class Random(MethodSpec):
     """A random architecture of the space at the budget: the control."""
 
     implementation: ClassVar[str] = "dms_bench.methods.controls.random:RandomArchitecture"
+    draws_on: ClassVar[tuple[Use, ...]] = ()
 
     kind: Literal["random"] = "random"
 
@@ -32,6 +34,7 @@ class WholeSupernet(MethodSpec):
     """The supernet itself, not cut: the ceiling."""
 
     implementation: ClassVar[str] = "dms_bench.methods.controls.whole:KeepSupernet"
+    draws_on: ClassVar[tuple[Use, ...]] = ()
     uses_budget: ClassVar[bool] = False
 
     kind: Literal["supernet"] = "supernet"
@@ -42,6 +45,7 @@ class Designed(MethodSpec):
 
     # Keeps all of the network that `network` names.
     implementation: ClassVar[str] = "dms_bench.methods.controls.whole:KeepSupernet"
+    draws_on: ClassVar[tuple[Use, ...]] = ()
     example: ClassVar[dict[str, Any]] = {
         "method": {"kind": "designed", "model": "resnet18", "args": {"channels": [32, 64, 128, 256]}}
     }

@@ -7,7 +7,7 @@ from typing import Annotated, ClassVar, Literal, Self
 from pydantic import Field, model_validator
 
 from dms_bench.config.base import Spec
-from dms_bench.config.method import MethodSpec
+from dms_bench.config.method import MethodSpec, Use
 
 
 class StructureOptimizer(Spec):
@@ -23,6 +23,7 @@ class GradientSpec(MethodSpec):
     """What all of them share: one search loop."""
 
     trains_in_search: ClassVar[bool] = True
+    draws_on: ClassVar[tuple[Use, ...]] = ("weights", "data", "gradients", "training")
 
     structure: StructureOptimizer = StructureOptimizer()
     """The optimiser of the structure parameters, separate from the weights'."""

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import BeforeValidator, Field, SerializeAsAny, WithJsonSchema, field_validator
 
-from dms_bench.config.method import MethodSpec
+from dms_bench.config.method import USES, MethodSpec, Use
 from dms_bench.config.plugins import METHODS, parse_plugin
 
 if TYPE_CHECKING:
@@ -52,6 +52,12 @@ class Halving(MethodSpec):
     def label(self) -> str:
         """Return what competes: other proposals are another method."""
         return f"halving ({', '.join(proposal.label() for proposal in self.proposals)})"
+
+    @property
+    def uses(self) -> tuple[Use, ...]:
+        """What the proposals use, and what it takes to choose among them."""
+        used = {use for proposal in self.proposals for use in proposal.uses or ()}
+        return tuple(use for use in USES if use in used | {"data", "gradients", "training", "validation"})
 
     @property
     def judges_weights(self) -> bool:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from dms_bench.config.method import MethodSpec
+from dms_bench.config.method import MethodSpec, Use
 from dms_bench.errors import UserError
 
 if TYPE_CHECKING:
@@ -27,6 +27,7 @@ class LlmPruner(CalibratedSpec):
     """LLM-Pruner: Taylor importance of coupled weights, one ratio for the blocks between the first and the last."""
 
     implementation: ClassVar[str] = "dms_bench.methods.language.llm_pruner:LlmPrunerSearch"
+    draws_on: ClassVar[tuple[Use, ...]] = ("weights", "data", "gradients")
 
     kind: Literal["llm_pruner"] = "llm_pruner"
     importance: Literal["param_first", "param_second", "param_mix", "vectorize"] = "param_first"
@@ -63,6 +64,7 @@ class WandaSp(CalibratedSpec):
     """Wanda, structured: weights times the norm of what they are applied to; one ratio for all layers."""
 
     implementation: ClassVar[str] = "dms_bench.methods.language.activations:WandaSpSearch"
+    draws_on: ClassVar[tuple[Use, ...]] = ("weights", "data")
     needs_widths: ClassVar[bool] = True
 
     kind: Literal["wanda_sp"] = "wanda_sp"
@@ -72,6 +74,7 @@ class Flap(CalibratedSpec):
     """FLAP: weights times the variance of what they are applied to, standardised; one threshold for all layers."""
 
     implementation: ClassVar[str] = "dms_bench.methods.language.activations:FlapSearch"
+    draws_on: ClassVar[tuple[Use, ...]] = ("weights", "data")
     needs_widths: ClassVar[bool] = True
 
     kind: Literal["flap"] = "flap"
@@ -93,6 +96,7 @@ class ShortGpt(_BlockDropping):
     """ShortGPT: drops the blocks that change their input least."""
 
     implementation: ClassVar[str] = "dms_bench.methods.language.blocks:ShortGptSearch"
+    draws_on: ClassVar[tuple[Use, ...]] = ("weights", "data")
 
     kind: Literal["shortgpt"] = "shortgpt"
 
@@ -101,6 +105,7 @@ class Sleb(_BlockDropping):
     """SLEB: drops blocks one by one, each time the one whose loss is least."""
 
     implementation: ClassVar[str] = "dms_bench.methods.language.blocks:SlebSearch"
+    draws_on: ClassVar[tuple[Use, ...]] = ("weights", "data")
 
     kind: Literal["sleb"] = "sleb"
 

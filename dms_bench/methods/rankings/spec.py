@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import ClassVar, Literal
 
-from dms_bench.config.method import MethodSpec
+from dms_bench.config.method import MethodSpec, Use
 
 
 class ScopedRanking(MethodSpec):
@@ -28,6 +28,7 @@ class L1(ScopedRanking):
     """Keep the channels with the largest L1 norm in the layer that makes them."""
 
     implementation: ClassVar[str] = "dms_bench.methods.rankings.search:MagnitudeSearch"
+    draws_on: ClassVar[tuple[Use, ...]] = ("weights",)
 
     kind: Literal["l1"] = "l1"
 
@@ -36,6 +37,7 @@ class L2(ScopedRanking):
     """Keep the channels with the largest L2 norm in the layer that makes them."""
 
     implementation: ClassVar[str] = "dms_bench.methods.rankings.search:MagnitudeSearch"
+    draws_on: ClassVar[tuple[Use, ...]] = ("weights",)
 
     kind: Literal["l2"] = "l2"
 
@@ -44,6 +46,7 @@ class Taylor(ScopedRanking):
     """Keep the channels whose removal changes the loss most, to first order."""
 
     implementation: ClassVar[str] = "dms_bench.methods.rankings.search:TaylorSearch"
+    draws_on: ClassVar[tuple[Use, ...]] = ("weights", "data", "gradients")
 
     kind: Literal["taylor"] = "taylor"
     scope: Literal["local", "global"] = "global"
@@ -53,6 +56,7 @@ class GroupNorm(MethodSpec):
     """DepGraph: keep the channels with the largest norm over all layers that share them."""
 
     implementation: ClassVar[str] = "dms_bench.methods.rankings.search:GroupNormSearch"
+    draws_on: ClassVar[tuple[Use, ...]] = ("weights",)
     needs_widths: ClassVar[bool] = True
 
     kind: Literal["group_norm"] = "group_norm"
@@ -62,6 +66,7 @@ class Isomorphic(MethodSpec):
     """Isomorphic pruning: Taylor scores compete among groups of the same topology."""
 
     implementation: ClassVar[str] = "dms_bench.methods.rankings.search:IsomorphicSearch"
+    draws_on: ClassVar[tuple[Use, ...]] = ("weights", "data", "gradients")
     needs_widths: ClassVar[bool] = True
 
     kind: Literal["isomorphic"] = "isomorphic"

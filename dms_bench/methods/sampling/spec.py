@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field
 
-from dms_bench.config.method import MethodSpec
+from dms_bench.config.method import MethodSpec, Use
 from dms_bench.config.units import WholeCount
 from dms_bench.errors import UserError
 
@@ -16,6 +16,19 @@ if TYPE_CHECKING:
 
 #: The first two count, the next six need fresh weights and a few batches, the last two a trained supernet.
 Score = Literal["params", "macs", "grad_norm", "snip", "synflow", "naswot", "zico", "zen", "shared", "predictor"]
+#: What each score uses. Candidates keep the supernet's largest weights; the first eight scores then draw fresh ones.
+_USES: dict[str, tuple[Use, ...]] = {
+    "params": ("weights",),
+    "macs": ("weights",),
+    "grad_norm": ("weights", "data", "gradients"),
+    "snip": ("weights", "data", "gradients"),
+    "zico": ("weights", "data", "gradients"),
+    "naswot": ("weights", "data"),
+    "synflow": ("weights",),
+    "zen": ("weights",),
+    "shared": ("weights", "data", "validation"),
+    "predictor": ("weights", "data", "validation"),
+}
 #: Options that only some scores use.
 _USED_BY = {"images": ("shared", "predictor"), "samples": ("predictor",)}
 
@@ -41,6 +54,11 @@ class SamplerSpec(MethodSpec):
     def label(self) -> str:
         """Return the sampler with its score: two scores are two methods, not two settings of one."""
         return f"{self.kind} by {self.score}"
+
+    @property
+    def uses(self) -> tuple[Use, ...]:
+        """What the score uses."""
+        return _USES[self.score]
 
     @property
     def judges_weights(self) -> bool:

@@ -92,6 +92,29 @@ def test_markdown_is_a_table_with_the_best_in_bold(board: list[Row]) -> None:
     assert [line.split("|")[2].strip() for line in bold] == ["**dms**", "**dms**"]
 
 
+def test_what_searches_use_and_compute_is_a_view_of_its_own(board: list[Row]) -> None:
+    uses = {"dms": "weights, data, gradients, training", "uniform": "weights", "random": "nothing"}
+    computed = {"dms": 3.2e12, "uniform": 0.0, "random": 0.0}
+    counted = [
+        replace(row, uses=uses.get(row.kind, ""), search_training_macs=computed.get(row.kind), search_samples=12000.0)
+        for row in board
+    ]
+    text = render(counted, "markdown", costs=True)
+    assert "| budget | method |" in text
+    assert "| uses | search MACs | samples | search |" in text
+    assert re.search(r"dms\S* \|.*\| weights, data, gradients, training \| 3\.20T \| 12\.0k \|", text)
+    lines = [line for line in text.splitlines() if "macs 30%" in line or line.startswith("|  |")]
+    order = [next(kind for kind in uses if kind in line) for line in lines if any(kind in line for kind in uses)]
+    assert order.index("random") < order.index("uniform") < order.index("dms"), "grouped by what they use"
+    assert "gradients count as two more passes" in text
+    assert "latency" not in text.split("How")[0].splitlines()[2]
+    page = str(render(counted, "html"))
+    assert "What searches use and compute" in page
+    assert "3.20T" in page
+    assert "What searches use and compute" not in str(render(board, "html")), "nothing was counted"
+    printed(render(counted, "table", costs=True), 80)
+
+
 def test_the_narrowest_terminals_lose_columns_by_their_worth(board: list[Row]) -> None:
     (block,) = blocks(board)
     assert block.fitted(200) == block

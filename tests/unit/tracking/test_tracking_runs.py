@@ -295,3 +295,18 @@ def test_forgotten_trials_run_afresh(
     assert forget(suite_run.uri, "paper", [gone.hash]) == 1
     assert finished(suite_run.uri, "paper") == {kept.hash: "finished"}
     assert not open_trial(gone).already_finished
+
+
+def test_what_a_search_computes_is_published_where_it_was_counted():
+    from dms_bench.tracking.content import cost_metrics
+
+    stages = {"pretrain": (100, 5e9), "search": (40, 2e9), "predictor": (7, 1e9), "retrain": (900, 9e9)}
+    counted = [
+        StageCost(stage=stage, device="EPYC", kind="cpu", devices=2, seconds=1, samples=samples, macs=macs)
+        for stage, (samples, macs) in stages.items()
+    ]
+    values = cost_metrics(counted)
+    assert (values["search_samples"], values["search_training_macs"]) == (40, 2e9)
+    assert (values["public_samples"], values["public_training_macs"]) == (107, 6e9)
+    older = StageCost(stage="search", device="EPYC", kind="cpu", devices=2, seconds=1)
+    assert not any(name.endswith(("samples", "training_macs")) for name in cost_metrics([*counted, older]))
