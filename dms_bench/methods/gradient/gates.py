@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from dms_bench.methods.base import SearchContext
 from dms_bench.methods.gradient.dms import DmsSearch
-from dms_bench.methods.gradient.spec import LapSum
+from dms_bench.methods.gradient.spec import LapSum, Router
 from dms_bench.scaling import Architecture, Supernet
 from dms_bench.scaling.structure.hard_concrete import HardConcrete
 from dms_bench.scaling.structure.lapsum import LapSum as SoftTopK
 from dms_bench.scaling.structure.relaxation import Relaxation
 from dms_bench.scaling.structure.retention import RetentionGates
+from dms_bench.scaling.structure.router import Router as LevelRouter
 
 
 class L0Search(DmsSearch):
@@ -40,3 +41,12 @@ class LapSumSearch(DmsSearch):
         """Return the soft top-k."""
         assert isinstance(self.spec, LapSum)
         return SoftTopK(context.space, alpha=self.spec.alpha)
+
+
+class RouterSearch(DmsSearch):
+    """A learnt choice among levels."""
+
+    def relaxation(self, context: SearchContext) -> Relaxation:
+        """Return the router, with weights and noise from the trial's seed."""
+        assert isinstance(self.spec, Router)
+        return LevelRouter(context.space, seed=context.trial.seed, levels=self.spec.levels)

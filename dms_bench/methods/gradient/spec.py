@@ -188,3 +188,16 @@ class LapSum(GradientSpec):
     kind: Literal["lapsum"] = "lapsum"
     alpha: Annotated[float, Field(gt=0)] = 0.1
     """Scale of the Laplace distribution, in the unit of the scores; smaller is harder."""
+
+
+class Router(GradientSpec):
+    """A small network chooses among levels of every unit, as in Nemotron Elastic."""
+
+    implementation: ClassVar[str] = "dms_bench.methods.gradient.gates:RouterSearch"
+
+    kind: Literal["router"] = "router"
+    budget: Annotated[Literal["penalty", "lagrangian"], Field(exclude_if=lambda value: value == "penalty")] = "penalty"  # type: ignore[assignment]
+    """How the search is brought to its budget. penalty: by a resource loss above the falling target (equation 6).
+    lagrangian: by multipliers, which rise for as long as the falling target is missed."""
+    levels: Annotated[int, Field(ge=2, le=1024)] = 8
+    """Numbers of elements that each width group may keep, evenly apart."""

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from dms_bench.scaling.space.space import SearchSpace
-from dms_bench.scaling.structure.sampled import SURE, Sampled
+from dms_bench.scaling.structure.sampled import SURE, Sampled, gumbel
 
 #: Temperature as released; also where the fair variant's ends by default.
 COLD = 0.1
@@ -46,7 +46,7 @@ class Gumbel(Sampled):
 
     def sample(self, generator: torch.Generator) -> Tensor:
         """Return Gumbel noise."""
-        return -torch.empty(self.noise.shape).exponential_(generator=generator).log()
+        return gumbel(self.noise.shape, generator)
 
     def anneal(self, progress: float) -> None:
         """Cool exponentially."""

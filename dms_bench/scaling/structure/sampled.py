@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -16,21 +17,20 @@ CERTAIN = 40.0
 SURE = 0.95
 
 
-class Sampled(Relaxation):
-    """Logits, and noise of their shape.
+class Noisy(Relaxation):
+    """A relaxation with noise.
 
     Args:
         space: the search space.
-        logits: initial logits.
         seed: of the noise.
+        shape: of the noise.
     """
 
-    def __init__(self, space: SearchSpace, logits: Tensor, *, seed: int) -> None:
+    def __init__(self, space: SearchSpace, *, seed: int, shape: Sequence[int]) -> None:
         super().__init__(space)
         self.seed = seed
-        self.logits = nn.Parameter(logits)
         self.register_buffer("draws", torch.zeros((), dtype=torch.long))
-        self.register_buffer("noise", torch.zeros_like(logits))
+        self.register_buffer("noise", torch.zeros(tuple(shape)))
         self.draws: Tensor
         self.noise: Tensor
         self._draw()
@@ -43,7 +43,30 @@ class Sampled(Relaxation):
 
     @abstractmethod
     def sample(self, generator: torch.Generator) -> Tensor:
-        """Return noise in the shape of the logits."""
+        """Return noise in its shape."""
+
+    def update(self, mask: Tensor, gradient: Tensor | None) -> None:
+        """Draw the next step's noise."""
+        self._draw()
+
+
+def gumbel(shape: Sequence[int], generator: torch.Generator) -> Tensor:
+    """Return Gumbel noise: the largest of logits with it is a draw from their softmax."""
+    return -torch.empty(tuple(shape)).exponential_(generator=generator).log()
+
+
+class Sampled(Noisy):
+    """Logits, and noise of their shape.
+
+    Args:
+        space: the search space.
+        logits: initial logits.
+        seed: of the noise.
+    """
+
+    def __init__(self, space: SearchSpace, logits: Tensor, *, seed: int) -> None:
+        super().__init__(space, seed=seed, shape=logits.shape)
+        self.logits = nn.Parameter(logits)
 
     @property
     def reach(self) -> float:
@@ -56,7 +79,3 @@ class Sampled(Relaxation):
         if self.depth_frozen or not depth:
             undecided[self.width_elements :] = 0
         return undecided
-
-    def update(self, mask: Tensor, gradient: Tensor | None) -> None:
-        """Draw the next step's noise."""
-        self._draw()

@@ -20,6 +20,7 @@ from dms_bench.scaling.structure.hard_concrete import HardConcrete
 from dms_bench.scaling.structure.lapsum import LapSum
 from dms_bench.scaling.structure.relaxation import Relaxation, StraightThroughTopK, TopK
 from dms_bench.scaling.structure.retention import RetentionGates
+from dms_bench.scaling.structure.router import Router
 
 
 class Block(nn.Module):
@@ -54,6 +55,7 @@ RELAXATIONS: dict[str, Callable[[SearchSpace], Relaxation]] = {
     "l0": lambda space: HardConcrete(space, seed=0),
     "ddp": lambda space: RetentionGates(network(), space),
     "lapsum": LapSum,
+    "router": lambda space: Router(space, seed=0),
 }
 
 

@@ -19,6 +19,7 @@ from dms_bench.scaling.lagrangian import Lagrangian
 from dms_bench.scaling.structure.hard_concrete import HardConcrete
 from dms_bench.scaling.structure.lapsum import LapSum, SoftTopK
 from dms_bench.scaling.structure.retention import RetentionGates
+from dms_bench.scaling.structure.router import Router, levels_of
 
 CHAIN = nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 5), nn.ReLU(), nn.Linear(5, 2))
 SPACE = find_space(CHAIN, torch.randn(1, 4))
@@ -252,3 +253,56 @@ def test_multipliers_rise_as_far_in_a_short_search_as_in_a_long_one(steps):
         lagrangian.step()
     assert lagrangian.linear.tolist() == pytest.approx([2e-2 * 1000], rel=0.03)  # Adam's steps are its rate
     assert lagrangian.square.tolist() == pytest.approx([4e-1 * 1000], rel=0.03)
+
+
+def test_a_routers_masks_are_its_levels_weighed_by_their_probabilities():
+    """Written out unit by unit: the softmax, and for each level the mask of its highest elements."""
+    relaxation = Router(SPACE, seed=3, levels=4, budgets=2)
+    relaxation.budget = 1
+    relaxation.anneal(0.5)
+    generator = torch.Generator().manual_seed(0)
+    relaxation.importance.copy_(torch.rand(11, generator=generator))
+    with torch.no_grad():
+        relaxation.bias.copy_(torch.randn(relaxation.bias.shape, generator=generator))
+        relaxation.second.copy_(torch.randn(relaxation.second.shape, generator=generator) * 0.1)
+    hidden = relaxation.first[:, 1].detach()
+    hidden = torch.where(hidden > 0, hidden, 0.01 * hidden)
+    logits = relaxation.second.detach() @ hidden + relaxation.bias.detach()
+    unit, number = levels_of(SPACE.units, 2, 4)
+    assert [part.tolist() for part in (unit, number)] == [[0] * 4 + [1] * 4, [1, 3, 4, 6, 1, 2, 4, 5]]
+    for noise, masks in ((relaxation.noise, relaxation.soft_mask()), (torch.zeros(8), None)):
+        expected, sizes = torch.zeros(11), []
+        for index, (start, size) in enumerate(zip((0, 6), (6, 5), strict=True)):
+            mine = unit == index
+            probabilities = torch.softmax((logits + noise)[mine] / math.sqrt(0.05), 0)
+            order = relaxation.importance[start : start + size].argsort(descending=True)
+            for probability, count in zip(probabilities, number[mine], strict=True):
+                expected[start + order[:count]] += probability
+            sizes.append(float((probabilities * number[mine]).sum()))
+        if masks is not None:
+            torch.testing.assert_close(masks.detach(), expected, atol=1e-6, rtol=1e-5)
+        else:
+            assert relaxation.soft_size()[0].tolist() == pytest.approx(sizes, rel=1e-5)
+    hard = relaxation.hard_mask()
+    for index, part in enumerate(hard.split([6, 5])):
+        mine = unit == index
+        count = int(number[mine][logits[mine].argmax()])
+        assert int(part.sum()) == count
+        importance = relaxation.importance.split([6, 5])[index]
+        assert set(part.nonzero().flatten().tolist()) == set(importance.topk(count).indices.tolist())
+
+
+def test_a_router_starts_whole_and_orders_by_what_it_has_observed():
+    relaxation = Router(SPACE, seed=0)
+    assert relaxation.hard_mask().tolist() == [1] * 11
+    kept, _ = relaxation.soft_size()
+    assert bool((kept > 0.9 * torch.tensor([6.0, 5.0])).all())
+    relaxation.observing = True
+    assert relaxation.soft_mask().tolist() == [1] * 11
+    gradient = torch.arange(1.0, 12)
+    relaxation.update(torch.ones(11), gradient)
+    observed = relaxation.importance.clone()
+    assert observed.argsort().tolist() == list(range(11))
+    relaxation.observing = False
+    relaxation.update(torch.ones(11), 100 / gradient)
+    assert torch.equal(relaxation.importance, observed), "the order is fixed from then on"
