@@ -116,3 +116,28 @@ def test_the_path_of_a_trial_names_what_is_there():
     for file, name in stops:
         assert (ROOT / file).exists()
         assert not name or re.search(rf"^(def|class) {name}\b", (ROOT / file).read_text(), re.MULTILINE), name
+
+
+def test_the_page_of_methods_has_each_of_ours_with_what_it_uses() -> None:
+    """Its letters are the ones that the specification declares; samplers have theirs by score."""
+    from dms_bench.config.method import USES
+    from dms_bench.config.plugins import METHODS, registered
+    from dms_bench.methods.sampling.spec import RandomSearch
+
+    text = (ROOT / "docs" / "pages" / "methods.md").read_text()
+    rows: dict[str, str] = {}
+    for line in text.splitlines():
+        cells = [cell.strip() for cell in line.strip("|").split(" | ")]
+        for name in re.findall(r"`(\w+)`", cells[0]) if line.startswith("| `") else ():
+            rows[name] = cells[2].strip(" |")
+    assert len(rows) > 30
+    needed = {"designed": {"model": "resnet18"}, "halving": {"proposals": ["dms", "l1"]}}
+    own = {kind: spec for kind, spec in registered(METHODS).items() if spec.__module__.startswith("dms_bench.")}
+    assert own.keys() <= rows.keys()
+    declared = {kind: spec(**needed.get(kind, {})).uses for kind, spec in own.items()}
+    scores = RandomSearch.model_fields["score"].annotation.__args__  # type: ignore[union-attr]
+    declared |= {score: RandomSearch(score=score).uses for score in scores}
+    for name, uses in declared.items():
+        letters = " ".join(use[0].upper() for use in USES if use in (uses or ()))
+        if name not in ("random_search", "evolution", "halving"):
+            assert rows[name] == (letters or "nothing"), name
