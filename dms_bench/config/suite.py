@@ -42,6 +42,8 @@ class Experiment(Spec):
     """The recipe of the search."""
     retrain: Any = None
     """The recipe by which the searched network is trained."""
+    repair: Any = None
+    """What makes up for the cut before anything is trained again: none, bias or least_squares."""
     seed: Any = None
     """The trials' seed; as a rule it is swept over instead."""
     resources: Any = None

@@ -20,6 +20,9 @@ from dms_bench.config.task import TaskSpec
 #: weights. DMSp-: pretrain, search the structure only, evaluate as it is. The names are the paper's.
 Pipeline = Literal["DMSnp", "DMSp", "DMSp-"]
 
+#: What makes up for a cut, before anything is trained again.
+Repair = Literal["none", "bias", "least_squares"]
+
 AnyTask = Annotated[SerializeAsAny[TaskSpec], BeforeValidator(lambda value: parse_plugin(TASKS, value))]
 AnyMethod = Annotated[SerializeAsAny[MethodSpec], BeforeValidator(lambda value: parse_plugin(METHODS, value))]
 
@@ -72,6 +75,12 @@ class Trial(Spec):
     """How the network is trained during the search, for the methods that train in it; the others ignore it."""
     retrain: SerializeAsAny[Recipe] | None = None
     """How the searched network is trained in the end, for DMSnp and DMSp; DMSp- ignores it."""
+    # Not part of a content where it is not given: trials from before there was a choice keep their hashes.
+    repair: Annotated[Repair, Field(exclude_if=lambda value: value == "none")] = "none"
+    """How layers behind a cut width make up for it, for DMSp and DMSp-: after the cut and before anything is trained
+    again, without gradients, on eight batches of training data. bias: what their lost inputs contributed on average
+    goes into their biases (FLAP). least_squares: their weights are fitted to the outputs that they had in the whole
+    network. Where the loss on these batches does not fall, the cut network stays as it was."""
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     """Decides everything random: initial weights, order and augmentation of the data, what a method draws."""
     resources: Resources = Resources()
@@ -109,6 +118,11 @@ class Trial(Spec):
             yield (
                 f"method {self.method.label()!r} is asked to measure the supernet's weights, "
                 "which pipeline 'DMSnp' leaves untrained: take DMSp or DMSp-"
+            )
+        if self.repair != "none" and self.pipeline == "DMSnp":
+            yield (
+                f"pipeline 'DMSnp' retrains from random weights, which 'repair' {self.repair!r} has nothing to repair "
+                "by: leave 'repair' out, or take DMSp or DMSp-"
             )
         if self.pipeline == "DMSnp" and self.search is not None and self.search.needs_teacher():
             yield "pipeline 'DMSnp' searches without a trained supernet: only its 'retrain' can distil from one"
@@ -167,6 +181,11 @@ class Trial(Spec):
     def needs_pretrained(self) -> bool:
         """Whether anything starts from the pretrained supernet, or learns from it."""
         return self.pipeline != "DMSnp" or (self.retrain is not None and self.retrain.needs_teacher())
+
+    @property
+    def course(self) -> str:
+        """The pipeline, and the repair where there is one: only trials that agree in both are to be compared."""
+        return self.pipeline if self.repair == "none" else f"{self.pipeline}, repair {self.repair}"
 
     @cached_property
     def hash(self) -> str:

@@ -21,6 +21,7 @@ from dms_bench.scaling import SearchSpace
 from dms_bench.scaling.modules.hooked import hooked
 from dms_bench.scaling.modules.modes import modes_kept
 from dms_bench.scaling.space.elements import Site
+from dms_bench.tasks import Task
 
 
 @dataclass
@@ -49,12 +50,19 @@ def watched(modules: dict[str, nn.Module], hook: Callable[[str, Any, Any], None]
 def look(context: SearchContext, batches: int) -> float:
     """Run the supernet on calibration batches, in eval mode without gradients, and return its mean loss."""
     model, device = context.model.to(context.loop.device), context.loop.device
+    return mean_loss(context.task, model, batches, device, context.loop.tick)
+
+
+def mean_loss(
+    task: Task, model: nn.Module, batches: int, device: torch.device, tick: Callable[[], None] = lambda: None
+) -> float:
+    """Return a network's mean loss on calibration batches, in eval mode without gradients; `tick` after each."""
     with modes_kept(model), torch.no_grad():
         model.eval()
         losses = []
-        for loss in context.task.losses(model, batches, device):
+        for loss in task.losses(model, batches, device):
             losses.append(float(loss))
-            context.loop.tick()
+            tick()
     return sum(losses) / len(losses)
 
 

@@ -21,7 +21,7 @@ from dms_bench.tracking import names
 
 _BAR, _TALL, _WIDE = 9, 74, 420
 _KEPT, _WHOLE = "#0072b2", "#dde3ea"
-_STAGES = ("build", "pretrain", "predictor", "search", "retrain", "recalibrate", "evaluate")
+_STAGES = ("build", "pretrain", "predictor", "search", "repair", "retrain", "recalibrate", "evaluate")
 
 
 def suite_page(

@@ -29,7 +29,7 @@ def trial_tags(trial: Trial) -> dict[str, str]:
         names.METHOD: trial.method.kind,
         names.METHOD_LABEL: trial.method.label(),
         names.USES: _uses(trial),
-        names.PIPELINE: trial.pipeline,
+        names.PIPELINE: trial.course,
         names.SEED: str(trial.seed),
         names.METRIC: trial.task.metric,
         names.HIGHER_IS_BETTER: str(trial.task.higher_is_better).lower(),

@@ -17,6 +17,7 @@ METHOD = "dms.method"
 METHOD_LABEL = "dms.method_label"
 #: What the method's search uses, comma-separated: weights, data, gradients, training, validation.
 USES = "dms.uses"
+#: With the repair, where there is one.
 PIPELINE = "dms.pipeline"
 SEED = "dms.seed"
 METRIC = "dms.metric"

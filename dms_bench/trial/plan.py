@@ -6,8 +6,8 @@ respect to activations and to weights). So a stage is estimated as
     3 x forward MACs per sample x training samples x epochs,
 
 with the supernet's MACs for pretraining and search, and the target's for retraining (a network that a method
-brings has its own throughout), and one forward pass of a teacher, if there is one, for every sample. Evaluation is
-not counted. The MACs of a network cut for another resource are not known before the search: they are
+brings has its own throughout), and one forward pass of a teacher, if there is one, for every sample. Evaluation
+and repair are not counted. The MACs of a network cut for another resource are not known before the search: they are
 taken to shrink as that resource does, with several constraints as the tightest; a latency in milliseconds says
 nothing before it is measured, and counts as the whole supernet.
 """
@@ -167,7 +167,7 @@ class _Estimator:
             experiment=trial.experiment,
             method=trial.method.label(),
             budget=trial.budget.label() if trial.method.uses_budget else "-",
-            pipeline=trial.pipeline,
+            pipeline=trial.course,
             seed=trial.seed,
             hash=None if samples else trial.hash,
             stages=self._stages(trial),

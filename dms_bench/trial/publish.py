@@ -15,7 +15,7 @@ from dms_bench.trial.stage_loop import replay
 from dms_bench.trial.storage import StageFolder, WorkFolder
 from dms_bench.trial.work import Work
 
-_STAGES = ("search", "retrain", "recalibrate")
+_STAGES = ("search", "repair", "retrain", "recalibrate")
 
 
 def open_run(work: Work) -> TrialRun:

@@ -25,6 +25,7 @@ from dms_bench.config.trial import Trial
 from dms_bench.errors import TrialFailure, UserError
 from dms_bench.scaling import Architecture, SearchSpace, Surgery, apply_structure
 from dms_bench.tasks import Task, make_task
+from dms_bench.trial.repair_report import RepairReport
 from dms_bench.trial.spaces import untrained
 from dms_bench.trial.storage import write_atomic
 
@@ -57,7 +58,12 @@ def load_weights(model: nn.Module, path: Path) -> None:
 
 
 def describe(
-    trial: Trial, space: SearchSpace, architecture: Architecture, surgery: Surgery, counter: str
+    trial: Trial,
+    space: SearchSpace,
+    architecture: Architecture,
+    surgery: Surgery,
+    counter: str,
+    repair: RepairReport | None = None,
 ) -> dict[str, Any]:
     """Return all that is needed to build the network again, and how much of each group was kept.
 
@@ -67,7 +73,10 @@ def describe(
         architecture: what was kept of the supernet.
         surgery: how that changes the supernet's modules.
         counter: name and version of what counted its MACs and parameters.
+        repair: what the repair came to, where there was one.
     """
+    if repair is not None:
+        surgery = dataclasses.replace(surgery, biases=repair.biases)
     return {
         "format": FORMAT,
         "trial": trial.hash,
@@ -78,6 +87,7 @@ def describe(
         "sizes": {name: list(sizes) for name, sizes in space.sizes_of(architecture).items()},
         "steps": {group.name: group.step for group in space.groups if group.step > 1},
         "counter": counter,
+        **({} if repair is None else {"repair": repair.model_dump(mode="json")}),
         "versions": {name: version(name) for name in ("dms-bench", "torch", *trial.task.libraries)},
     }
 

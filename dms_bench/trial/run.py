@@ -3,10 +3,10 @@
 The stages follow one another as the pipelines of the paper say (`Trial.pipeline`):
 
 ```
-            build ─> pretrain ─> search ─> cut ─> retrain          ─> evaluate
-DMSnp                            all weights      from scratch
-DMSp                 shared      all weights      from the searched weights
-DMSp-                shared      structure only   statistics only
+            build ─> pretrain ─> search ─> cut ─> repair ─> retrain          ─> evaluate
+DMSnp                            all weights                from scratch
+DMSp                 shared      all weights      asked for from the searched weights
+DMSp-                shared      structure only   asked for statistics only
 ```
 
 A finished stage leaves its outputs and a marker in the trial's folder; a trial that is run again
@@ -24,6 +24,7 @@ from torch import nn
 from dms_bench.config.trial import Trial
 from dms_bench.methods.base import SearchContext
 from dms_bench.scaling import Architecture, Budget, Count, count, cut, plan_surgery
+from dms_bench.scaling.cut.surgery import give_biases
 from dms_bench.scaling.latency.model import LatencyModel
 from dms_bench.tasks import Task, make_task
 from dms_bench.tracking import TrialResult
@@ -37,10 +38,15 @@ from dms_bench.trial.meter import Meter, costs
 from dms_bench.trial.origin import weights_hash
 from dms_bench.trial.outcome import found_by, measured_by, require_numbers
 from dms_bench.trial.record import ARCHITECTURE, WEIGHTS, describe, load_weights, save_weights, write_description
+from dms_bench.trial.repair import repair
+from dms_bench.trial.repair_report import read_report
 from dms_bench.trial.spaces import space_of, untrained
 from dms_bench.trial.stage_loop import Log, Report, StageLoop, replay
 from dms_bench.trial.storage import StageFolder, WorkFolder, write_atomic
 from dms_bench.trial.weight_sharing import train_sharing
+
+#: Weights of the whole network after a search that has trained them, for the repair.
+WHOLE = "whole.safetensors"
 
 
 def run_trial(
@@ -74,6 +80,7 @@ def run_trial(
     with Meter(folder, group.hardware(), writes=group.leads) as meter:
         run = _Run(trial, folder, group, meter, supernet, latency or folder.path, log, report)
         network, architecture = run.search()
+        network = run.repair(network, architecture)
         network = run.finetune(network)
         return run.evaluate(network, architecture) if group.leads else None
 
@@ -120,6 +127,11 @@ class _Run:
     def starts_random(self) -> bool:
         return self.trial.pipeline == "DMSnp"
 
+    @property
+    def repairs_by_searched(self) -> bool:
+        """Whether the whole network that a repair goes by is another than before the search."""
+        return self.trial.repair != "none" and self.trial.method.trains_in_search and self.trial.pipeline == "DMSp"
+
     @cached_property
     def latency_model(self) -> LatencyModel | None:
         """The model of the supernet's latency, where the budget bounds it; all workers ask for it at once."""
@@ -161,11 +173,38 @@ class _Run:
                     if not self.starts_random:
                         save_weights(network, stage.output(WEIGHTS))
                         outputs += (WEIGHTS,)
+                    if self.repairs_by_searched:
+                        save_weights(model, stage.output(WHOLE))
+                        outputs += (WHOLE,)
                     stage.finish(outputs, loop.history)
         if self.starts_random:
             network = cut(self._supernet(task), space, architecture)
             task.initialise(network)
         return network, architecture
+
+    def repair(self, network: nn.Module, architecture: Architecture) -> nn.Module:
+        """Make up for the cut, where the trial asks for it.
+
+        The whole network is the pretrained one where the search has left its weights alone, also the statistics of its
+        norms, which a search of the structure has let follow the masks. Where the search has trained the weights, it is
+        what the search left, without masks, and with statistics of its own.
+        """
+        if self.trial.repair == "none":
+            return network
+        stage = self.folder.stage("repair")
+        if not _finished(stage, self.group):
+            with self.meter.stage("repair"):
+                task, space = self._task(), space_of(self.trial.task, self.trial.network)
+                whole = self._pretrained(task)
+                if self.repairs_by_searched:
+                    load_weights(whole, self.folder.stage("search").output(WHOLE))
+                    task.recalibrate(whole, self.group.device)
+                    whole = whole.cpu()
+                repair(network, whole, space, architecture, self.trial.repair, task, stage, self.group, self.meter)
+        self._replay("repair")
+        give_biases(network, read_report(stage).biases)
+        load_weights(network.cpu(), stage.output(WEIGHTS))
+        return network
 
     def finetune(self, network: nn.Module) -> nn.Module:
         """Retrain the cut network, or for DMSp- only re-estimate its statistics."""
@@ -201,7 +240,8 @@ class _Run:
         with self.meter.stage("evaluate"):
             counted = count(network.cpu(), task.example_input(1))
             surgery = plan_surgery(task.build(untrained(self.trial.network)), space, architecture)
-            description = describe(self.trial, space, architecture, surgery, counted.counter)
+            report = None if self.trial.repair == "none" else read_report(self.folder.stage("repair"))
+            description = describe(self.trial, space, architecture, surgery, counted.counter, report)
             write_description(self.folder.path / ARCHITECTURE, description)
             validation = measured_by(self.trial.task, task.evaluate(network, "val", device), "val")
             require_numbers({self.trial.task.metric: validation}, "on the validation split")

@@ -50,6 +50,7 @@ SCALING = [
     "tracing",
     "masks",
     "cut",
+    "repair",
     "proof",
     "latency",
     "budget",

@@ -5,7 +5,7 @@ the one back from the hidden width), from a few batches of training data; no gra
 
 Sources: Sun et al. 2024 (Wanda), An et al. 2024 (FLAP, and Wanda-sp as its structured form). Departures: where several
 layers read an element (a residual stream) their scores are added; FLAP's biases that stand in for what was removed are
-left out, as these networks' layers have none; finetuning follows instead.
+no part of the method: they are there for all methods (`repair: bias`).
 """
 
 from __future__ import annotations

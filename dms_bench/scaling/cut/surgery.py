@@ -37,6 +37,7 @@ class Surgery:
         skipped: paths of removed blocks.
         answers: of those that return a tuple: path -> what stands for each entry (`blocks`).
         added: those of them that are branches, added to their input by the code around them.
+        biases: linear layers that have got a bias since, which the supernet's have not (`scaling.repair`).
         shapes: new shape of every tensor that shrank.
         attributes: new integers of modules: module -> {attribute: value}.
         patches: new sizes of calls in modules' code: module -> calls.
@@ -48,6 +49,7 @@ class Surgery:
     patches: dict[str, tuple[ShapePatch, ...]] = field(default_factory=dict)
     answers: dict[str, tuple[str, ...]] = field(default_factory=dict)
     added: tuple[str, ...] = ()
+    biases: tuple[str, ...] = ()
 
 
 def cut(model: nn.Module, space: SearchSpace, architecture: Architecture) -> nn.Module:
@@ -97,11 +99,22 @@ def _rescale(small: nn.Module, row: RowSite, space: SearchSpace, kept: Tensor) -
     """Scale queries so that an attention that divides by the square root of its head size divides by the old one."""
     if not row.scaled:
         return
+    rows, factor = query_rows(row, space, kept)
+    small.get_parameter(row.parameter)[rows.to(small.get_parameter(row.parameter).device)] *= factor
+
+
+def query_rows(row: RowSite, space: SearchSpace, kept: Tensor) -> tuple[Tensor, float]:
+    """Return which of the rows that stay are queries, bool [rows], and what a cut multiplies these with.
+
+    Args:
+        row: the rows, of an attention that divides by the square root of its head size.
+        space: its search space.
+        kept: which elements stay, and last whether what belongs to none does, bool [E + 1].
+    """
     outer, inner = space.cut_dims()[row.parameter, 0]
     queries = row.elements >= 0
     share = float(kept[row.elements[queries]].double().mean())
-    rows = queries[kept[outer] & kept[inner]]
-    small.get_parameter(row.parameter)[rows.to(small.get_parameter(row.parameter).device)] *= share**0.5
+    return queries[kept[outer] & kept[inner]], share**0.5
 
 
 def _forget(model: nn.Module) -> None:
@@ -175,7 +188,16 @@ def apply_structure(model: nn.Module, surgery: Surgery) -> None:
             opened or any(isinstance(layer, Skip) for layer in module.layers)
         ):
             module.use_nested_tensor = False  # which not every layer could read any more
+    give_biases(model, surgery.biases)
     _forget(model)
+
+
+def give_biases(model: nn.Module, layers: Iterable[str]) -> None:
+    """Give linear layers that have no bias one of zeros, in place."""
+    for name in layers:
+        layer = model.get_submodule(name)
+        weight = layer.get_parameter("weight")
+        layer.bias = nn.Parameter(weight.new_zeros(len(weight)), requires_grad=weight.requires_grad)
 
 
 def _replace(model: nn.Module, name: str, tensor: Tensor, owners: dict[int, list[Owner]]) -> None:

@@ -33,9 +33,11 @@ class Cut{base}({base}):
         super().__init__(config)
         for name, shape in config.cut["shapes"].items():
             holder, _, leaf = name.rpartition(".")
-            old = self.get_parameter(name)
+            layer = self.get_submodule(holder)
+            old = getattr(layer, leaf)
+            old = layer.weight if old is None else old
             new = nn.Parameter(torch.empty(shape, dtype=old.dtype, device=old.device))
-            setattr(self.get_submodule(holder), leaf, new)
+            setattr(layer, leaf, new)
         for name, values in config.cut["attributes"].items():
             for attribute, value in values.items():
                 setattr(self.get_submodule(name), attribute, value)

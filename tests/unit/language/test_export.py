@@ -15,6 +15,7 @@ import torch
 from dms_bench.errors import UserError
 from dms_bench.scaling import Coarse, cut
 from dms_bench.scaling.budget import budget_of
+from dms_bench.scaling.cut.surgery import give_biases
 from dms_bench.scaling.fit import fit_to_budget
 from dms_bench_tasks.language.plain import plain
 from tests.unit.language.language_helpers import TINY, lively, network, random_mask, space, task
@@ -183,3 +184,22 @@ def test_the_plain_model_shares_weights_and_leaves_the_network_alone() -> None:
     assert small.lm.config.num_hidden_layers == 3
     torch.testing.assert_close(small(torch.arange(40, 60)[None]), before)
     torch.testing.assert_close(found(torch.arange(40, 60)[None]).logits, before)
+
+
+def test_a_layer_that_was_given_a_bias_keeps_it(tmp_path: Path) -> None:
+    model = lively(network())
+    own = space(model, depth=False)
+    small = cut(model, own, own.architecture(random_mask(own))).eval()
+    names = ("lm.model.layers.0.mlp.down_proj", "lm.model.layers.1.self_attn.o_proj")
+    give_biases(small, names)
+    with torch.no_grad():
+        for name in names:
+            small.get_submodule(name).bias.normal_(0, 3, generator=torch.Generator().manual_seed(1))
+    tokens = list(range(5, 20))
+    task().export(small, tmp_path)
+    logits, _, _, kind, sizes = opened(tmp_path / "transformers", tokens)
+    assert kind == "CutLlamaForCausalLM"
+    with torch.no_grad():
+        expected = small(torch.tensor([tokens]))[0, -1]
+    torch.testing.assert_close(torch.tensor(logits), expected, rtol=1e-4, atol=1e-4)
+    assert sizes[0] == sizes[1] == sum(parameter.numel() for parameter in small.parameters())
