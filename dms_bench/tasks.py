@@ -167,6 +167,20 @@ class Task(Protocol):
         """
 
 
+class Caches(Protocol):
+    """What a task has besides, whose specification says `caches`."""
+
+    def cached_rows(self, model: nn.Module) -> dict[str, Tensor]:
+        """Return, by the name of a weight, which of its outputs are kept of every token, bool [outputs].
+
+        Args:
+            model: a whole network as `build` returns it; its weights may be on the meta device.
+
+        Raises:
+            UserError: that cannot be told.
+        """
+
+
 #: What a task must have.
 _FUNCTIONS = tuple(name for name, value in vars(Task).items() if callable(value) and not name.startswith("_"))
 

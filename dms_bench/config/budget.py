@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, Field
 
 from dms_bench.config.base import Spec
-from dms_bench.config.units import Amount, Latency, parse_latency
+from dms_bench.config.units import Amount, Latency, Size, parse_latency
 
 
 class MacsBudget(Spec):
@@ -74,7 +74,40 @@ class LatencyBudget(Spec):
         return share if share is not None else 1 + 1e6 * (seconds or 0.0)
 
 
-ConstraintSpec = Annotated[MacsBudget | ParamsBudget | LatencyBudget, Field(discriminator="kind")]
+class MemoryBudget(Spec):
+    """Bytes of a language model at inference: its weights, and the keys and values that it keeps."""
+
+    kind: Literal["memory"] = "memory"
+    """`memory`: the target counts bytes of weights and of the cache; for language models."""
+    target: Size
+    """Bytes of weights and cache together: a size such as `8GB`, or a share of the supernet's such as `60%` (a number
+    of at most 1 is a share)."""
+    context: Annotated[int, Field(ge=1)]
+    """Tokens of each sequence whose keys and values are kept; a sliding window is not taken off."""
+    batch: Annotated[int, Field(ge=1)] = 1
+    """Sequences at once."""
+    bytes_per_weight: Annotated[float, Field(gt=0, le=16)] = 2
+    """Bytes of a weight where the network is used: 2 for bf16, 0.5 for 4 bits."""
+    bytes_per_cached: Annotated[float, Field(gt=0, le=16)] = 2
+    """Bytes of a number in the cache."""
+
+    def label(self) -> str:
+        """Return the budget as the leaderboard prints it."""
+        sequences = f"{self.batch}x" if self.batch > 1 else ""
+        widths = (
+            ""
+            if (self.bytes_per_weight, self.bytes_per_cached) == (2, 2)
+            else (f" of {self.bytes_per_weight:g}B weights {self.bytes_per_cached:g}B cache")
+        )
+        unit = "B" if self.target > 1 else ""
+        return f"memory {format_amount(self.target)}{unit} at {sequences}{self.context} tokens{widths}"
+
+    def order(self) -> float:
+        """Return a number by which budgets of a kind are ordered."""
+        return self.target
+
+
+ConstraintSpec = Annotated[MacsBudget | ParamsBudget | LatencyBudget | MemoryBudget, Field(discriminator="kind")]
 
 
 def _distinct(constraints: tuple[ConstraintSpec, ...]) -> tuple[ConstraintSpec, ...]:
@@ -85,7 +118,9 @@ def _distinct(constraints: tuple[ConstraintSpec, ...]) -> tuple[ConstraintSpec, 
     if len(kinds) < 2:
         raise ValueError("needs at least two constraints; write a single one without 'all'")
     # Their order means nothing, and must not change the hash.
-    return tuple(sorted(constraints, key=lambda constraint: ("macs", "params", "latency").index(constraint.kind)))
+    return tuple(
+        sorted(constraints, key=lambda constraint: ("macs", "params", "latency", "memory").index(constraint.kind))
+    )
 
 
 class JointBudget(Spec):
@@ -94,7 +129,7 @@ class JointBudget(Spec):
     kind: Literal["all"] = "all"
     """`all`: several constraints at once."""
     of: Annotated[tuple[ConstraintSpec, ...], AfterValidator(_distinct)]
-    """Two or three constraints of different kinds, all of which have to hold; their order means nothing."""
+    """Two to four constraints of different kinds, all of which have to hold; their order means nothing."""
 
     def label(self) -> str:
         """Return the budget as the leaderboard prints it."""
@@ -105,7 +140,9 @@ class JointBudget(Spec):
         return self.of[0].order()
 
 
-BudgetSpec = Annotated[MacsBudget | ParamsBudget | LatencyBudget | JointBudget, Field(discriminator="kind")]
+BudgetSpec = Annotated[
+    MacsBudget | ParamsBudget | LatencyBudget | MemoryBudget | JointBudget, Field(discriminator="kind")
+]
 
 
 def constraints_of(budget: BudgetSpec) -> tuple[ConstraintSpec, ...]:

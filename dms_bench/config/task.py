@@ -47,6 +47,9 @@ class TaskSpec(PluginSpec):
     """Unit and digits of measures, by their names in `evaluate`; three digits and no unit unless given."""
     libraries: ClassVar[tuple[str, ...]] = ()
     """Distributions beside torch whose version decides what a network of some name is."""
+    caches: ClassVar[bool] = False
+    """Whether its networks keep keys and values of every token, and the task says which outputs those are
+    (`cached_rows`, see `dms_bench.tasks.Caches`): then their memory can be bounded."""
     multiplies: ClassVar[bool] = False
     """Whether the task can build a supernet with `width` and `depth` multiplied."""
 

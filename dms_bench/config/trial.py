@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal, Self, cast
 from pydantic import BeforeValidator, Field, SerializeAsAny, ValidationInfo, field_validator, model_validator
 
 from dms_bench.config.base import Spec, Written
-from dms_bench.config.budget import BudgetSpec, MacsBudget
+from dms_bench.config.budget import BudgetSpec, MacsBudget, MemoryBudget, constraints_of
 from dms_bench.config.method import MethodSpec
 from dms_bench.config.plugins import METHODS, TASKS, parse_plugin, plugin_class
 from dms_bench.config.recipe import Recipe
@@ -146,6 +146,16 @@ class Trial(Spec):
             reason = recipe.unfit_for(stage) if recipe is not None and used[stage] else None
             if reason:
                 yield reason
+
+    @model_validator(mode="after")
+    def _the_task_caches(self) -> Self:
+        bounded = any(isinstance(constraint, MemoryBudget) for constraint in constraints_of(self.budget))
+        if bounded and not self.task.caches:
+            raise ValueError(
+                f"budget 'memory' counts weights and the cache of keys and values, which task {self.task.kind!r} has "
+                "none of; the memory of activations is not counted yet: bound macs, params or latency"
+            )
+        return self
 
     @model_validator(mode="after")
     def _the_task_multiplies(self) -> Self:

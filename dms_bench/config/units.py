@@ -11,10 +11,12 @@ from pydantic import BeforeValidator, Field, WithJsonSchema
 from dms_bench.config.problems import show
 
 _SCALE = {"": 1.0, "k": 1e3, "m": 1e6, "g": 1e9, "b": 1e9, "t": 1e12}
+_BYTES = {"b": 1.0, "kb": 1e3, "mb": 1e6, "gb": 1e9, "tb": 1e12, "kib": 2**10, "mib": 2**20, "gib": 2**30, "tib": 2**40}
 _SECONDS = {"us": 1e-6, "ms": 1e-3, "s": 1.0, "min": 60.0, "h": 3600.0}
 _NUMBER = r"([0-9]+\.?[0-9]*(?:[eE][+-]?[0-9]+)?|\.[0-9]+(?:[eE][+-]?[0-9]+)?)"
 _COUNT = _NUMBER + r"\s*([kKmMgGbBtT]?)"
 _PERCENT = _NUMBER + r"\s*(%)"
+_SIZE = _NUMBER + r"\s*([kKmMgGtT]?[iI]?[bB])"
 _DURATION = _NUMBER + r"\s*(us|ms|s|min|h)"
 
 
@@ -59,6 +61,19 @@ def parse_latency(value: Any) -> tuple[float | None, float | None]:
     return share, None
 
 
+def parse_size(value: Any) -> float:
+    """Turn `60%` into the fraction 0.6 of the supernet's memory, `8GB`, `512MiB` or a number above 1 into bytes."""
+    expected = "a size; write for example 60%, 512MB or 8GiB"
+    if isinstance(value, str) and value.strip().endswith("%"):
+        return parse_amount(value)
+    if isinstance(value, str) and re.fullmatch(_NUMBER, value.strip()):
+        value = float(value)
+    size = _parse(value, _SIZE, _BYTES, expected)
+    if isinstance(value, str) and size <= 1:
+        raise ValueError(f"{show(value)} is not {expected}")
+    return size
+
+
 def _parse(value: Any, pattern: str, scale: dict[str, float], expected: str) -> float:
     """Read text by `pattern` (a number and a unit of `scale`), and numbers as they are.
 
@@ -100,6 +115,8 @@ Count = Annotated[float, BeforeValidator(parse_count), Field(gt=0), _written_as(
 WholeCount = Annotated[int, BeforeValidator(parse_count), Field(gt=0), _written_as(_COUNT, like="300k")]
 #: A fraction of the supernet when at most 1 (`30%`, `0.3`), an absolute count above.
 Amount = Annotated[float, BeforeValidator(parse_amount), Field(gt=0), _written_as(_PERCENT, _COUNT, like="30%")]
+#: A fraction of the supernet's memory when at most 1 (`60%`, `0.6`), bytes above.
+Size = Annotated[float, BeforeValidator(parse_size), Field(gt=0), _written_as(_PERCENT, _SIZE, like="8GB")]
 #: A fraction of the supernet's latency (`60%`) or a duration (`3ms`); kept as text, as 0.003 could be either.
 Latency = Annotated[str, BeforeValidator(_latency_text), _written_as(_PERCENT, _DURATION, like="3ms")]
 #: A time in seconds.

@@ -18,6 +18,8 @@ from dms_bench.report.records import Record, read_records
 from dms_bench.tracking import connect, names, shown
 
 _SHORTEST = 4
+#: What the targets of budgets count, where that is not their kind.
+_UNITS = {"memory": "bytes of memory"}
 _log = logging.getLogger(__name__)
 
 
@@ -104,9 +106,11 @@ def _result(record: Record) -> Table:
     if "latency_predicted_ms" in metrics:
         error = f"median error {metrics['latency_error']:.1%} on other networks"
         entries["latency predicted"] = f"{fmt.milliseconds(metrics['latency_predicted_ms'])}, {error}"
+    if "memory_bytes" in metrics:
+        entries["memory"] = f"{fmt.count(metrics['memory_bytes'])}B of weights and cache"
     targets = [
-        f"{fmt.milliseconds(metrics[name]) if kind == 'latency' else fmt.count(metrics[name])} {kind}"
-        for kind in ("macs", "params", "latency")
+        f"{fmt.milliseconds(metrics[name]) if kind == 'latency' else fmt.count(metrics[name])} {_UNITS.get(kind, kind)}"
+        for kind in ("macs", "params", "latency", "memory")
         if (name := names.target(kind)) in metrics
     ]
     if targets:

@@ -85,6 +85,7 @@ def result_metrics(result: TrialResult) -> dict[str, float]:
         "latency_ms": result.latency_ms,
         "supernet_latency_ms": result.supernet_latency_ms,
         "latency_predicted_ms": result.latency_predicted_ms,
+        "memory_bytes": result.memory_bytes,
         "latency_error": result.latency_error,
         "latency_r2": result.latency_r2,
         **{names.target(name): value for name, value in result.targets.items()},

@@ -64,7 +64,7 @@ def searched(name: str) -> str:
 
 
 def target(constraint: str) -> str:
-    """Name of the absolute target of `macs`, `params` or `latency` (milliseconds)."""
+    """Name of the absolute target of `macs`, `params`, `latency` (milliseconds) or `memory` (bytes)."""
     return f"target_{constraint}"
 
 

@@ -56,10 +56,12 @@ class TrialResult(_Record):
     supernet_latency_ms: float | None = None
     #: What the model that the latency budget is judged by says of the cut network; None without such a budget.
     latency_predicted_ms: float | None = None
+    #: Bytes of weights and cache at inference, where the budget bounds them.
+    memory_bytes: float | None = None
     #: How good that model is on networks that it has not seen: median relative error, and R^2.
     latency_error: float | None = None
     latency_r2: float | None = None
-    #: The budget in absolute numbers, by what it bounds: `macs`, `params`, `latency` (milliseconds).
+    #: The budget in absolute numbers, by what it bounds: `macs`, `params`, `latency` (milliseconds), `memory` (bytes).
     targets: dict[str, float]
     #: The cut network's cost is more than 1 % off the target; of several constraints, off the one that binds most.
     budget_missed: bool = False

@@ -2,10 +2,22 @@
 
 from __future__ import annotations
 
-from dms_bench.config.budget import LatencyBudget, constraints_of
+import json
+from functools import lru_cache
+from typing import cast
+
+from torch import Tensor
+
+from dms_bench.config.budget import LatencyBudget, MemoryBudget, constraints_of
+from dms_bench.config.plugins import TASKS, parse_plugin
+from dms_bench.config.supernet import SupernetSpec
+from dms_bench.config.task import TaskSpec
 from dms_bench.config.trial import Trial
 from dms_bench.errors import UserError
 from dms_bench.scaling import Budget, Constraint, LatencyModel, SearchSpace, budget_of
+from dms_bench.scaling.memory import memory_of
+from dms_bench.tasks import Caches, make_task
+from dms_bench.trial.spaces import untrained
 
 #: A cut network may cost this much more or less than its target.
 TOLERANCE = 0.01
@@ -17,7 +29,7 @@ def needs_latency(trial: Trial) -> bool:
 
 
 def resolve_budget(trial: Trial, space: SearchSpace, latency: LatencyModel | None = None) -> Budget:
-    """Return the trial's budget in absolute numbers: MACs, parameters, milliseconds.
+    """Return the trial's budget in absolute numbers: MACs, parameters, milliseconds, bytes.
 
     Args:
         trial: whose budget.
@@ -29,7 +41,12 @@ def resolve_budget(trial: Trial, space: SearchSpace, latency: LatencyModel | Non
     """
     constraints: list[Constraint] = []
     for written in constraints_of(trial.budget):
-        if not isinstance(written, LatencyBudget):
+        if isinstance(written, MemoryBudget):
+            per_number = written.bytes_per_cached * written.context * written.batch
+            rows = _cached_rows(trial.task.model_dump_json(), untrained(trial.supernet).model_dump_json())
+            cost = memory_of(space, rows, written.bytes_per_weight, per_number)
+            constraints += budget_of(space, memory=(cost, written.target)).constraints
+        elif not isinstance(written, LatencyBudget):
             constraints += budget_of(space, **{written.kind: written.target}).constraints
         elif latency is not None:
             whole = space.cost_of(latency, space.full())
@@ -38,6 +55,14 @@ def resolve_budget(trial: Trial, space: SearchSpace, latency: LatencyModel | Non
     for bound in constraints:
         _check(trial, space, bound)
     return Budget(tuple(constraints))
+
+
+@lru_cache(maxsize=4)
+def _cached_rows(task_json: str, supernet_json: str) -> dict[str, Tensor]:
+    """Return which outputs of the supernet's weights go into its cache; it depends on the structure alone."""
+    spec = cast(TaskSpec, parse_plugin(TASKS, json.loads(task_json)))
+    task = make_task(spec, 0)
+    return cast(Caches, task).cached_rows(task.build(SupernetSpec.model_validate_json(supernet_json)))
 
 
 def check_counted(trial: Trial, space: SearchSpace) -> None:
@@ -65,7 +90,7 @@ def _check(trial: Trial, space: SearchSpace, bound: Constraint) -> None:
         raise UserError(f"supernet.model {trial.supernet.model!r} has no {bound.name} to search")
     low, high = space.reachable(bound.cost)
     if not low <= bound.target * (1 + TOLERANCE) or not bound.target * (1 - TOLERANCE) <= high:
-        unit = "ms latency" if bound.name == "latency" else bound.name
+        unit = {"latency": "ms latency", "memory": "bytes of memory"}.get(bound.name, bound.name)
         raise UserError(
             f"experiment {trial.experiment!r}: budget {trial.budget.label()} is out of reach for "
             f"{trial.supernet.label()}: its architectures have {_short(low)} to {_short(high)} {unit} "

@@ -9,7 +9,7 @@ with the supernet's MACs for pretraining and search, and the target's for retrai
 brings has its own throughout), and one forward pass of a teacher, if there is one, for every sample. Evaluation
 and repair are not counted. The MACs of a network cut for another resource are not known before the search: they are
 taken to shrink as that resource does, with several constraints as the tightest; a latency in milliseconds says
-nothing before it is measured, and counts as the whole supernet.
+nothing before it is measured, and counts as the whole supernet, as a number of bytes does.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from dms_bench.config import Experiment, Range, Suite, Trial, grid_points, resolve, resolve_sample, sample_space
-from dms_bench.config.budget import ConstraintSpec, LatencyBudget, constraints_of, format_amount
+from dms_bench.config.budget import ConstraintSpec, LatencyBudget, MemoryBudget, constraints_of, format_amount
 from dms_bench.errors import Refusals, UserError
 from dms_bench.trial.gpu_days import gpu_days
 from dms_bench.trial.preflight import Preflight, named_as, owner_of
@@ -145,6 +145,8 @@ def _share(trial: Trial, constraint: ConstraintSpec, supernet: Count) -> float:
     """
     if isinstance(constraint, LatencyBudget):
         return constraint.share or 1.0
+    if isinstance(constraint, MemoryBudget):
+        return min(1.0, constraint.target)  # bytes say nothing before the cache is known
     whole = getattr(supernet, constraint.kind)
     share = constraint.target if constraint.target <= 1 else constraint.target / whole
     if share > 1:

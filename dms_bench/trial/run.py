@@ -253,9 +253,13 @@ class _Run:
         predicted = None
         if self.latency_model is not None and self.trial.network == self.trial.supernet:
             predicted = space.cost_of(self.latency_model, space.mask(architecture))
+        memory = next((bound for bound in self.budget.constraints if bound.name == "memory"), None)
+        held = None
+        if memory is not None and self.trial.network == self.trial.supernet:
+            held = space.cost_of(memory.cost, space.mask(architecture))
         timed = {"latency": times[0], "the supernet's latency": times[1], "the predicted latency": predicted}
         require_numbers(timed, f"on {self.group.device}")
-        result = self._result(counted, validation, metrics, times, predicted)
+        result = self._result(counted, validation, metrics, times, predicted, held)
         write_atomic(self.folder.result, result.model_dump_json(indent=1))
         return result
 
@@ -266,12 +270,14 @@ class _Run:
         metrics: dict[str, float],
         times: list[float],
         predicted: float | None,
+        held: float | None,
     ) -> TrialResult:
         metric = self.trial.task.metric
         space = space_of(self.trial.task, self.trial.supernet)
         # The prediction is judged where there is one, not the measurement, which differs from run to run.
         judged = times[0] if predicted is None else predicted
         reached = {"macs": float(counted.macs), "params": float(counted.params), "latency": judged}
+        reached |= {} if held is None else {"memory": held}
         fidelity = self.latency_model.fidelity if self.latency_model and predicted is not None else None
         shared = costs(self.supernet) if self.supernet else []
         return TrialResult(
@@ -286,6 +292,7 @@ class _Run:
             latency_ms=times[0],
             supernet_latency_ms=times[1],
             latency_predicted_ms=predicted,
+            memory_bytes=held,
             latency_error=fidelity.error if fidelity else None,
             latency_r2=fidelity.r2 if fidelity else None,
             targets={bound.name: bound.target for bound in self.budget.constraints},

@@ -56,6 +56,7 @@ SCALING = [
     "budget",
     "projection",
     "fit",
+    "memory",
     "find",
     "twin",
     "supernet",

@@ -216,6 +216,7 @@ class LanguageTask(TaskSpec):
     implementation: ClassVar[str] = "dms_bench_tasks.language.task:Language"
     libraries: ClassVar[tuple[str, ...]] = ("transformers",)
     recipe_class: ClassVar[type[Recipe]] = LanguageRecipe
+    caches: ClassVar[bool] = True
     metric: ClassVar[str] = "perplexity"
     higher_is_better: ClassVar[bool] = False
     units: ClassVar[Mapping[str, Unit]] = {

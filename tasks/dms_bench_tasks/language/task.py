@@ -14,7 +14,7 @@ from dms_bench.errors import UserError
 from dms_bench.tasks import Loop, Split, StructureHook
 from dms_bench_tasks.common.notes import say_once
 from dms_bench_tasks.common.sharding import derive_seed
-from dms_bench_tasks.language import export, generation, library, model, train, zero_shot
+from dms_bench_tasks.language import cache, export, generation, library, model, train, zero_shot
 from dms_bench_tasks.language.data import Text
 from dms_bench_tasks.language.objective import cross_entropy
 from dms_bench_tasks.language.perplexity import check_corpora, perplexities
@@ -91,6 +91,10 @@ class Language:
         order = torch.randperm(len(whole), generator=generator)[: batches * PROBE_BATCH]
         for rows in order.split(PROBE_BATCH):  # type: ignore[no-untyped-call]
             yield cross_entropy(model(whole.tokens[rows].to(device)), whole.targets[rows].to(device))
+
+    def cached_rows(self, model: nn.Module) -> dict[str, Tensor]:
+        """Return which outputs of which weights go into the cache of keys and values. Raises UserError."""
+        return cache.cached_rows(model)
 
     def recalibrate(self, model: nn.Module, device: torch.device, samples: int | None = None) -> None:
         """Do nothing: these networks keep no statistics of their data."""
