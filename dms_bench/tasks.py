@@ -84,7 +84,11 @@ class Loop(Protocol):
 
 
 class Task(Protocol):
-    """A task. `make_task(spec, seed)` makes it from its specification: the class is called with these two."""
+    """A task. `make_task(spec, seed)` makes it from its specification: the class is called with these two.
+
+    A class whose networks return, when `losses` runs them, the logits of one softmax may say along which axis its
+    classes lie, `class_axis: ClassVar[int] = -1`: methods can then compare the predictions of two networks.
+    """
 
     def build(self, supernet: SupernetSpec) -> nn.Module:
         """Build the supernet on the CPU, from the seed; load its weights where asked.

@@ -8,8 +8,8 @@ Shape legend:
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -47,9 +47,16 @@ def watched(modules: dict[str, nn.Module], hook: Callable[[str, Any, Any], None]
     return hooked(module.register_forward_hook(watching(name)) for name, module in modules.items())
 
 
-def look(context: SearchContext, batches: int) -> float:
-    """Run the supernet on calibration batches, in eval mode without gradients, and return its mean loss."""
-    model, device = context.model.to(context.loop.device), context.loop.device
+def look(context: SearchContext, batches: int, network: nn.Module | None = None) -> float:
+    """Run a network on calibration batches, in eval mode without gradients, and return its mean loss.
+
+    Args:
+        context: the search.
+        batches: how many.
+        network: what is run; the supernet unless given.
+    """
+    device = context.loop.device
+    model = (context.model if network is None else network).to(device)
     return mean_loss(context.task, model, batches, device, context.loop.tick)
 
 
@@ -64,6 +71,20 @@ def mean_loss(
             losses.append(float(loss))
             tick()
     return sum(losses) / len(losses)
+
+
+@contextmanager
+def with_gradients(context: SearchContext, batches: int) -> Iterator[nn.Module]:
+    """Give the supernet, inside, the gradients of its loss, summed over calibration batches."""
+    model, device = context.model.to(context.loop.device), context.loop.device
+    with modes_kept(model):
+        # Statistics as trained; looking at a network must not move them.
+        model.eval().zero_grad()
+        for loss in context.task.losses(model, batches, device):
+            loss.backward()  # type: ignore[no-untyped-call]
+            context.loop.tick()
+    yield model
+    model.zero_grad()
 
 
 def plain_sites(model: nn.Module, space: SearchSpace) -> list[Site]:

@@ -75,6 +75,7 @@ LIGHT = (
     "__init__",
     "__main__",
     "methods/controls/spec.py",
+    "methods/discrete/spec.py",
     "methods/gradient/spec.py",
     "methods/language/spec.py",
     "methods/rankings/spec.py",

@@ -7,6 +7,7 @@ scales of some norms; biases and depthwise convolutions do not.
 Shape legend:
     E: elements of all units
     G: width groups
+    B: removable blocks of all stages
 """
 
 from __future__ import annotations
@@ -68,7 +69,18 @@ def shared_scores(
 ) -> Tensor:
     """Score elements by all layers that make, read or normalise them, relative to their group's mean, [E].
 
-    This is `group_reduction="mean", normalizer="mean"`.
+    This is `group_reduction="mean", normalizer="mean"`. Arguments are those of `mean_scores`.
+    """
+    units, mean = space.units, mean_scores(model, space, saliency, norms)
+    sums = torch.zeros(len(units.sizes), dtype=torch.float64).index_add_(0, units.owner, mean)
+    level = sums / torch.tensor(units.sizes)
+    return mean / level.where(level > 0, 1.0)[units.owner]
+
+
+def mean_scores(model: nn.Module, space: SearchSpace, saliency: Saliency, norms: tuple[type[nn.Module], ...]) -> Tensor:
+    """Score elements by the mean over all layers that make, read or normalise them, [E]; blocks have none.
+
+    This is `group_reduction="mean", normalizer=None`.
 
     Args:
         model: the network.
@@ -81,10 +93,21 @@ def shared_scores(
     for part in _parts(model, space, norms):
         scores += _summed(part, saliency, len(scores))
         parts[sorted(_groups(part, units.owner))] += 1
-    mean = scores[:-1] / parts.clamp(min=1)[units.owner]
-    sums = torch.zeros(len(units.sizes), dtype=torch.float64).index_add_(0, units.owner, mean)
-    level = sums / torch.tensor(units.sizes)
-    return mean / level.where(level > 0, 1.0)[units.owner]
+    return scores[:-1] / parts.clamp(min=1)[units.owner]
+
+
+def block_scores(model: nn.Module, space: SearchSpace, saliency: Saliency) -> Tensor:
+    """Score removable blocks by the mean over their layers of a layer's sum, [B].
+
+    So a block compares with a width group: the elements of a group together score the mean of the layers' sums.
+    Depthwise convolutions count here as little as there.
+    """
+    scores = []
+    for block in space.blocks:
+        layers = [weight for weight in map(_weight_of, model.get_submodule(block).modules()) if weight is not None]
+        sums = [float(saliency(weight).double().sum()) for weight in layers]
+        scores.append(sum(sums) / max(len(sums), 1))
+    return torch.tensor(scores, dtype=torch.float64)
 
 
 def topologies(model: nn.Module, space: SearchSpace) -> Tensor:
@@ -103,14 +126,22 @@ def topologies(model: nn.Module, space: SearchSpace) -> Tensor:
 def _parts(model: nn.Module, space: SearchSpace, norms: tuple[type[nn.Module], ...]) -> Iterator[_Part]:
     """Yield the weights that count, in the order of modules, outputs before inputs."""
     for name, module in model.named_modules():
-        layer = isinstance(module, nn.Linear | _ConvNd)
-        depthwise = isinstance(module, _ConvNd) and module.groups == module.out_channels > 1
-        if not isinstance(module.weight if layer or isinstance(module, norms) else None, nn.Parameter) or depthwise:
+        layer = _weight_of(module) is not None
+        weight = module.weight if isinstance(module, norms) else _weight_of(module)
+        if not isinstance(weight, nn.Parameter):
             continue
         output = 1 if isinstance(module, _ConvTransposeNd) else 0
         for dim in (output, 1 - output) if layer else (0,):
             for elements in space.elements_of(f"{name}.weight" if name else "weight", dim):
-                yield _Part(module.weight, dim, elements, makes=layer and dim == output)
+                yield _Part(weight, dim, elements, makes=layer and dim == output)
+
+
+def _weight_of(module: nn.Module) -> nn.Parameter | None:
+    """Return the weight of a layer that counts."""
+    depthwise = isinstance(module, _ConvNd) and module.groups == module.out_channels > 1
+    if depthwise or not isinstance(module, nn.Linear | _ConvNd):
+        return None
+    return module.weight if isinstance(module.weight, nn.Parameter) else None
 
 
 def _places(part: _Part, total: int) -> Tensor:

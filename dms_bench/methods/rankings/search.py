@@ -21,11 +21,11 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from dms_bench.methods.base import SearchContext
+from dms_bench.methods.calibration import with_gradients
 from dms_bench.methods.rankings.scores import magnitude, maker_scores, shared_scores, taylor, topologies
 from dms_bench.methods.rankings.spec import GroupNorm, Isomorphic, ScopedRanking
 from dms_bench.scaling import Architecture, Budget, SearchSpace
 from dms_bench.scaling.fit import fit_to_budget
-from dms_bench.scaling.modules.modes import modes_kept
 from dms_bench.scaling.structure.topk import ascending_positions
 
 #: Training batches whose gradients are accumulated for a Taylor score.
@@ -87,16 +87,8 @@ class TaylorSearch(RankingSearch):
 
         The scales of batch norms are left out, as torch-pruning does.
         """
-        model, device = context.model.to(context.loop.device), context.loop.device
-        with modes_kept(model):
-            # Statistics as trained; looking at a network must not move them.
-            model.eval().zero_grad()
-            for loss in context.task.losses(model, BATCHES, device):
-                loss.backward()  # type: ignore[no-untyped-call]
-                context.loop.tick()
-        scores = shared_scores(model, context.space, taylor, (nn.LayerNorm,))
-        model.zero_grad()
-        return scores
+        with with_gradients(context, BATCHES) as model:
+            return shared_scores(model, context.space, taylor, (nn.LayerNorm,))
 
 
 class IsomorphicSearch(TaylorSearch):

@@ -11,6 +11,7 @@ from collections.abc import Callable
 import torch
 from torch import nn
 
+from dms_bench.methods.agreement import of_leader
 from dms_bench.methods.base import SearchContext
 from dms_bench.methods.sampling import proxies
 from dms_bench.methods.sampling.spec import SamplerSpec
@@ -46,10 +47,7 @@ def agreed(scorer: Scorer, device: torch.device) -> Scorer:
     """Return a scorer that gives every worker the leading one's number: the others' may differ in the last bit."""
 
     def score(architecture: Architecture) -> float:
-        value = torch.tensor(scorer(architecture), dtype=torch.double, device=device)
-        if torch.distributed.is_available() and torch.distributed.is_initialized():
-            torch.distributed.broadcast(value, 0)
-        return float(value)
+        return float(of_leader(torch.tensor(scorer(architecture), dtype=torch.double), device))
 
     return score
 

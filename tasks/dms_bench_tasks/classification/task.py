@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -32,6 +33,8 @@ class Classification:
         spec: the task.
         seed: the trial's seed: initial weights, order and augmentation of the data, dropout.
     """
+
+    class_axis: ClassVar[int] = -1
 
     def __init__(self, spec: ClassificationTask, seed: int) -> None:
         self.spec, self.seed = spec, seed

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -35,6 +36,8 @@ class Language:
     Raises:
         UserError: transformers or one of its relatives is not installed.
     """
+
+    class_axis: ClassVar[int] = -1
 
     def __init__(self, spec: LanguageTask, seed: int) -> None:
         library.prepare()

@@ -16,7 +16,15 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from dms_bench.config import parse_suite, resolve
 from dms_bench.methods.base import SearchContext
-from dms_bench.methods.rankings.scores import magnitude, maker_scores, shared_scores, taylor, topologies
+from dms_bench.methods.rankings.scores import (
+    block_scores,
+    magnitude,
+    maker_scores,
+    mean_scores,
+    shared_scores,
+    taylor,
+    topologies,
+)
 from dms_bench.methods.rankings.search import (
     GroupNormSearch,
     IsomorphicSearch,
@@ -27,6 +35,7 @@ from dms_bench.methods.rankings.search import (
 )
 from dms_bench.methods.rankings.spec import L1, L2, GroupNorm, Isomorphic, Taylor
 from dms_bench.scaling import SearchSpace, budget_of, find_space
+from dms_bench.scaling.space.elements import Stage
 
 CLASSES = 6
 
@@ -119,6 +128,28 @@ def test_taylor_scores_are_torch_prunings(name):
     ours = shared_scores(model, space, taylor, (nn.LayerNorm,))[: space.width_elements]
     expected = theirs(model, space, torch_pruning.importance.GroupTaylorImportance())
     torch.testing.assert_close(ours.float(), expected, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["resnet18", "test_efficientnet"])
+def test_taylor_scores_in_one_currency_are_torch_prunings(name):
+    model, space = network(name)
+    with_gradients(model)
+    ours = mean_scores(model, space, taylor, (nn.LayerNorm,))[: space.width_elements]
+    expected = theirs(model, space, torch_pruning.importance.GroupTaylorImportance(normalizer=None))
+    torch.testing.assert_close(ours.float(), expected, rtol=1e-4, atol=1e-6)
+
+
+def test_a_block_scores_the_mean_of_its_layers_and_depthwise_ones_do_not_count():
+    model, space = network("test_efficientnet")
+    space = replace(space, stages=(Stage("blocks.3", ("blocks.3.0",), 0),))
+    with_gradients(model)
+    sums = []
+    for module in model.blocks[3][0].modules():
+        if isinstance(module, nn.Conv2d) and module.groups == 1:
+            products = zip(module.weight.flatten().tolist(), module.weight.grad.flatten().tolist(), strict=True)
+            sums.append(sum(abs(w * g) for w, g in products))
+    assert any(isinstance(module, nn.Conv2d) and module.groups > 1 for module in model.blocks[3][0].modules())
+    assert block_scores(model, space, taylor).tolist() == pytest.approx([sum(sums) / len(sums)], rel=1e-4)
 
 
 def pruned_by_torch_pruning(model: nn.Module, ratio: float, importance: Any, **options: Any) -> dict[str, set[int]]:
