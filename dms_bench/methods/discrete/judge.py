@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from typing import Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from dms_bench.methods.agreement import of_leader
 from dms_bench.methods.base import SearchContext
@@ -29,16 +30,14 @@ class Judge:
     def __init__(self, context: SearchContext, by: Literal["loss", "kl"], images: int) -> None:
         self.context, self.by, self.images = context, by, images
 
-    def network(self, mask: Tensor) -> nn.Module:
-        """Return the network that a binary mask [E] leaves, with statistics of its own."""
-        context = self.context
-        network = cut(context.model, context.space, context.space.architecture(mask)).to(context.loop.device)
-        context.task.recalibrate(network, context.loop.device, self.images)
-        context.loop.tick()
-        return network
+    def __call__(self, mask: Tensor, batches: int) -> float:
+        """Return the mean loss, or the divergence in nats, of the network that a binary mask [E] leaves.
 
-    def __call__(self, network: nn.Module, batches: int) -> float:
-        """Return the loss, or the divergence in nats, of a network that was cut."""
-        context = self.context
+        Where it is no number, the network is worse than any other: infinity.
+        """
+        context, device = self.context, self.context.loop.device
+        network = cut(context.model, context.space, context.space.architecture(mask)).to(device)
+        context.task.recalibrate(network, device, self.images)
         value = divergence(context, network, batches) if self.by == "kl" else look(context, batches, network)
-        return float(of_leader(torch.tensor(value, dtype=torch.double), context.loop.device))
+        value = math.inf if math.isnan(value) else value
+        return float(of_leader(torch.tensor(value, dtype=torch.double), device))

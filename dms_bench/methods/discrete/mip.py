@@ -56,7 +56,7 @@ class MipSearch:
         for block in range(space.width_elements, space.units.total):
             masks.append(space.full())
             masks[-1][block] = 0
-        return [0.0 if bool(mask.all()) else judge(judge.network(mask), self.spec.batches) for mask in masks]
+        return [0.0 if bool(mask.all()) else judge(mask, self.spec.batches) for mask in masks]
 
 
 def _at_level(space: SearchSpace, unit: WidthUnit, count: int, scores: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from dms_bench.config.method import MethodSpec
 from dms_bench.config.units import WholeCount
@@ -16,6 +16,10 @@ from dms_bench.config.units import WholeCount
 if TYPE_CHECKING:
     from dms_bench.scaling import SearchSpace
     from dms_bench.tasks import Task
+
+
+_Fitness = Literal["loss", "kl"]
+_Batches = Annotated[int, Field(ge=1, le=100_000)]
 
 
 class Mip(MethodSpec):
@@ -29,7 +33,7 @@ class Mip(MethodSpec):
     predictions where that unit alone is at that level. The latter is for classification and language."""
     levels: Annotated[int, Field(ge=2, le=1000)] = 8
     """Sizes of every width group that are chosen from, evenly spread, the smallest and the largest among them."""
-    batches: Annotated[int, Field(ge=1, le=100_000)] = 8
+    batches: _Batches = 8
     """Batches of training data by which the network is judged."""
     images: WholeCount = 500
     """Training samples from which the batch-norm statistics of a network are estimated before its predictions are
@@ -48,6 +52,50 @@ class Mip(MethodSpec):
         fields = type(self).model_fields
         unused: dict[str, Any] = {} if self.score == "kl" else {"images": fields["images"].get_default()}
         return self.model_copy(update=unused)
+
+
+class Levels(MethodSpec):
+    """Evolution at the budget: one unit goes down by a level, another one up, selection in rounds (EvoPress)."""
+
+    implementation: ClassVar[str] = "dms_bench.methods.discrete.levels:LevelsSearch"
+
+    kind: Literal["levels"] = "levels"
+    fitness: _Fitness = "loss"
+    """What children are judged by, less being better. loss: the task's loss; kl: the KL divergence from the whole
+    network's predictions, for classification and language."""
+    levels: Annotated[int, Field(ge=2, le=1000)] = 16
+    """Sizes from the fewest to the most elements of a width group; a mutation moves by one. Of stages, by a block."""
+    generations: Annotated[int, Field(ge=1, le=100_000)] = 10
+    """Times that children are made of the best architecture so far."""
+    offspring: Annotated[int, Field(ge=1, le=100_000)] = 8
+    """Children of a generation."""
+    survivors: tuple[Annotated[int, Field(ge=1)], ...] = (2,)
+    """How many children each round of selection but the last leaves; the last one leaves one, or the parent."""
+    batches: Annotated[tuple[_Batches, ...], Field(min_length=1)] = (1, 4)
+    """Batches of training data that each round of selection looks at; those of the last one judge the parent, too."""
+    images: WholeCount = 500
+    """Training samples from which a child's batch-norm statistics are estimated before it is judged."""
+
+    @model_validator(mode="after")
+    def _rounds_narrow(self) -> Self:
+        if len(self.batches) != len(self.survivors) + 1:
+            raise ValueError(
+                f"{len(self.batches)} rounds of selection (batches) need {len(self.batches) - 1} numbers of survivors, "
+                f"not {len(self.survivors)}: the last round leaves one"
+            )
+        if list(self.survivors) != sorted(self.survivors, reverse=True) or list(self.batches) != sorted(self.batches):
+            raise ValueError(
+                "each round of selection looks at fewer children (survivors) on more batches than the last"
+            )
+        return self
+
+    def label(self) -> str:
+        """Return the method with its fitness: two of those are two methods, not two settings of one."""
+        return f"{self.kind} by {self.fitness}"
+
+    def check(self, space: SearchSpace, task: Task) -> None:
+        """Refuse a divergence of what is no prediction."""
+        _check_kl(self.fitness, task, "method.fitness")
 
 
 def _check_kl(chosen: str, task: Task, option: str) -> None:

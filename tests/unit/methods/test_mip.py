@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -22,6 +24,7 @@ from dms_bench.methods.discrete.program import Program
 from dms_bench.methods.discrete.scores import taylor_scores
 from dms_bench.methods.discrete.spec import Mip
 from dms_bench.methods.discrete.units import width_units
+from dms_bench.methods.divergence import divergence
 from dms_bench.methods.rankings.search import threshold_counts
 from dms_bench.scaling import Architecture, SearchSpace, budget_of, count, cut, find_space
 from dms_bench.scaling.fit import fit_to_budget, nearest
@@ -38,11 +41,18 @@ def space_of(name: str, **args: Any) -> SearchSpace:
 def images(name: str = "resnet18", share: float = 0.4) -> SearchContext:
     own: Any = glyph_task()
     own.prepare()
+    model, space = network_of(name)
+    budget = budget_of(space, macs=share)
+    return SearchContext(None, own, copy.deepcopy(model), space, budget, MemoryLoop())  # type: ignore[arg-type]
+
+
+@cache
+def network_of(name: str) -> tuple[nn.Module, SearchSpace]:
+    """A network of four classes with random weights, and its space: finding it takes seconds."""
     torch.manual_seed(0)
     args = {"channels": [8, 8, 12, 16]} if name == "resnet18" else {}
     model = timm.create_model(name, num_classes=4, in_chans=1, **args)
-    space = find_space(model, own.example_input())
-    return SearchContext(None, own, model, space, budget_of(space, macs=share), MemoryLoop())  # type: ignore[arg-type]
+    return model, find_space(model, glyph_task().example_input())
 
 
 def drawn(space: SearchSpace, seed: int) -> torch.Tensor:
@@ -219,17 +229,22 @@ def test_measured_losses_are_divergences_of_networks_that_lack_one_thing() -> No
 
 def test_a_judge_measures_networks_as_they_are_cut_out() -> None:
     given = images()
-    judge = Judge(given, "loss", 96)
     mask = given.space.full()
     mask[3] = 0
-    network = judge.network(mask)
-    given.task.recalibrate(
-        again := cut(given.model, given.space, given.space.architecture(mask)), MemoryLoop.device, 96
-    )
-    assert same(snapshot(network), snapshot(again))
+    network = cut(given.model, given.space, given.space.architecture(mask))
+    given.task.recalibrate(network, MemoryLoop.device, 40)
     with torch.no_grad():
-        expected = [float(loss) for loss in given.task.losses(again.eval(), 2, MemoryLoop.device)]
-    assert judge(network, 2) == pytest.approx(sum(expected) / 2)
+        expected = [float(loss) for loss in given.task.losses(network.eval(), 2, MemoryLoop.device)]
+    assert Judge(given, "loss", 40)(mask, 2) == pytest.approx(sum(expected) / 2)
+    assert Judge(given, "loss", 96)(mask, 2) != pytest.approx(sum(expected) / 2, rel=1e-6)
+    assert Judge(given, "kl", 40)(mask, 2) == pytest.approx(divergence(given, network, 2))
+
+
+def test_a_network_whose_loss_is_no_number_is_the_worst() -> None:
+    given = images()
+    with torch.no_grad():
+        next(given.model.parameters()).fill_(torch.nan)
+    assert Judge(given, "loss", 40)(given.space.full(), 1) == float("inf")
 
 
 def test_options() -> None:
