@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from dms_bench.methods.base import SearchContext
+from dms_bench.methods.discrete.units import usage
 from dms_bench.scaling.fit import TOLERANCE, fit_to_budget
 
 #: Most shifts of a mutation: the number is the smaller of two draws, so that few are more frequent.
@@ -56,8 +57,7 @@ class Mutation:
 
     def meets(self, mask: Tensor) -> bool:
         """Tell whether the network that a binary mask [E] leaves is within the tolerance of the budget."""
-        kept = self.space.kept_elements(mask)[: len(self.space.groups)]
-        return abs(float(self.budget.usage(kept, mask[self.space.width_elements :])) - 1) <= TOLERANCE
+        return abs(usage(self.space, self.budget, mask) - 1) <= TOLERANCE
 
     def _shifted(self, counts: Tensor, generator: torch.Generator) -> Tensor:
         """Return sizes [U] of which one to three units have a level less, and as many a level more."""

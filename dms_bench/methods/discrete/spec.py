@@ -12,6 +12,7 @@ from pydantic import Field, model_validator
 
 from dms_bench.config.method import MethodSpec
 from dms_bench.config.units import WholeCount
+from dms_bench.errors import UserError
 
 if TYPE_CHECKING:
     from dms_bench.scaling import SearchSpace
@@ -96,6 +97,36 @@ class Levels(MethodSpec):
     def check(self, space: SearchSpace, task: Task) -> None:
         """Refuse a divergence of what is no prediction."""
         _check_kl(self.fitness, task, "method.fitness")
+
+
+class JointSteps(MethodSpec):
+    """Greedy steps to the budget, each in the widths or in the depth, whichever loses less (MoP)."""
+
+    implementation: ClassVar[str] = "dms_bench.methods.discrete.joint_steps:JointStepsSearch"
+
+    kind: Literal["joint_steps"] = "joint_steps"
+    fitness: _Fitness = "loss"
+    """What networks are judged by, less being better. loss: the task's loss; kl: the KL divergence from the whole
+    network's predictions, for classification and language."""
+    steps: Annotated[int, Field(ge=1, le=100_000)] = 20
+    """Steps of equal cost from the whole network to the budget. Each removes one block at most."""
+    batches: _Batches = 4
+    """Batches of training data by which networks are judged."""
+    images: WholeCount = 500
+    """Training samples from which a network's batch-norm statistics are estimated before it is judged."""
+
+    def label(self) -> str:
+        """Return the method with its fitness: two of those are two methods, not two settings of one."""
+        return f"{self.kind} by {self.fitness}"
+
+    def check(self, space: SearchSpace, task: Task) -> None:
+        """Refuse a space of widths or blocks alone, and a divergence of what is no prediction."""
+        _check_kl(self.fitness, task, "method.fitness")
+        if not space.groups or not space.blocks:
+            raise UserError(
+                f"method {self.kind!r} weighs widths against blocks, and this space has no "
+                f"{'blocks' if space.groups else 'widths'}: search both, or take a network with residual blocks"
+            )
 
 
 def _check_kl(chosen: str, task: Task, option: str) -> None:

@@ -1,4 +1,4 @@
-"""The few sizes, called levels, among which a discrete method chooses for every unit of the widths.
+"""The few sizes, called levels, among which a discrete method chooses for every unit of the widths, and their cost.
 
 Shape legend:
     E: elements of all searched units
@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from dms_bench.scaling import SearchSpace
+from dms_bench.scaling import Budget, SearchSpace
 
 
 @dataclass(frozen=True)
@@ -50,6 +50,12 @@ def width_units(space: SearchSpace, levels: int) -> list[WidthUnit]:
     for group in range(len(space.groups)):
         groups.setdefault(int(space.tied[group]), []).append(group)
     return [WidthUnit(tuple(members), _spread(space, members, levels)) for members in groups.values()]
+
+
+def usage(space: SearchSpace, budget: Budget, mask: Tensor) -> float:
+    """Return the largest share of its target that any cost of a binary mask, [E], has."""
+    kept = space.kept_elements(mask)[: len(space.groups)]
+    return float(budget.usage(kept, mask[space.width_elements :]))
 
 
 def _spread(space: SearchSpace, groups: list[int], levels: int) -> tuple[int, ...]:

@@ -10,7 +10,7 @@ from dms_bench_waves.spec import WavesTask
 from dms_bench.config.method import MethodSpec
 from dms_bench.errors import UserError
 from dms_bench.methods.base import SearchContext
-from dms_bench.methods.discrete.spec import Levels, Mip
+from dms_bench.methods.discrete.spec import JointSteps, Levels, Mip
 from dms_bench.scaling import budget_of, count, cut, find_space
 from dms_bench.testing import check_method
 from tests.unit.classification.classification_helpers import MemoryLoop, same, snapshot
@@ -18,12 +18,18 @@ from tests.unit.detection import detection_helpers
 
 SMALL = {"task": WavesTask(samples=128), "supernet": {"model": "mlp"}, "recipe": {"epochs": 1}}
 LITTLE: Any = {"generations": 1, "offspring": 3, "images": 64}
+FEW: Any = {"steps": 2, "batches": 1, "images": 64}
 #: Each with little to do, judged by what any task has.
-METHODS: dict[str, MethodSpec] = {"mip": Mip(batches=1), "levels": Levels(**LITTLE)}
+METHODS: dict[str, MethodSpec] = {
+    "mip": Mip(batches=1),
+    "levels": Levels(**LITTLE),
+    "joint_steps": JointSteps(**FEW),
+}
 #: Likewise, judged by predictions.
 BY_KL: dict[str, MethodSpec] = {
     "mip": Mip(score="kl", levels=2, batches=1, images=64),
     "levels": Levels(fitness="kl", **LITTLE),
+    "joint_steps": JointSteps(fitness="kl", **FEW),
 }
 
 
