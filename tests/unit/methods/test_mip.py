@@ -199,6 +199,17 @@ def test_what_is_chosen_is_what_is_kept() -> None:
     assert space.mask(found).tolist() == (scores > 0).float().tolist()
 
 
+def test_blocks_that_were_chosen_stay_before_those_of_higher_scores(monkeypatch: pytest.MonkeyPatch) -> None:
+    given = test_language.context()
+    space, mask = given.space, given.space.full()
+    mask[space.width_elements + 2 :] = 0
+    given = replace(given, budget=budget_of(space, params=space.hard_cost("params", mask)))
+    scores = torch.arange(space.units.total, dtype=torch.double)
+    monkeypatch.setattr("dms_bench.methods.discrete.mip.taylor_scores", lambda context, batches: scores.clone())
+    monkeypatch.setattr(Program, "solve", lambda posed, *starts: posed.choices.below(mask))
+    assert space.mask(MipSearch(Mip()).search(given)).tolist() == mask.tolist()
+
+
 def test_measured_losses_are_divergences_of_networks_that_lack_one_thing() -> None:
     given = images()
     searched = {"layer2.0.conv1", "layer3.stream", "layer3", "layer4"}
