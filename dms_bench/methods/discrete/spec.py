@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
-from dms_bench.config.method import MethodSpec
+from dms_bench.config.method import MethodSpec, Use
 from dms_bench.config.units import WholeCount
 from dms_bench.errors import UserError
 
@@ -27,6 +27,7 @@ class Mip(MethodSpec):
     """Levels of all widths and a choice of blocks by an integer program (HALP, MDP, Puzzle), from additive scores."""
 
     implementation: ClassVar[str] = "dms_bench.methods.discrete.mip:MipSearch"
+    draws_on: ClassVar[tuple[Use, ...]] = ("weights", "data", "gradients")
 
     kind: Literal["mip"] = "mip"
     score: Literal["taylor", "kl"] = "taylor"
@@ -59,6 +60,7 @@ class Levels(MethodSpec):
     """Evolution at the budget: one unit goes down by a level, another one up, selection in rounds (EvoPress)."""
 
     implementation: ClassVar[str] = "dms_bench.methods.discrete.levels:LevelsSearch"
+    draws_on: ClassVar[tuple[Use, ...]] = ("weights", "data", "gradients")
 
     kind: Literal["levels"] = "levels"
     fitness: _Fitness = "loss"
@@ -103,6 +105,7 @@ class JointSteps(MethodSpec):
     """Greedy steps to the budget, each in the widths or in the depth, whichever loses less (MoP)."""
 
     implementation: ClassVar[str] = "dms_bench.methods.discrete.joint_steps:JointStepsSearch"
+    draws_on: ClassVar[tuple[Use, ...]] = ("weights", "data", "gradients")
 
     kind: Literal["joint_steps"] = "joint_steps"
     fitness: _Fitness = "loss"
