@@ -78,7 +78,7 @@ GOLDEN = [
     (
         (*TOYS, "budget", "kind"),
         "flops",
-        "experiments[0].budget.kind: 'flops' is not a choice; choose from 'all', 'latency', 'macs', 'params'",
+        "experiments[0].budget.kind: 'flops' is not a choice; choose from 'all', 'latency', 'macs', 'memory', 'params'",
     ),
     ((*TOYS, "budget"), {"target": 1}, "experiments[0].budget: needs the field 'kind'"),
     (
