@@ -54,6 +54,7 @@ SCALING = [
     "proof",
     "latency",
     "budget",
+    "lagrangian",
     "projection",
     "fit",
     "memory",

@@ -23,7 +23,6 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from dms_bench.scaling.masks.weights import scaled
 from dms_bench.scaling.space.space import SearchSpace
 from dms_bench.scaling.structure.relaxation import Relaxation
 
@@ -111,7 +110,8 @@ class RetentionGates(Relaxation):
         for parameter, dim in {(site.parameter, site.dim) for site in space.sites}:
             outer, inner = space.cut_dims()[parameter, dim]
             weight = model.get_parameter(parameter)
-            weight.copy_(scaled(weight, (extended[outer] * extended[inner]).to(weight.device), dim))
+            shape = [-1 if at == dim else 1 for at in range(weight.dim())]
+            weight.mul_((extended[outer] * extended[inner]).to(weight).view(shape))
 
 
 def foldable(model: nn.Module, space: SearchSpace) -> Tensor:
