@@ -24,6 +24,8 @@ from dms_bench.scaling import Budget, Constraint
 
 #: Programs that are solved, each around the last one's solution.
 ROUNDS = 10
+#: For one program; the best choice found by then is taken.
+SECONDS = 60
 #: The largest loss of a variable in a program: the solver's tolerances are absolute, and scores may be tiny.
 _SCALE = 1e3
 
@@ -76,7 +78,7 @@ class Program:
             integrality=np.ones(len(choice)),
             bounds=Bounds(0, self.choices.near(choice, reach)),
             constraints=[*self._sizes(), *(self._linear(bound, choice) for bound in self.budget.constraints)],
-            options={"mip_rel_gap": 0},
+            options={"mip_rel_gap": 0, "time_limit": SECONDS},
         )
         return None if result.x is None else result.x.round()
 
