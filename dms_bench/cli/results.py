@@ -42,6 +42,30 @@ def leaderboard(
     write(render(leaderboard(tracking, suite, tuned=tuned), format, title, costs=costs), output)
 
 
+def pareto(
+    suite: Annotated[str, typer.Option(help="The suite's name.", show_default=False)],
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output", "-o", help="Write OUTPUT.png and OUTPUT.svg; by default pareto-SUITE.", show_default=False
+        ),
+    ] = None,
+    tuned: Annotated[
+        bool,
+        typer.Option("--tuned", help="Show one setting of each method: the best on the validation split, over seeds."),
+    ] = False,
+    tracking: Tracking = _TRACKING,
+) -> None:
+    """Draw what each method loses against what its search computes, as PNG and SVG."""
+    from dms_bench.report import leaderboard
+    from dms_bench.report.paper.figures import save
+    from dms_bench.report.pareto import draw_pareto
+
+    figure = draw_pareto(leaderboard(tracking, suite, tuned=tuned), f"Suite {suite}: lost against computed")
+    for path in save(figure, output or Path(f"pareto-{suite}")):
+        typer.echo(f"wrote {path}")
+
+
 def show(trial: Trial, suite: Suite = None, tracking: Tracking = _TRACKING) -> None:
     """Show one trial: specification, results, cost of each stage, artifacts, error."""
     from dms_bench.report import show

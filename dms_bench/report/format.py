@@ -7,6 +7,7 @@ import math
 _DAY_UNITS = ((1.0, "days"), (1 / 24, "h"), (1 / 1440, "min"), (1 / 86400, "s"))
 
 MISSING = "-"
+INTERVAL = "95 % intervals over seeds"
 
 
 def heading(metric: str, unit: str) -> str:
