@@ -82,9 +82,9 @@ class MemoryBudget(Spec):
     target: Size
     """Bytes of weights and cache together: a size such as `8GB`, or a share of the supernet's such as `60%` (a number
     of at most 1 is a share)."""
-    context: Annotated[int, Field(ge=1)]
+    context: Annotated[int, Field(ge=1, le=10**9)]
     """Tokens of each sequence whose keys and values are kept; a sliding window is not taken off."""
-    batch: Annotated[int, Field(ge=1)] = 1
+    batch: Annotated[int, Field(ge=1, le=10**9)] = 1
     """Sequences at once."""
     bytes_per_weight: Annotated[float, Field(gt=0, le=16)] = 2
     """Bytes of a weight where the network is used: 2 for bf16, 0.5 for 4 bits."""
@@ -128,7 +128,9 @@ class JointBudget(Spec):
 
     kind: Literal["all"] = "all"
     """`all`: several constraints at once."""
-    of: Annotated[tuple[ConstraintSpec, ...], AfterValidator(_distinct)]
+    of: Annotated[
+        tuple[ConstraintSpec, ...], AfterValidator(_distinct), Field(json_schema_extra={"minItems": 2, "maxItems": 4})
+    ]
     """Two to four constraints of different kinds, all of which have to hold; their order means nothing."""
 
     def label(self) -> str:

@@ -30,6 +30,8 @@ def suite_schema() -> dict[str, Any]:
     reference = {model: references[(model, "validation")] for model in models}
     definitions = schema["$defs"]
 
+    if "Halving" in definitions:  # whose proposals are methods
+        definitions["Halving"]["properties"]["proposals"]["items"] = _either(methods, reference)
     fields = {field: definitions["Trial"]["properties"][field] for field in TRIAL_FIELDS}
     words = descriptions(Trial)
     for field, kinds in (("task", tasks), ("method", methods)):

@@ -39,11 +39,12 @@ def trial_tags(trial: Trial) -> dict[str, str]:
 
 
 def _uses(trial: Trial) -> str:
-    """Return what the search uses; empty where the method does not say. DMSp- trains no weights."""
+    """Return what the search uses; empty where the method does not say. DMSp- trains no weights of the supernet."""
     uses = trial.method.uses
     if uses is None:
         return ""
-    return ", ".join(use for use in uses if use != "training" or trial.pipeline != "DMSp-") or "nothing"
+    trains = trial.pipeline != "DMSp-" or trial.method.trained_epochs(1)[1] > 0
+    return ", ".join(use for use in uses if use != "training" or trains) or "nothing"
 
 
 def flat_params(trial: Trial, uri: str = "") -> dict[str, str]:

@@ -83,8 +83,13 @@ class Levels(MethodSpec):
     def _rounds_narrow(self) -> Self:
         if len(self.batches) != len(self.survivors) + 1:
             raise ValueError(
-                f"{len(self.batches)} rounds of selection (batches) need {len(self.batches) - 1} numbers of survivors, "
-                f"not {len(self.survivors)}: the last round leaves one"
+                f"batches {list(self.batches)} are {len(self.batches)} rounds of selection, of which all but the last "
+                f"need a number of survivors: {len(self.batches) - 1} in place of {list(self.survivors)}"
+            )
+        if self.survivors and self.survivors[0] >= self.offspring:
+            raise ValueError(
+                f"survivors {list(self.survivors)}: the first round has {self.offspring} children (offspring) and must "
+                "leave fewer"
             )
         if list(self.survivors) != sorted(self.survivors, reverse=True) or list(self.batches) != sorted(self.batches):
             raise ValueError(

@@ -160,14 +160,28 @@ class LagrangianSpec(GradientSpec):
     target. penalty: by a resource loss above the falling target (equation 6)."""
 
 
+class L0Optimizer(StructureOptimizer):
+    """The optimiser of hard-concrete gates."""
+
+    lr: Annotated[float, Field(gt=0)] = 0.1
+    """Learning rate of the gates; the same during the whole search."""
+
+
 class L0(LagrangianSpec):
     """Hard-concrete gates, one per element, as in Sheared LLaMA."""
 
     implementation: ClassVar[str] = "dms_bench.methods.gradient.gates:L0Search"
 
     kind: Literal["l0"] = "l0"
-    structure: StructureOptimizer = StructureOptimizer(lr=0.1)
+    structure: L0Optimizer = L0Optimizer()
     """The optimiser of the gates, separate from the weights'."""
+
+
+class DdpOptimizer(StructureOptimizer):
+    """The optimiser of deterministic gates."""
+
+    lr: Annotated[float, Field(gt=0)] = 2e-2
+    """Learning rate of the gates; the same during the whole search. Its authors' rate of 5e-3 is for 1,000 steps."""
 
 
 class Ddp(LagrangianSpec):
@@ -176,8 +190,8 @@ class Ddp(LagrangianSpec):
     implementation: ClassVar[str] = "dms_bench.methods.gradient.gates:DdpSearch"
 
     kind: Literal["ddp"] = "ddp"
-    structure: StructureOptimizer = StructureOptimizer(lr=2e-2)
-    """The optimiser of the gates, separate from the weights'. Its authors' rate of 5e-3 is for 1,000 steps."""
+    structure: DdpOptimizer = DdpOptimizer()
+    """The optimiser of the gates, separate from the weights'."""
 
 
 class LapSum(GradientSpec):
@@ -186,7 +200,7 @@ class LapSum(GradientSpec):
     implementation: ClassVar[str] = "dms_bench.methods.gradient.gates:LapSumSearch"
 
     kind: Literal["lapsum"] = "lapsum"
-    alpha: Annotated[float, Field(gt=0)] = 0.1
+    alpha: Annotated[float, Field(ge=1e-3, le=1e3)] = 0.1
     """Scale of the Laplace distribution, in the unit of the scores; smaller is harder."""
 
 

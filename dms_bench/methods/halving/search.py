@@ -48,7 +48,7 @@ class HalvingSearch:
         while len(contestants) > 1:
             scores = [self._trained(context, begin, contestant, epochs) for contestant in contestants]
             for contestant, score in zip(contestants, scores, strict=True):
-                values[f"after_{epochs}/{contestant.label}"] = score
+                values[f"after_{epochs}/{contestant.place} {contestant.label}"] = score
             sign = 1 if context.trial.task.higher_is_better else -1
             order = sorted(range(len(scores)), key=lambda place: -sign * scores[place])
             contestants = [contestants[place] for place in sorted(order[: max(1, len(scores) // self.spec.eta)])]

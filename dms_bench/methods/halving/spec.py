@@ -30,12 +30,12 @@ class Halving(MethodSpec):
     }
 
     kind: Literal["halving"] = "halving"
-    proposals: Annotated[tuple[_Proposal, ...], Field(min_length=2, max_length=81)]
+    proposals: Annotated[tuple[_Proposal, ...], Field(max_length=81, json_schema_extra={"minItems": 2})]
     """Methods whose architectures compete, each with its own search; their order decides between equals."""
-    epochs: Annotated[int, Field(ge=1)] = 1
+    epochs: Annotated[int, Field(ge=1, le=100_000)] = 1
     """Epochs, by the search recipe, for which each proposal is trained before the first are given up; `eta` times as
     many before the next."""
-    eta: Annotated[int, Field(ge=2)] = 3
+    eta: Annotated[int, Field(ge=2, le=81)] = 3
     """One in so many proposals is kept, and trained for so many times as long (Hyperband's rule)."""
 
     @field_validator("proposals")
@@ -45,8 +45,10 @@ class Halving(MethodSpec):
             cuts = proposal.uses_budget and type(proposal).network is MethodSpec.network
             if not cuts or isinstance(proposal, cls):
                 raise ValueError(f"{proposal.label()!r} proposes no architecture of the space: leave it out")
-        if len({proposal.content_hash() for proposal in proposals}) < len(proposals):
-            raise ValueError("a proposal occurs twice")
+        if len(proposals) < 2:  # here, as pydantic counts those alone that are right
+            raise ValueError("needs at least two proposals")
+        if len({proposal.canonical().content_hash() for proposal in proposals}) < len(proposals):
+            raise ValueError("a proposal occurs twice; options that change nothing make no other")
         return proposals
 
     def label(self) -> str:

@@ -29,7 +29,7 @@ from dms_bench.scaling.structure.topk import ascending_positions, averaged, hard
 #: Masks of all elements, or of none, would need a threshold at infinity: they sum to this share of N less, or more.
 _APART = 1e-7
 #: Halvings of the interval that holds the threshold, and steps of Newton's method after them.
-_HALVINGS, _NEWTON = 24, 3
+_HALVINGS, _NEWTON = 44, 3
 
 
 class SoftTopK(torch.autograd.Function):

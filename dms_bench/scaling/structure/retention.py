@@ -44,12 +44,20 @@ class RetentionGates(Relaxation):
         super().__init__(space)
         self.gates = nn.Parameter(torch.ones(space.units.total))
         self.sharpness = SOFT
+        # In the state, as what is paid for depends on it: a search may go on after its last step.
+        self.register_buffer("_progress", torch.zeros((), dtype=torch.float64))
+        self._progress: Tensor
         self.register_buffer("_foldable", foldable(model, space), persistent=False)
         self._foldable: Tensor
 
     def anneal(self, progress: float) -> None:
         """Sharpen the score of what is kept."""
+        self._progress.fill_(progress)
         self.sharpness = SOFT - (SOFT - SHARP) * progress**0.5
+
+    def refresh(self) -> None:
+        """Take up how far the search is."""
+        self.anneal(float(self._progress))
 
     def soft_mask(self) -> Tensor:
         """Return the gates m, [E]."""

@@ -61,6 +61,9 @@ class Router(Noisy):
         rivals = torch.bincount(unit)[unit] - 1
         sure = torch.log(SURE / (1 - SURE) * rivals.clamp(min=1).float())
         self.bias = nn.Parameter(torch.where(largest, sure, torch.zeros_like(sure)))
+        # In the state, as what is paid for depends on it: a search may go on after its last step.
+        self.register_buffer("_progress", torch.zeros((), dtype=torch.float64))
+        self._progress: Tensor
         self.register_buffer("importance", torch.zeros(space.units.total))
         self.register_buffer("_unit", unit, persistent=False)
         self.register_buffer("_number", number, persistent=False)
@@ -76,7 +79,12 @@ class Router(Noisy):
 
     def anneal(self, progress: float) -> None:
         """Cool exponentially."""
+        self._progress.fill_(progress)
         self.temperature = HOT * (COLD / HOT) ** progress
+
+    def refresh(self) -> None:
+        """Take up how far the search is."""
+        self.anneal(float(self._progress))
 
     @property
     def logits(self) -> Tensor:

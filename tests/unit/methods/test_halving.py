@@ -41,9 +41,11 @@ def test_the_best_by_validation_goes_on_for_longer(monkeypatch: pytest.MonkeyPat
             {"kind": "evolution", "score": "params", "candidates": 4 + place, "population": 2} for place in range(9)
         ]
     )
-    winner = HalvingSearch(spec).search(context_with_loop())
+    noted: dict[str, float] = {}
+    winner = HalvingSearch(spec).search(context_with_loop(noted))
     assert [epochs for _, epochs in seen] == [1] * 9 + [3] * 3
     assert {place for place, epochs in seen if epochs == 3} == {"3", "7", "2"}
+    assert len(noted) == 9 + 3 + 1, "a measure of each, whatever its label"
     assert winner == "architecture 3"
     assert spec.trained_epochs(5) == (0, 9 + 9)
 
@@ -51,19 +53,17 @@ def test_the_best_by_validation_goes_on_for_longer(monkeypatch: pytest.MonkeyPat
 def contestant_of(place):
     from types import SimpleNamespace
 
-    return SimpleNamespace(
-        label=f"p{place}", place=place, architecture=f"architecture {place}", weights={}, network=None
-    )
+    return SimpleNamespace(label="p", place=place, architecture=f"architecture {place}", weights={}, network=None)
 
 
-def context_with_loop():
+def context_with_loop(noted):
     from types import SimpleNamespace
 
     model = SimpleNamespace(load_state_dict=lambda weights: None)
     return SimpleNamespace(
         model=model,
         trial=SimpleNamespace(task=SimpleNamespace(higher_is_better=True)),
-        loop=SimpleNamespace(epoch_done=lambda *arguments: None),
+        loop=SimpleNamespace(epoch_done=lambda epoch, values, state: noted.update(values)),
     )
 
 
@@ -77,10 +77,14 @@ def test_costs_of_searches_and_of_the_choice_are_planned() -> None:
 @pytest.mark.parametrize(
     ("proposals", "words"),
     [
-        (["dms"], "at least 2"),
+        (["dms"], "at least two proposals"),
         (["dms", "supernet"], "'supernet' proposes no architecture of the space"),
         (["dms", {"kind": "designed", "model": "resnet18"}], "'designed resnet18' proposes no"),
         (["dms", "dms"], "occurs twice"),
+        (
+            [{"kind": "dms", "budget": "projected"}, {"kind": "dms", "budget": "projected", "resource_weight": 3}],
+            "occurs twice",
+        ),
         (["dms", "tailor"], "did you mean 'taylor'"),
         (["dms", {"kind": "halving", "proposals": ["dms", "uniform"]}], "proposes no architecture"),
         (["dms", {"kind": "get", "rate": 1}], "rate"),
@@ -98,3 +102,32 @@ def test_every_choice_of_proposals_is_a_method_of_its_own() -> None:
     assert one.content_hash() != other.content_hash()
     weighted = halving({"kind": "dms", "budget": "projected", "resource_weight": 3}, "uniform")
     assert weighted.canonical() == halving({"kind": "dms", "budget": "projected"}, "uniform").canonical()
+
+
+def test_one_mistake_in_a_proposal_is_one_line() -> None:
+    with pytest.raises(ValidationError) as caught:
+        Halving(proposals=["dmss", "taylor"])
+    assert len(caught.value.errors()) == 1
+
+
+def test_it_trains_where_the_pipeline_does_not() -> None:
+    from dms_bench.config.trial import Trial
+    from dms_bench.tracking.content import trial_tags
+
+    trial = {
+        "experiment": "e",
+        "task": {"kind": "classification", "data": "glyphs"},
+        "supernet": {"model": "resnet18"},
+        "pipeline": "DMSp-",
+        "budget": {"kind": "macs", "target": "50%"},
+        "pretrain": {"epochs": 1, "lr": 0.1},
+        "search": {"epochs": 1, "lr": 0.1},
+    }
+    uses = {
+        kind: trial_tags(Trial.model_validate({**trial, "method": method}))["dms.uses"]
+        for kind, method in (("halving", {"kind": "halving", "proposals": ["dms", "l1"]}), ("dms", "dms"))
+    }
+    assert uses == {
+        "halving": "weights, data, gradients, training, validation",
+        "dms": "weights, data, gradients",
+    }

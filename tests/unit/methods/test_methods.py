@@ -272,3 +272,36 @@ def test_multipliers_wait_until_something_is_decided_and_then_drive_the_cost_dow
     assert structure.lagrangian.linear.tolist() > [0]
     values = structure.metrics()
     assert values["soft_macs"] == pytest.approx(values["target_macs"], rel=0.2)
+
+
+@pytest.mark.parametrize("spec", [kind() for kind in SEARCHES], ids=[kind.__name__ for kind in SEARCHES])
+def test_a_search_that_was_saved_after_its_last_step_decides_the_same(spec: Any) -> None:
+    """Killed between its last step and its cut, it is loaded and cut: nothing may depend on what only steps set."""
+
+    def supernet() -> Supernet:
+        given = context()
+        return Supernet(given.model, given.space, SEARCHES[type(spec)](spec).relaxation(given))
+
+    given, net = context(), supernet()
+    structure = DmsStructure(net, spec, given.budget, trains_weights=True)
+    x = torch.randn(32, 16, generator=torch.Generator().manual_seed(3))
+    for step in range(20):
+        structure.begin_step(step / 20)
+        (net(x).square().mean() + structure.loss()).backward()
+        structure.end_step()
+        net.zero_grad()
+    loaded = supernet()
+    loaded.load_state_dict(net.state_dict())
+    with torch.no_grad():
+        for one, other in zip(
+            (*net.proposal(), *net.soft_size()), (*loaded.proposal(), *loaded.soft_size()), strict=True
+        ):
+            assert torch.equal(one, other)
+        assert torch.equal(net.hard_mask(), loaded.hard_mask())
+    assert net.architecture(given.budget) == loaded.architecture(given.budget)
+
+
+def test_a_part_of_the_optimisers_options_keeps_the_methods_own_rate() -> None:
+    assert L0(structure={"optimizer": "sgd"}).structure.lr == L0().structure.lr == 0.1
+    assert Ddp(structure={"optimizer": "adam"}) == Ddp()
+    assert Dms(structure={"optimizer": "sgd"}).structure.lr == 5e-3
