@@ -32,7 +32,7 @@ def first_experiments(path, number, folder):
         ("baselines", None, 1),
         pytest.param("baselines", None, 2, marks=pytest.mark.slow),
         ("detection", None, 1),
-        ("detection", "rivals", 1),
+        pytest.param("detection", "rivals", 1, marks=pytest.mark.slow),
         pytest.param("detection", "pretrained", 1, marks=pytest.mark.slow),  # the same methods, from real weights
         ("language", None, 1),
         pytest.param("language", "frozen", 1, marks=pytest.mark.slow),  # the same methods, without finetuning
