@@ -1,9 +1,9 @@
 """What a stage computes, counted: samples that networks were run on, and the MACs of it.
 
 The task's functions are the only way in which a method runs a network on data, so a hook on the network for as long as
-one of them runs sees every pass. A forward pass counts once, one whose gradients are taken three times (activations'
-gradients, weights' gradients), or twice where no weight is trained. A masked supernet counts as the whole: its masks
-multiply.
+one of them runs sees every pass. What a method feeds with numbers of its own (the scores `zen`, `synflow`) is not seen.
+A forward pass counts once, one whose gradients are taken three times (activations' gradients, weights' gradients), or
+twice where no weight is trained. A masked supernet counts as the whole: its masks multiply.
 """
 
 from __future__ import annotations

@@ -86,10 +86,10 @@ class Levels(MethodSpec):
                 f"batches {list(self.batches)} are {len(self.batches)} rounds of selection, of which all but the last "
                 f"need a number of survivors: {len(self.batches) - 1} in place of {list(self.survivors)}"
             )
-        if self.survivors and self.survivors[0] >= self.offspring:
+        if self.survivors and self.survivors[0] > self.offspring:
             raise ValueError(
-                f"survivors {list(self.survivors)}: the first round has {self.offspring} children (offspring) and must "
-                "leave fewer"
+                f"survivors {list(self.survivors)}: the first round has {self.offspring} children (offspring) and cannot "
+                "leave more"
             )
         if list(self.survivors) != sorted(self.survivors, reverse=True) or list(self.batches) != sorted(self.batches):
             raise ValueError(

@@ -175,8 +175,10 @@ def test_a_space_of_one_unit_has_no_other_architecture() -> None:
 
 def test_options() -> None:
     assert [Levels().label(), Levels(fitness="kl").label()] == ["levels by loss", "levels by kl"]
-    with pytest.raises(ValidationError, match=r"3 rounds of selection \(batches\) need 2 numbers of survivors, not 1"):
+    with pytest.raises(ValidationError, match=r"batches \[.*\] are 3 rounds of selection, .*: 2 in place of"):
         Levels(batches=(1, 2, 4))
+    with pytest.raises(ValidationError, match="cannot leave more"):
+        Levels(offspring=4, survivors=(5,))
     for wrong in ({"batches": (4, 1)}, {"survivors": (2, 3), "batches": (1, 2, 3)}):
         with pytest.raises(ValidationError, match="fewer children"):
             Levels(**wrong)  # type: ignore[arg-type]
