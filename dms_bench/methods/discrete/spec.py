@@ -88,8 +88,8 @@ class Levels(MethodSpec):
             )
         if self.survivors and self.survivors[0] > self.offspring:
             raise ValueError(
-                f"survivors {list(self.survivors)}: the first round has {self.offspring} children (offspring) and cannot "
-                "leave more"
+                f"survivors {list(self.survivors)}: the first round has {self.offspring} children (offspring) and "
+                "cannot leave more"
             )
         if list(self.survivors) != sorted(self.survivors, reverse=True) or list(self.batches) != sorted(self.batches):
             raise ValueError(
