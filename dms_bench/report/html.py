@@ -119,7 +119,8 @@ def _number(column: int) -> str:
 
 
 def _notes(rows: Sequence[Row]) -> str:
-    return f'<ul class="notes">{"".join(f"<li>{escape(note)}</li>" for note in footnotes(rows))}</ul>'
+    notes = dict.fromkeys([*footnotes(rows), *footnotes(rows, costs=True)])  # the page has both views
+    return f'<ul class="notes">{"".join(f"<li>{escape(note)}</li>" for note in notes)}</ul>'
 
 
 def _environment(rows: Sequence[Row]) -> str:

@@ -102,12 +102,12 @@ def _identity(row: Row) -> tuple[str, ...]:
     return (row.suite, row.experiment, row.task, row.model, row.pipeline, row.weights)
 
 
-def footnotes(rows: Sequence[Row]) -> list[str]:
-    """Explain how to read the board, and the marks that occur in it."""
+def footnotes(rows: Sequence[Row], *, costs: bool = False) -> list[str]:
+    """Explain how to read the board, and the marks that occur in it; `costs` as of `blocks`."""
     notes = ["± is the 95 % interval (Student's t) over n seeds; the best mean of each budget is set in bold."]
-    if any(row.delta_random is not None for row in rows):
+    if not costs and any(row.delta_random is not None for row in rows):
         notes.append("Δ random: mean difference to random architectures at the same budget, paired by seed.")
-    if any(row.delta_dms is not None for row in rows):
+    if not costs and any(row.delta_dms is not None for row in rows):
         notes.append("Δ dms: the same, to DMS.")
     tried = {(row.kind, row.settings_tried) for row in rows if row.kind not in (CONTROL, CEILING)}
     most = max((settings for _, settings in tried), default=1)
@@ -117,9 +117,9 @@ def footnotes(rows: Sequence[Row]) -> list[str]:
         notes.append(f"tried: settings of the method; shown is the best on the validation split over seeds.{unequal}")
     if any(row.public_device_days for row in rows):
         notes.append("search: cost of each searched network. public: of what is trained once for many (pretraining).")
-    if any(row.search_training_macs is not None for row in rows):
+    if costs and any(row.search_training_macs is not None for row in rows):
         notes.append(
-            "search MACs, samples (--costs): what the search ran networks on, per searched network; gradients count as "
+            "search MACs, samples: what the search ran networks on, per searched network; gradients count as "
             "two more passes, or one where no weight is trained."
         )
     if any(row.kind == CEILING for row in rows):

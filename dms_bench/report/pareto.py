@@ -59,7 +59,7 @@ def draw_pareto(rows: Sequence[Row], title: str) -> Any:
     for axis in axes[len(panels) :]:
         axis.set_visible(False)
     figure.suptitle(title, x=0.012, ha="left", fontsize=14, fontweight="bold", color=_INK)
-    figure.legend(handles=_legend(rows), loc="outside lower left", ncols=6, frameon=False, fontsize=9)
+    figure.legend(handles=_legend(rows), loc="outside lower left", ncols=3 * across, frameon=False, fontsize=9)
     figure.draw_without_rendering()  # names are placed in the final layout
     for axis, labels in zip(axes, drawn, strict=False):
         place_labels(axis, labels, [(label.x, label.y) for label in labels])
@@ -99,6 +99,7 @@ def _draw(axes: Any, title: str, supernet: Row, rows: Sequence[Row]) -> list[Lab
     axes.set_xscale("log")
     if any(not row.search_training_macs for row in rows):
         axes.axvline(least / 3, color=_GRID, lw=6, zorder=1)
+        _without_numbers_below(axes, least / 3)
         axes.text(nothing, 1.0, "nothing", transform=axes.get_xaxis_transform(), ha="center", va="bottom", fontsize=8)
     unit = f" [{supernet.unit}]" if supernet.unit else ""
     axes.set_xlabel("MACs of the search, backward passes included", fontsize=9.5, color=_INK)
@@ -110,6 +111,15 @@ def _draw(axes: Any, title: str, supernet: Row, rows: Sequence[Row]) -> list[Lab
     axes.margins(x=0.12)
     # The front counts first: where room is short its names stand closest to their points.
     return sorted(labels, key=lambda label: (label.x, label.y) not in front)
+
+
+def _without_numbers_below(axes: Any, start: float) -> None:
+    """Leave out the numbers of an axis before it breaks."""
+    from matplotlib.ticker import FuncFormatter, LogFormatterMathtext
+
+    plain = LogFormatterMathtext()
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda x, place: plain(x, place) if x > start else ""))
+    axes.xaxis.set_minor_formatter(FuncFormatter(lambda x, place: ""))
 
 
 def pareto_front(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:

@@ -52,7 +52,7 @@ def render_table(rows: Sequence[Row], *, costs: bool = False) -> Group:
     parts: list[RenderableType] = []
     for block in blocks(rows, costs=costs):
         parts += [_Fitted(block), Text()]
-    parts += [Text(note, style="dim") for note in footnotes(rows)]
+    parts += [Text(note, style="dim") for note in footnotes(rows, costs=costs)]
     return Group(*parts)
 
 
@@ -100,7 +100,7 @@ def render_markdown(rows: Sequence[Row], *, costs: bool = False) -> str:
                 cells[1], cells[2] = f"**{cells[1]}**", f"**{cells[2]}**"
             lines.append(_line(cells))
         parts.append("\n".join(lines))
-    parts.append("\n".join(f"- {note}" for note in footnotes(rows)))
+    parts.append("\n".join(f"- {note}" for note in footnotes(rows, costs=costs)))
     return "\n\n".join(parts) + "\n"
 
 
