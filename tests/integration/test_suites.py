@@ -1,60 +1,99 @@
-"""The suites that compare methods, one per task, end to end: their smoke variants, and the boards that those fill."""
+"""The suites that compare methods, one per task, end to end: their smoke variants, and the boards that those fill.
 
+All but Ray: the work is done in this process, one piece after the other, which takes a third of the time that its
+processes take to start and to share two cores. What Ray does with work is `test_run.py`'s.
+"""
+
+from __future__ import annotations
+
+import contextlib
 import csv
 import io
-import os
-import subprocess
-import sys
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
-import yaml
+from typer.testing import CliRunner
 
-from dms_bench.config import load_suite, resolve
+from dms_bench.cli import app
+from dms_bench.config import Suite, load_suite, resolve
+from dms_bench.config.plugins import METHODS, registered
+from dms_bench.runtime import nodes, schedule, session
+from dms_bench.runtime.hooks import Observer
+from dms_bench.runtime.run import run_suite
+from dms_bench.runtime.worker import carry_out
+from dms_bench.trial.work import Work
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
+#: Suite, profile, and how many of its experiments.
+QUICK = [("baselines", None, 1), ("detection", None, 1), ("detection", "rivals", 1), ("language", None, 1)]
+SLOW = [
+    ("baselines", None, 2),
+    ("discrete", None, 1),
+    ("detection", "pretrained", 1),  # the same methods, from real weights
+    ("language", "frozen", 1),  # the same methods, without finetuning
+]
 
 
-def first_experiments(path, number, folder):
-    """Return a suite's file, or one with some of its experiments."""
-    suite = yaml.safe_load(path.read_text())
-    if len(suite["experiments"]) == number:
-        return path
-    file = folder / path.name
-    file.write_text(yaml.safe_dump({**suite, "experiments": suite["experiments"][:number]}))
-    return file
+def smoke(name: str, profile: str | None, experiments: int) -> Suite:
+    suite = load_suite(BENCHMARKS / f"{name}.yaml", profile=profile, smoke=True)
+    return suite.model_copy(update={"experiments": suite.experiments[:experiments]})
+
+
+@pytest.fixture
+def here(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have work done in this process."""
+
+    def run_all(works: Sequence[Work], scratch: Path, observer: Observer, most: int | None) -> None:
+        for work in works:
+            observer.started(work)
+            carry_out(work, lambda metrics: None)
+            observer.ended(work, died=False)
+
+    monkeypatch.setattr(schedule, "run_all", run_all)
+    monkeypatch.setattr(session, "ray_session", contextlib.nullcontext)
+    monkeypatch.setattr(nodes, "check_nodes", lambda *arguments: None)
+
+
+def test_all_methods_are_in_the_quick_ones() -> None:
+    kinds = {trial.method.kind for suite in QUICK for trial in resolve(smoke(*suite))}
+    assert {kind for kind, spec in registered(METHODS).items() if spec.__module__.startswith("dms_bench.")} == kinds
+
+
+@pytest.mark.parametrize(("name", "profile", "experiments"), [*QUICK, *SLOW])
+def test_a_smoke_variant_has_the_methods_of_its_suite(name: str, profile: str | None, experiments: int) -> None:
+    def methods(suite: Suite) -> list[tuple[str, Any, Any]]:
+        specs = [trial.method for trial in resolve(suite) if trial.experiment == suite.experiments[0].name]
+        kinds = [(spec.kind, getattr(spec, "score", None), getattr(spec, "scope", None)) for spec in specs]
+        return list(dict.fromkeys(kinds))
+
+    whole = load_suite(BENCHMARKS / f"{name}.yaml", profile=profile)
+    assert methods(smoke(name, profile, experiments)) == methods(whole)
 
 
 @pytest.mark.timeout(1500)
 @pytest.mark.parametrize(
-    ("name", "profile", "experiments"),
-    [
-        ("baselines", None, 1),
-        pytest.param("baselines", None, 2, marks=pytest.mark.slow),
-        ("detection", None, 1),
-        pytest.param("detection", "rivals", 1, marks=pytest.mark.slow),
-        pytest.param("detection", "pretrained", 1, marks=pytest.mark.slow),  # the same methods, from real weights
-        ("language", None, 1),
-        pytest.param("language", "frozen", 1, marks=pytest.mark.slow),  # the same methods, without finetuning
-    ],
+    ("name", "profile", "experiments"), [*QUICK, *(pytest.param(*suite, marks=pytest.mark.slow) for suite in SLOW)]
 )
-def test_every_method_runs_and_is_compared(name, profile, experiments, tmp_path):
+def test_every_method_runs_and_is_compared(
+    name: str,
+    profile: str | None,
+    experiments: int,
+    here: None,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     if name == "detection":
         pytest.importorskip("ultralytics", reason="the suite needs dms-bench[detection]")
-    path = first_experiments(BENCHMARKS / f"{name}.yaml", experiments, tmp_path)
-
-    def dms_bench(*arguments):
-        command = [sys.executable, "-m", "dms_bench", *arguments]
-        environment = os.environ | {"OMP_NUM_THREADS": "1"}
-        return subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=1400)
-
-    done = dms_bench("run", str(path), "--smoke", *(["--profile", profile] if profile else []))
-    assert done.returncode == 0, done.stdout + done.stderr
-    board = dms_bench("leaderboard", "--suite", "-".join(filter(None, (name, profile, "smoke"))), "--format", "csv")
+    monkeypatch.chdir(tmp_path)
+    suite = smoke(name, profile, experiments)
+    assert run_suite(suite) == 0, capsys.readouterr().out
+    board = CliRunner().invoke(app, ["leaderboard", "--suite", suite.name, "--format", "csv"])
     rows = list(csv.DictReader(io.StringIO(board.stdout)))
-    trials = resolve(load_suite(path, profile=profile, smoke=True))
     assert sorted((row["experiment"], row["method"]) for row in rows) == sorted(
-        (trial.experiment, trial.method.label()) for trial in trials
+        (trial.experiment, trial.method.label()) for trial in resolve(suite)
     )
     for row in rows:
         assert (row["n"], row["failed"], row["unfinished"]) == ("1", "0", "0"), row
