@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field
@@ -150,6 +151,21 @@ BudgetSpec = Annotated[
 def constraints_of(budget: BudgetSpec) -> tuple[ConstraintSpec, ...]:
     """Return the constraints of a budget, one or more."""
     return budget.of if isinstance(budget, JointBudget) else (budget,)
+
+
+#: Why one search cannot be for some budgets.
+NO_ORDER = "goes through budgets from large to small: let all of them bound the same costs"
+
+
+def in_order(budgets: Iterable[BudgetSpec]) -> tuple[BudgetSpec, ...]:
+    """Return the different budgets, from large to small within a kind."""
+    different = {budget.content_hash(): budget for budget in budgets}
+    return tuple(sorted(different.values(), key=lambda budget: (budget.kind, -budget.order(), budget.content_hash())))
+
+
+def bound_the_same(budgets: Iterable[BudgetSpec]) -> bool:
+    """Tell whether all of them bound the same costs, so that one can be smaller than another."""
+    return len({tuple(sorted(constraint.kind for constraint in constraints_of(budget))) for budget in budgets}) <= 1
 
 
 def format_amount(amount: float) -> str:

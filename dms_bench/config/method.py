@@ -9,6 +9,9 @@ from dms_bench.config.supernet import SupernetSpec
 from dms_bench.errors import UserError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from dms_bench.config.budget import BudgetSpec
     from dms_bench.scaling import SearchSpace
     from dms_bench.tasks import Task
 
@@ -45,6 +48,15 @@ class MethodSpec(PluginSpec):
     def uses(self) -> tuple[Use, ...] | None:
         """What the search uses with these options, in the order of `USES`; None where the method does not say."""
         return self.draws_on
+
+    @property
+    def searched_budgets(self) -> tuple[BudgetSpec, ...]:
+        """The budgets that one search is for; none where every budget has a search of its own."""
+        return ()
+
+    def for_budgets(self, budgets: Sequence[BudgetSpec]) -> Self:
+        """Return the method with the budgets of its sweep, where its options ask for one search for all of them."""
+        return self
 
     @property
     def judges_weights(self) -> bool:

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 from pydantic import ValidationError
 
 from dms_bench.config.base import Written
+from dms_bench.config.budget import NO_ORDER, BudgetSpec, MacsBudget, bound_the_same
 from dms_bench.config.merge import merged
 from dms_bench.config.problems import UNKNOWN, WITH, InvalidSpecError, Path, Problem, problems_of, show
 from dms_bench.config.suite import TRIAL_FIELDS, Experiment, Suite
@@ -128,10 +129,46 @@ def _resolve_experiment(suite: Suite, experiment: Experiment) -> tuple[list[Tria
                 failures.setdefault(problem, []).append(choices)
     everywhere = _values(combinations)
     problems = _too_many_samples(experiment, size)
+    if not all(map(bound_the_same, _budgets(trials).values())):
+        problems.append(Problem(("sweep", "grid", "budget"), f"'budgets_in_one: true' {NO_ORDER}"))
+    if experiment.sweep.sample and any(map(_in_one, trials)):
+        problems.append(
+            Problem(("sweep", "sample"), "draws trials one by one: 'budgets_in_one: true' needs a list of budgets here")
+        )
     for (path, text), failing in failures.items():
         always = len(failing) == len(combinations)
         problems.append(Problem(path, text if always else text + _only_with(path, failing, everywhere)))
-    return ([] if experiment.sweep.sample else trials), problems
+    return ([] if experiment.sweep.sample else _together(trials)), problems
+
+
+def _in_one(trial: Trial) -> bool:
+    """Tell whether the trial's search is to be one for all budgets of its sweep."""
+    return trial.method.for_budgets([trial.budget]) is not trial.method
+
+
+def _together(trials: Sequence[Trial]) -> list[Trial]:
+    """Give the budgets of their sweep to trials whose search is one for all of them."""
+    budgets = _budgets(trials)
+    if not budgets:
+        return list(trials)
+    return [
+        trial.model_copy(update={"method": trial.method.for_budgets(budgets[_but_for_budget(trial)]).canonical()})
+        if _in_one(trial)
+        else trial
+        for trial in trials
+    ]
+
+
+def _budgets(trials: Iterable[Trial]) -> dict[str, list[BudgetSpec]]:
+    """Return the budgets of each such search."""
+    budgets: dict[str, list[BudgetSpec]] = {}
+    for trial in filter(_in_one, trials):
+        budgets.setdefault(_but_for_budget(trial), []).append(trial.budget)
+    return budgets
+
+
+def _but_for_budget(trial: Trial) -> str:
+    return trial.model_copy(update={"budget": MacsBudget(target=1.0)}).hash
 
 
 def _wrong_fields(experiment: Experiment) -> list[Problem]:

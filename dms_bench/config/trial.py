@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal, Self, cast
 from pydantic import BeforeValidator, Field, SerializeAsAny, ValidationInfo, field_validator, model_validator
 
 from dms_bench.config.base import Spec, Written
-from dms_bench.config.budget import BudgetSpec, MacsBudget, MemoryBudget, constraints_of
+from dms_bench.config.budget import NO_ORDER, BudgetSpec, MacsBudget, MemoryBudget, bound_the_same, constraints_of
 from dms_bench.config.method import MethodSpec
 from dms_bench.config.plugins import METHODS, TASKS, parse_plugin, plugin_class
 from dms_bench.config.recipe import Recipe
@@ -146,6 +146,16 @@ class Trial(Spec):
             reason = recipe.unfit_for(stage) if recipe is not None and used[stage] else None
             if reason:
                 yield reason
+
+    @model_validator(mode="after")
+    def _the_budget_is_searched_for(self) -> Self:
+        budgets = self.method.searched_budgets
+        if budgets and self.budget not in budgets:
+            listed = ", ".join(budget.label() for budget in budgets)
+            raise ValueError(f"budget {self.budget.label()} is none that 'method.budgets_in_one' lists: {listed}")
+        if not bound_the_same(budgets):
+            raise ValueError(f"'method.budgets_in_one' {NO_ORDER}")
+        return self
 
     @model_validator(mode="after")
     def _the_task_caches(self) -> Self:

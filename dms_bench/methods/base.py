@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -42,6 +42,10 @@ class SearchContext:
         return torch.Generator().manual_seed(self.trial.seed)
 
 
+#: Takes the network of a budget: its position among the budgets, what it keeps, and the whole network that is cut.
+Keep = Callable[[int, Architecture, nn.Module], None]
+
+
 class Method(Protocol):
     """A search method, made from its specification: `Method(spec)`."""
 
@@ -49,3 +53,10 @@ class Method(Protocol):
 
     def search(self, context: SearchContext) -> Architecture:
         """Return an architecture of the space at the budget; the same on every worker."""
+
+
+class InOneMethod(Protocol):
+    """A search method that can find the networks for several budgets in one search."""
+
+    def search_in_one(self, context: SearchContext, budgets: Sequence[Budget], keep: Keep) -> None:
+        """Search once, and give `keep` the network of each budget; the same on every worker."""

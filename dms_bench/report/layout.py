@@ -126,6 +126,8 @@ def footnotes(rows: Sequence[Row], *, costs: bool = False) -> list[str]:
         notes.append("supernet: not cut, the ceiling for every budget.")
     if any(row.kind == "designed" for row in rows):
         notes.append("designed: another network, not cut, trained by the same recipe.")
+    if any("budgets in one" in row.method for row in rows):
+        notes.append("budgets in one: one search for all budgets; each network has its share of what that cost.")
     if any(row.n == 1 for row in rows):
         notes.append("n = 1: a single seed, no interval.")
     if any(row.budget_missed for row in rows):

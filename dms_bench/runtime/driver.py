@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from dms_bench.config import Suite, Trial
 from dms_bench.errors import TrialFailure
@@ -13,7 +13,7 @@ from dms_bench.tracking import environment, finished, open_suite
 from dms_bench.trial.last_words import OUT_OF_MEMORY, cause
 from dms_bench.trial.outcome import result_of
 from dms_bench.trial.storage import SuiteFolder
-from dms_bench.trial.work import Work
+from dms_bench.trial.work import Kind, Work
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -124,7 +124,8 @@ class Driver:
                 sweeps = [sweep for sweep in self._open_sweeps if self._samples_left(sweep)]
                 examples = [self._work("trial", sweep.example) for sweep in sweeps]
                 run_all(crowd.left(self._supernets([*works, *examples])), scratch, self, crowd.most)
-                run_all([work for work in works if self._supernet_is_ready(work)], scratch, self, crowd.most)
+                run_all(crowd.left(self._searches(works)), scratch, self, crowd.most)
+                run_all([work for work in works if self._shared_is_ready(work)], scratch, self, crowd.most)
                 for sweep in sweeps:
                     self._sample(sweep)
         except NodeOutOfMemoryError:
@@ -171,7 +172,7 @@ class Driver:
         self._crowd.ended(work)
         folder = work.folder
         stopped = folder.stopped()
-        if work.kind == "supernet" and folder.stage("pretrain").finished():
+        if work.kind != "trial" and folder.stage("pretrain" if work.kind == "supernet" else "search").finished():
             self._board.ended(work, "finished")
         elif work.kind == "trial" and (result := result_of(folder)) is not None:
             self._board.ended(work, "finished", summary_of(result))
@@ -203,13 +204,24 @@ class Driver:
                 untrained.setdefault(supernet.key, supernet)
         return list(untrained.values())
 
-    def _supernet_is_ready(self, work: Work) -> bool:
-        """Tell whether the trial's supernet is there; if its training failed, so has the trial."""
-        if work.supernet is None or work.supernet.stage("pretrain").finished():
-            return True
-        work.folder.fail(f"the training of its supernet failed: {work.supernet.failure()}")
-        self._fail(work)
-        return False
+    def _searches(self, works: Sequence[Work]) -> list[Work]:
+        """Return each search for several budgets that is not done yet, and whose supernet is there."""
+        undone: dict[str, Work] = {}
+        for work in works:
+            if work.search is not None and not work.search.stage("search").finished():
+                search = self._work("search", work.trial)
+                if all(stage.finished() for _, stage, _ in search.shared):
+                    undone.setdefault(search.key, search)
+        return list(undone.values())
+
+    def _shared_is_ready(self, work: Work) -> bool:
+        """Tell whether what the trial shares with others is there; if that failed, so has the trial."""
+        for what, stage, folder in work.shared:
+            if not stage.finished():
+                work.folder.fail(f"the {what} failed: {folder.failure()}")
+                self._fail(work)
+                return False
+        return True
 
     def _publish(self) -> bool:
         """Publish what the workers could not; returns whether everything is published."""
@@ -248,7 +260,7 @@ class Driver:
     def _samples_left(self, sweep: SampledSweep) -> int:
         return sweep.sampling.samples - sum(self._is_over(trial) for trial in sweep.trials)
 
-    def _work(self, kind: Literal["trial", "supernet"], trial: Trial, *, scheduled: bool = False) -> Work:
+    def _work(self, kind: Kind, trial: Trial, *, scheduled: bool = False) -> Work:
         return Work(
             kind=kind,
             trial=trial,

@@ -21,7 +21,7 @@ from dms_bench.trial.group import WorkerGroup, alone, set_up_process
 from dms_bench.trial.last_words import cause, kept
 from dms_bench.trial.meter import costs
 from dms_bench.trial.publish import open_run, publish_result
-from dms_bench.trial.run import pretrain_supernet, run_trial
+from dms_bench.trial.run import pretrain_supernet, run_trial, search_in_one
 from dms_bench.trial.storage import SuiteFolder
 from dms_bench.trial.work import Work
 
@@ -36,23 +36,24 @@ def tune_function(config: dict[str, str]) -> None:
 
     end_with_parent()
     work = Work.model_validate_json(config["work"])
-    with work.folder.claimed(), kept(work.folder), _supernet_claimed(work):
+    with work.folder.claimed(), kept(work.folder), _shared_claimed(work):
         carry_out(work, tune.report)
     give_back_memory()
 
 
 @contextmanager
-def _supernet_claimed(work: Work) -> Iterator[None]:
-    """Be the only one who trains the shared supernet, where a trial finds it not trained.
+def _shared_claimed(work: Work) -> Iterator[None]:
+    """Be the only one who computes what trials share, where a trial finds it not done.
 
-    The driver has supernets trained before their trials; only samples that vary the training find none.
+    The driver has that done before their trials; only samples that vary it find none.
     """
-    shared = work.supernet if work.kind == "trial" else None
     with ExitStack() as claims:
-        if shared is not None and not shared.stage("pretrain").finished():
-            claims.enter_context(shared.claimed(math.inf))
-            if shared.stage("pretrain").finished():
-                claims.close()
+        for shared, stage in ((work.supernet, "pretrain"), (work.search, "search")) if work.kind == "trial" else ():
+            if shared is not None and not shared.stage(stage).finished():
+                claim = claims.enter_context(ExitStack())
+                claim.enter_context(shared.claimed(math.inf))
+                if shared.stage(stage).finished():
+                    claim.close()
         yield
 
 
@@ -79,6 +80,11 @@ def do_part(work: Work, group: WorkerGroup, report: Callable[[dict[str, Any]], N
         pretrain_supernet(work.trial, work.supernet, group)
     if work.kind == "supernet":
         return
+    latency = SuiteFolder(work.suite_folder).latency
+    if work.search is not None:
+        search_in_one(work.trial, work.search, group, supernet=work.supernet, latency=latency)
+    if work.kind == "search":
+        return
     folder = work.folder
     run = open_run(work) if group.leads else None
     run_trial(
@@ -86,7 +92,8 @@ def do_part(work: Work, group: WorkerGroup, report: Callable[[dict[str, Any]], N
         folder,
         group,
         supernet=work.supernet,
-        latency=SuiteFolder(work.suite_folder).latency,
+        searched=work.search,
+        latency=latency,
         log=run.log if run else None,
         report=report if work.scheduled else None,
     )

@@ -20,15 +20,19 @@ class Schedule:
             has less importance ever after. After some twenty steps it tells no more than any other batch.
         decay: end of the second.
         depth: when the depth is frozen, if it is decided before the widths.
+        freezes: whether the depth is frozen at all before the search ends.
     """
 
     observe: float = 0.2
     decay: float = 0.8
     depth: float | None = None
+    freezes: bool = True
 
     @property
     def depth_decided(self) -> float:
         """When the depth is frozen."""
+        if not self.freezes:
+            return math.inf
         return self.decay if self.depth is None else self.depth
 
     def __post_init__(self) -> None:

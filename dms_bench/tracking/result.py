@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -34,6 +34,12 @@ class StageCost(_Record):
     def device_days(self) -> float:
         """Devices x days."""
         return self.devices * self.seconds / _SECONDS_PER_DAY
+
+    def times(self, share: float) -> Self:
+        """Return a share of the cost, of what several trials have paid together."""
+        samples = None if self.samples is None else round(share * self.samples)
+        macs = None if self.macs is None else share * self.macs
+        return self.model_copy(update={"seconds": share * self.seconds, "samples": samples, "macs": macs})
 
 
 class TrialResult(_Record):

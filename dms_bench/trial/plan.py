@@ -177,7 +177,7 @@ class _Estimator:
         )
 
     def _stages(self, trial: Trial) -> tuple[StageEstimate, ...]:
-        from dms_bench.trial.work import supernet_hash
+        from dms_bench.trial.work import search_hash, supernet_hash
 
         gathered, counted = Refusals(), []
         for spec in (trial.network, trial.supernet):
@@ -194,7 +194,7 @@ class _Estimator:
         of_supernet, of_networks = trial.method.trained_epochs(trial.search.epochs) if trial.search else (0, 0)
         stages = (
             ("pretrain", trial.pretrain, trial.pretrain and trial.pretrain.epochs, whole, supernet_hash(trial)),
-            ("search", trial.search, of_supernet, whole, None),
+            ("search", trial.search, of_supernet, whole, search_hash(trial)),
             ("search", trial.search, of_networks, whole * share, None),
             ("retrain", trial.retrain, trial.retrain and trial.retrain.epochs, whole * share, None),
         )

@@ -18,6 +18,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
+from typing import Any
 
 from torch import nn
 
@@ -45,7 +46,7 @@ from dms_bench.trial.stage_loop import Log, Report, StageLoop, replay
 from dms_bench.trial.storage import StageFolder, WorkFolder, write_atomic
 from dms_bench.trial.weight_sharing import train_sharing
 
-#: Weights of the whole network after a search that has trained them, for the repair.
+#: Weights of the whole network after a search: for the repair where it has trained them, and for several budgets.
 WHOLE = "whole.safetensors"
 
 
@@ -55,6 +56,7 @@ def run_trial(
     group: WorkerGroup,
     *,
     supernet: WorkFolder | None = None,
+    searched: WorkFolder | None = None,
     latency: Path | None = None,
     log: Log | None = None,
     report: Report | None = None,
@@ -66,6 +68,7 @@ def run_trial(
         folder: the trial's folder, on storage that all workers share.
         group: this process's place among the workers.
         supernet: folder of the pretrained supernet, where the trial has a pretraining recipe.
+        searched: folder of the search for several budgets, where the trial's is one (`search_in_one`).
         latency: where trials share the latency models that they have measured; by default the trial's own folder.
         log: publishes epochs; called by the leading worker only.
         report: tells a scheduler about epochs of the retraining; called by all workers.
@@ -78,7 +81,7 @@ def run_trial(
         TrialFailure: NaN losses, a damaged file, workers that disagree, layers that this machine computes wrong.
     """
     with Meter(folder, group.hardware(), writes=group.leads) as meter:
-        run = _Run(trial, folder, group, meter, supernet, latency or folder.path, log, report)
+        run = _Run(trial, folder, group, meter, supernet, searched, latency or folder.path, log, report)
         network, architecture = run.search()
         network = run.repair(network, architecture)
         network = run.finetune(network)
@@ -110,6 +113,28 @@ def pretrain_supernet(trial: Trial, folder: WorkFolder, group: WorkerGroup) -> N
             stage.finish((WEIGHTS,), loop.history)
 
 
+def search_in_one(
+    trial: Trial, folder: WorkFolder, group: WorkerGroup, *, supernet: WorkFolder | None, latency: Path
+) -> None:
+    """Find the networks for all budgets that `trial` searches for, unless that is done; every worker calls this.
+
+    Args:
+        trial: one of those that share the search.
+        folder: the search's own folder.
+        group: this process's place among the workers.
+        supernet: folder of the pretrained supernet, where the trial has a pretraining recipe.
+        latency: where trials share the latency models that they have measured.
+
+    Raises:
+        UserError: the specification cannot be carried out.
+        TrialFailure: NaN losses, a damaged file, workers that disagree.
+    """
+    if _finished(folder.stage("search"), group):
+        return
+    with Meter(folder, group.hardware(), writes=group.leads) as meter:
+        _Run(trial, folder, group, meter, supernet, None, latency, None, None).search_in_one()
+
+
 @dataclass(frozen=True)
 class _Run:
     """One attempt at a trial; each method is a stage."""
@@ -119,6 +144,7 @@ class _Run:
     group: WorkerGroup
     meter: Meter
     supernet: WorkFolder | None
+    searched: WorkFolder | None
     latency: Path
     log: Log | None
     report: Report | None
@@ -161,10 +187,13 @@ class _Run:
                 load_weights(network, stage.output(WEIGHTS))
         else:
             with self.meter.stage("search"):
-                loop = self._loop("search")
-                method = self.trial.method.load_implementation()(self.trial.method)
-                context = SearchContext(self.trial, task, model, space, budget, loop, self.meter.stage)
-                architecture = found_by(self.trial.method, method.search(context))
+                if self.trial.method.searched_budgets:
+                    architecture, history = self._found_in_one(model)
+                else:
+                    loop = self._loop("search")
+                    method = self.trial.method.load_implementation()(self.trial.method)
+                    context = SearchContext(self.trial, task, model, space, budget, loop, self.meter.stage)
+                    architecture, history = found_by(self.trial.method, method.search(context)), loop.history
                 self.group.agree(architecture.to_json(), "the architecture found")
                 network = cut(model.cpu(), space, architecture)
                 if self.group.leads:
@@ -176,11 +205,53 @@ class _Run:
                     if self.repairs_by_searched:
                         save_weights(model, stage.output(WHOLE))
                         outputs += (WHOLE,)
-                    stage.finish(outputs, loop.history)
+                    stage.finish(outputs, history)
+            if self.trial.method.searched_budgets:
+                self._replay("search")
         if self.starts_random:
             network = cut(self._supernet(task), space, architecture)
             task.initialise(network)
         return network, architecture
+
+    def search_in_one(self) -> None:
+        """Search for all budgets at once, and leave each network's architecture and the whole network's weights."""
+        with self.meter.stage("build"):
+            task, space = self._task(), space_of(self.trial.task, self.trial.network)
+            asked = [self.trial.model_copy(update={"budget": one}) for one in self.trial.method.searched_budgets]
+            budgets = [resolve_budget(trial, space, self.latency_model) for trial in asked]
+            self.trial.method.check(space, task)
+            model = self._supernet(task)
+        stage = self.folder.stage("search")
+
+        def keep(position: int, architecture: Architecture, whole: nn.Module) -> None:
+            found_by(self.trial.method, architecture)
+            self.group.agree(architecture.to_json(), "the architecture found")
+            if self.group.leads:
+                write_atomic(stage.output(_of(position, ARCHITECTURE)), architecture.to_json())
+                if not self.starts_random:
+                    save_weights(whole, stage.output(_of(position, WHOLE)))
+
+        with self.meter.stage("search"):
+            loop = self._loop("search")
+            method = self.trial.method.load_implementation()(self.trial.method)
+            context = SearchContext(self.trial, task, model, space, budgets[-1], loop, self.meter.stage)
+            method.search_in_one(context, budgets, keep)
+            names = (ARCHITECTURE,) if self.starts_random else (ARCHITECTURE, WHOLE)
+            outputs = [_of(position, name) for position in range(len(budgets)) for name in names]
+            if self.group.leads:
+                stage.finish(tuple(outputs), loop.history)
+
+    def _found_in_one(self, model: nn.Module) -> tuple[Architecture, list[dict[str, Any]]]:
+        """Take up what the search for several budgets has found for this one, and its epochs.
+
+        Args:
+            model: the whole network, which gets the weights that it had when this budget's network was cut.
+        """
+        assert self.searched is not None
+        stage, position = self.searched.stage("search"), self.trial.method.searched_budgets.index(self.trial.budget)
+        if not self.starts_random:
+            load_weights(model, stage.output(_of(position, WHOLE)))
+        return Architecture.from_json(stage.output(_of(position, ARCHITECTURE)).read_text()), stage.history()
 
     def repair(self, network: nn.Module, architecture: Architecture) -> nn.Module:
         """Make up for the cut, where the trial asks for it.
@@ -280,6 +351,9 @@ class _Run:
         reached |= {} if held is None else {"memory": held}
         fidelity = self.latency_model.fidelity if self.latency_model and predicted is not None else None
         shared = costs(self.supernet) if self.supernet else []
+        if self.searched is not None:
+            share = 1 / len(self.trial.method.searched_budgets)
+            shared += [cost.times(share) for cost in costs(self.searched)]
         return TrialResult(
             metric=metric,
             value=metrics[metric],
@@ -325,6 +399,11 @@ class _Run:
     def _replay(self, name: str) -> None:
         if self.log is not None:
             replay(name, self.folder.stage(name).history(), self.log)
+
+
+def _of(position: int, name: str) -> str:
+    """Name the file of one of several budgets."""
+    return f"{position}-{name}"
 
 
 def _finished(stage: StageFolder, group: WorkerGroup) -> bool:

@@ -4,6 +4,7 @@
 <storage>/<suite>/lock                       held by the driver
 <storage>/<suite>/trials/<hash>/             one per trial
 <storage>/<suite>/supernets/<hash>/          one per pretrained supernet, shared by trials
+<storage>/<suite>/searches/<hash>/           one per search for several budgets, shared by their trials
     lock                                     held by the process that works on it
     spec.json                                what is computed here
     attempts/0001.json                       what each attempt has cost so far
@@ -138,7 +139,7 @@ class StageFolder:
 
 @dataclass(frozen=True)
 class WorkFolder:
-    """The folder of one trial or of one shared supernet."""
+    """The folder of one trial, or of what trials share: a supernet, a search."""
 
     path: Path
 
@@ -213,6 +214,10 @@ class SuiteFolder:
         """Return the folder of the pretrained supernet with this hash."""
         return WorkFolder(self.path / "supernets" / hash_)
 
+    def search(self, hash_: str) -> WorkFolder:
+        """Return the folder of the search for several budgets with this hash."""
+        return WorkFolder(self.path / "searches" / hash_)
+
     @property
     def latency(self) -> Path:
         """Where trials share the latency models that they have measured."""
@@ -260,8 +265,8 @@ class SuiteFolder:
             ) from error
 
     def clear(self, trials: Collection[str]) -> None:
-        """Forget these trials (hashes), and the supernets and latency models, which are made again at need."""
+        """Forget these trials (hashes), and what trials share, which is made again at need."""
         for hash_ in trials:
             shutil.rmtree(self.trial(hash_).path, ignore_errors=True)
-        for name in ("supernets", "latency"):
+        for name in ("supernets", "searches", "latency"):
             shutil.rmtree(self.path / name, ignore_errors=True)

@@ -1,16 +1,18 @@
-"""What the driver hands to Ray: one trial, or the training of a supernet that trials share."""
+"""What the driver hands to Ray: one trial, or what trials share: the training of a supernet, a search."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
 from dms_bench.config.trial import Trial
-from dms_bench.trial.storage import SuiteFolder, WorkFolder
+from dms_bench.trial.storage import StageFolder, SuiteFolder, WorkFolder
+
+Kind = Literal["trial", "supernet", "search"]
 
 
 class Work(BaseModel):
@@ -18,7 +20,7 @@ class Work(BaseModel):
 
     model_config = ConfigDict(frozen=True)
 
-    kind: Literal["trial", "supernet"]
+    kind: Kind
     trial: Trial
     suite_folder: Path
     #: Tracking URI, experiment and parent run.
@@ -34,26 +36,45 @@ class Work(BaseModel):
         """Hash that names the work's folder."""
         if self.kind == "trial":
             return self.trial.hash
-        shared = supernet_hash(self.trial)
+        shared = supernet_hash(self.trial) if self.kind == "supernet" else search_hash(self.trial)
         assert shared is not None
         return shared
 
     @property
     def name(self) -> str:
         """What people see."""
-        return self.trial.name if self.kind == "trial" else f"{self.trial.experiment}-pretrain-s{self.trial.seed}"
+        trial = self.trial
+        if self.kind == "supernet":
+            return f"{trial.experiment}-pretrain-s{trial.seed}"
+        return trial.name if self.kind == "trial" else f"{trial.experiment}-{trial.method.kind}-in-one-s{trial.seed}"
 
     @property
     def folder(self) -> WorkFolder:
         """Where the work is done."""
         suite = SuiteFolder(self.suite_folder)
-        return suite.trial(self.key) if self.kind == "trial" else suite.supernet(self.key)
+        return {"trial": suite.trial, "supernet": suite.supernet, "search": suite.search}[self.kind](self.key)
 
     @property
     def supernet(self) -> WorkFolder | None:
         """Folder of the pretrained supernet that the trial starts or learns from, if it shares one."""
         shared = supernet_hash(self.trial)
         return SuiteFolder(self.suite_folder).supernet(shared) if shared else None
+
+    @property
+    def search(self) -> WorkFolder | None:
+        """Folder of the search that finds the trial's network among those for other budgets, if there is one."""
+        shared = search_hash(self.trial)
+        return SuiteFolder(self.suite_folder).search(shared) if shared else None
+
+    @property
+    def shared(self) -> list[tuple[str, StageFolder, WorkFolder]]:
+        """What others may compute for the work, in the order in which it is needed: its name, stage and folder."""
+        stages = []
+        if self.supernet is not None and self.kind != "supernet":
+            stages.append(("training of its supernet", self.supernet.stage("pretrain"), self.supernet))
+        if self.search is not None and self.kind == "trial":
+            stages.append(("search for its budget and others", self.search.stage("search"), self.search))
+        return stages
 
 
 def supernet_hash(trial: Trial) -> str | None:
@@ -62,4 +83,15 @@ def supernet_hash(trial: Trial) -> str | None:
         return None
     content = trial.model_dump(mode="json", include={"task", "pretrain", "seed"})
     content["supernet"] = trial.network.model_dump(mode="json")
+    return _hash(content)
+
+
+def search_hash(trial: Trial) -> str | None:
+    """Return the hash of a search for several budgets, equal for the trials of each; None for a search of its own."""
+    if not trial.method.searched_budgets:
+        return None
+    return _hash(trial.model_dump(mode="json", exclude={"experiment", "budget", "retrain", "repair", "resources"}))
+
+
+def _hash(content: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]

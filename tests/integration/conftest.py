@@ -1,11 +1,12 @@
 """Suites of the toy task, run as a user runs them: in a process of their own."""
 
+import contextlib
 import os
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,8 +14,12 @@ from typing import Any
 import pytest
 import yaml
 
+from dms_bench.runtime import nodes, schedule, session
+from dms_bench.runtime.hooks import Observer
+from dms_bench.runtime.worker import carry_out
 from dms_bench.tracking import TrialResult
 from dms_bench.trial.storage import SuiteFolder, WorkFolder
+from dms_bench.trial.work import Work
 
 #: A package of its own, with a test of its own: test_plugin.py installs it and runs that.
 collect_ignore = ["plugin_task"]
@@ -111,3 +116,18 @@ def command(tmp_path: Path) -> Iterator[Command]:
     command = Command(tmp_path)
     yield command
     command.end()
+
+
+@pytest.fixture
+def here(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have work done in this process."""
+
+    def run_all(works: Sequence[Work], scratch: Path, observer: Observer, most: int | None) -> None:
+        for work in works:
+            observer.started(work)
+            carry_out(work, lambda metrics: None)
+            observer.ended(work, died=False)
+
+    monkeypatch.setattr(schedule, "run_all", run_all)
+    monkeypatch.setattr(session, "ray_session", contextlib.nullcontext)
+    monkeypatch.setattr(nodes, "check_nodes", lambda *arguments: None)

@@ -6,10 +6,8 @@ processes take to start and to share two cores. What Ray does with work is `test
 
 from __future__ import annotations
 
-import contextlib
 import csv
 import io
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +17,7 @@ from typer.testing import CliRunner
 from dms_bench.cli import app
 from dms_bench.config import Suite, load_suite, resolve
 from dms_bench.config.plugins import METHODS, registered
-from dms_bench.runtime import nodes, schedule, session
-from dms_bench.runtime.hooks import Observer
 from dms_bench.runtime.run import run_suite
-from dms_bench.runtime.worker import carry_out
-from dms_bench.trial.work import Work
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 #: Suite, profile, and how many of its experiments.
@@ -39,21 +33,6 @@ SLOW = [
 def smoke(name: str, profile: str | None, experiments: int) -> Suite:
     suite = load_suite(BENCHMARKS / f"{name}.yaml", profile=profile, smoke=True)
     return suite.model_copy(update={"experiments": suite.experiments[:experiments]})
-
-
-@pytest.fixture
-def here(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Have work done in this process."""
-
-    def run_all(works: Sequence[Work], scratch: Path, observer: Observer, most: int | None) -> None:
-        for work in works:
-            observer.started(work)
-            carry_out(work, lambda metrics: None)
-            observer.ended(work, died=False)
-
-    monkeypatch.setattr(schedule, "run_all", run_all)
-    monkeypatch.setattr(session, "ray_session", contextlib.nullcontext)
-    monkeypatch.setattr(nodes, "check_nodes", lambda *arguments: None)
 
 
 def test_all_methods_are_in_the_quick_ones() -> None:

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 from functools import partial
-from typing import Any
 
-import torch
-from torch import Tensor
-
-from dms_bench.methods.base import SearchContext
+from dms_bench.methods.base import Keep, SearchContext
+from dms_bench.methods.gradient.in_one import InOne, from_large_to_small, unchanged
 from dms_bench.methods.gradient.spec import Dms, GradientSpec
-from dms_bench.scaling import Architecture, Budget, Schedule, Supernet
-from dms_bench.scaling.lagrangian import Lagrangian
+from dms_bench.methods.gradient.structure import DmsStructure
+from dms_bench.scaling import Architecture, Budget, Supernet
 from dms_bench.scaling.structure.relaxation import Relaxation, TopK
 
 
@@ -38,91 +36,44 @@ class DmsSearch:
 
     def search(self, context: SearchContext) -> Architecture:
         """Search for the budget of `context`."""
-        trial, spec = context.trial, self.spec
-        assert trial.search is not None  # the trial's validation saw to it
-        frozen = trial.pipeline == "DMSp-"
-        fit = context.task.fit
-        if trial.search.needs_teacher():
-            # Masks act inside the supernet alone: weights that are frozen are the original's, and serve both.
-            fit = partial(fit, teacher=context.model if frozen else copy.deepcopy(context.model))
-        relaxation = self.relaxation(context)
-        supernet = Supernet(context.model, context.space, relaxation, skip_zeros=spec.skip_zeros)
-        supernet = supernet.to(context.loop.device)
-        structure = DmsStructure(supernet, spec, context.budget, trains_weights=not frozen)
-        fit(supernet, trial.search, context.loop, structure)
+        supernet = self._supernet(context)
+        structure = DmsStructure(supernet, self.spec, context.budget, trains_weights=context.trial.pipeline != "DMSp-")
+        self._fit(context, supernet, structure)
         architecture = supernet.architecture(context.budget)
         self.finish(context, supernet, architecture)
         return architecture
 
+    def search_in_one(self, context: SearchContext, budgets: Sequence[Budget], keep: Keep) -> None:
+        """Search for several budgets at once (`in_one`)."""
+        order = from_large_to_small(budgets)
+        supernet = self._supernet(context)
+
+        def cut(position: int) -> None:
+            architecture = supernet.architecture(budgets[order[position]])
+            with unchanged(context.model):
+                self.finish(context, supernet, architecture)
+                keep(order[position], architecture, context.model)
+
+        trains_weights = context.trial.pipeline != "DMSp-"
+        ordered = [budgets[position] for position in order]
+        structure = InOne(supernet, self.spec, ordered, cut, trains_weights=trains_weights)
+        self._fit(context, supernet, structure)
+        structure.finish()
+
+    def _supernet(self, context: SearchContext) -> Supernet:
+        """Put the relaxation around the network that is searched."""
+        relaxation = self.relaxation(context)
+        supernet = Supernet(context.model, context.space, relaxation, skip_zeros=self.spec.skip_zeros)
+        return supernet.to(context.loop.device)
+
+    def _fit(self, context: SearchContext, supernet: Supernet, structure: DmsStructure) -> None:
+        """Train the supernet and its structure."""
+        trial, fit = context.trial, context.task.fit
+        assert trial.search is not None  # the trial's validation saw to it
+        if trial.search.needs_teacher():
+            # Masks act inside the supernet alone: weights that are frozen are the original's, and serve both.
+            fit = partial(fit, teacher=copy.deepcopy(context.model) if structure.trains_weights else context.model)
+        fit(supernet, trial.search, context.loop, structure)
+
     def finish(self, context: SearchContext, supernet: Supernet, architecture: Architecture) -> None:
         """Do what is left to do to the searched weights before they are cut; most methods leave them as they are."""
-
-
-class DmsStructure:
-    """What the search adds to every training step: target, resource loss, structure update."""
-
-    def __init__(self, supernet: Supernet, spec: GradientSpec, budget: Budget, *, trains_weights: bool) -> None:
-        self.supernet, self.spec = supernet, spec
-        self.final = self.budget = budget.to(supernet.structure_parameters()[0].device)
-        self.schedule = Schedule(spec.observe_share, spec.decay_share, getattr(spec, "depth_share", None))
-        self.projected = spec.budget == "projected"
-        self.lagrangian: Lagrangian | None = None
-        if spec.budget == "lagrangian":
-            self.lagrangian = Lagrangian(len(budget.constraints), supernet.structure_parameters()[0].device)
-        self.trains_weights = trains_weights
-        optimizers = {"adam": torch.optim.Adam, "sgd": torch.optim.SGD}
-        self.optimizer = optimizers[spec.structure.optimizer](supernet.structure_parameters(), lr=spec.structure.lr)
-
-    def begin_step(self, progress: float) -> None:
-        """Observe, then lower the target; freeze the depth once the target has arrived."""
-        self.budget = self.supernet.begin_step(progress, self.final, self.schedule, projected=self.projected)
-        if self.lagrangian is not None:
-            self.lagrangian.begin_step(progress)
-
-    def loss(self) -> Tensor:
-        """What brings the search to its budget, a scalar: the weighted resource loss (5), or that of multipliers.
-
-        Zero where the structure is held at its budget, and where multipliers would rise before anything is decided.
-        """
-        if self.projected or (self.lagrangian is not None and self.supernet.relaxation.observing):
-            return torch.zeros((), device=self.supernet.hard_mask().device)
-        if self.lagrangian is not None:
-            return self.lagrangian.loss(self.budget, self.supernet.soft_size(), self.supernet.relaxation.indecision())
-        return self.spec.resource_weight * self.supernet.resource_loss(self.budget)
-
-    def end_step(self) -> None:
-        """Step the structure, and multipliers, take up the importance."""
-        self.optimizer.step()
-        self.optimizer.zero_grad()
-        if self.lagrangian is not None:
-            self.lagrangian.step()
-        self.supernet.update()
-
-    @torch.no_grad()
-    def metrics(self) -> dict[str, float]:
-        """Numbers of the present state for the curves."""
-        supernet = self.supernet
-        space = supernet.space
-        kept = supernet.proposal()[0] / torch.tensor(space.units.sizes)
-        values = {"kept_ratio_mean": float(kept.mean())}
-        values["structural_parameters"] = sum(parameter.numel() for parameter in supernet.structure_parameters())
-        temperature = getattr(supernet.relaxation, "temperature", getattr(self.spec, "temperature", None))
-        if temperature is not None:
-            values["temperature"] = float(temperature)
-        soft, hard = supernet.soft_size(), supernet.hard_mask()
-        for bound in self.budget.constraints:
-            values[f"target_{bound.name}"] = bound.target
-            values[f"soft_{bound.name}"] = float(bound.cost(*soft))
-            values[f"hard_{bound.name}"] = space.cost_of(bound.cost.to(torch.device("cpu")), hard)
-        return values | {f"kept/{name}": float(ratio) for name, ratio in zip(space.names, kept.tolist(), strict=True)}
-
-    def state_dict(self) -> dict[str, Any]:
-        """State of the structure's optimiser, and of multipliers; ratios and importance are in the supernet's own."""
-        state = {"optimizer": self.optimizer.state_dict()}
-        return state if self.lagrangian is None else state | {"lagrangian": self.lagrangian.state_dict()}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take up what `state_dict` returned."""
-        self.optimizer.load_state_dict(state["optimizer"])
-        if self.lagrangian is not None:
-            self.lagrangian.load_state_dict(state["lagrangian"])

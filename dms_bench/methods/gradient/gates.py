@@ -49,4 +49,5 @@ class RouterSearch(DmsSearch):
     def relaxation(self, context: SearchContext) -> Relaxation:
         """Return the router, with weights and noise from the trial's seed."""
         assert isinstance(self.spec, Router)
-        return LevelRouter(context.space, seed=context.trial.seed, levels=self.spec.levels)
+        budgets = max(1, len(self.spec.searched_budgets))
+        return LevelRouter(context.space, seed=context.trial.seed, levels=self.spec.levels, budgets=budgets)

@@ -2,12 +2,25 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Literal, Self
+from collections.abc import Sequence
+from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Discriminator, Field, Tag, model_validator
 
 from dms_bench.config.base import Spec
+from dms_bench.config.budget import BudgetSpec, in_order
 from dms_bench.config.method import MethodSpec, Use
+
+
+def _written_as(value: Any) -> str:
+    return "list" if isinstance(value, list | tuple) else "flag"
+
+
+#: Whether one search is for all budgets of the sweep, or the budgets that it is for.
+_Shared = Annotated[
+    Annotated[bool, Tag("flag")] | Annotated[tuple[BudgetSpec, ...], Field(min_length=1), Tag("list")],
+    Discriminator(_written_as),
+]
 
 
 class StructureOptimizer(Spec):
@@ -47,6 +60,10 @@ class GradientSpec(MethodSpec):
     skip_zeros: Annotated[bool, Field(exclude_if=lambda value: not value)] = False
     """Whether the search runs what masks make zero no longer, by a smaller twin of the network: the same search, in
     less time where groups are wide. Blocks go when the depth is fixed, elements before (with dms alone)."""
+    budgets_in_one: Annotated[_Shared, Field(exclude_if=lambda value: value is False)] = False
+    """Whether one search finds the networks for all budgets of the sweep (`true`), or for the budgets of a list. The
+    target falls to the smallest; as it passes one of the others, the network for that is cut. `router` is asked for
+    all of them in turn. Each trial's search costs its share of the one search."""
 
     @model_validator(mode="after")
     def _phases_in_order(self) -> Self:
@@ -58,11 +75,27 @@ class GradientSpec(MethodSpec):
     def label(self) -> str:
         """Return the method, and how it is brought to its budget where not as published."""
         usual = type(self).model_fields["budget"].default
-        return self.kind if self.budget == usual else f"{self.kind} {self.budget}"
+        brought = self.kind if self.budget == usual else f"{self.kind} {self.budget}"
+        return f"{brought}{self._in_one}"
+
+    @property
+    def _in_one(self) -> str:
+        return ", budgets in one" if self.budgets_in_one else ""
+
+    @property
+    def searched_budgets(self) -> tuple[BudgetSpec, ...]:
+        """The budgets that one search is for, the largest first; none where every budget has its own."""
+        return self.budgets_in_one if isinstance(self.budgets_in_one, tuple) else ()
+
+    def for_budgets(self, budgets: Sequence[BudgetSpec]) -> Self:
+        """Return the method with these budgets where it is to search for all of the sweep's."""
+        return self.model_copy(update={"budgets_in_one": tuple(budgets)}) if self.budgets_in_one is True else self
 
     def canonical(self) -> Self:
-        """Return the method without a weight that weighs nothing."""
-        return self if self.budget == "penalty" else self.model_copy(update={"resource_weight": 1.0})
+        """Return the method without a weight that weighs nothing; budgets in order, one alone as it is without."""
+        budgets = in_order(self.searched_budgets)
+        shared: dict[str, Any] = {} if self.budgets_in_one is True else {"budgets_in_one": len(budgets) > 1 and budgets}
+        return self.model_copy(update=shared | ({} if self.budget == "penalty" else {"resource_weight": 1.0}))
 
 
 class Dms(GradientSpec):
@@ -130,7 +163,7 @@ class GumbelSpec(GradientSpec):
     def label(self) -> str:
         """Return the method with its variant: two methods, not two settings of one."""
         label = f"{self.kind} {self.variant.replace('_', ' ')}"
-        return label if self.budget == "penalty" else f"{label} {self.budget}"
+        return f"{label if self.budget == 'penalty' else f'{label} {self.budget}'}{self._in_one}"
 
 
 class Mes(GumbelSpec):

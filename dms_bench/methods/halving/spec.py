@@ -45,6 +45,8 @@ class Halving(MethodSpec):
             cuts = proposal.uses_budget and type(proposal).network is MethodSpec.network
             if not cuts or isinstance(proposal, cls):
                 raise ValueError(f"{proposal.label()!r} proposes no architecture of the space: leave it out")
+            if proposal.for_budgets([]) is not proposal or proposal.searched_budgets:
+                raise ValueError(f"{proposal.label()!r} proposes one architecture here: leave budgets_in_one out")
         if len(proposals) < 2:  # here, as pydantic counts those alone that are right
             raise ValueError("needs at least two proposals")
         if len({proposal.canonical().content_hash() for proposal in proposals}) < len(proposals):

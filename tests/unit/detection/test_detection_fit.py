@@ -7,8 +7,8 @@ import torch
 from torch import nn
 
 from dms_bench.errors import TrialFailure, UserError
-from dms_bench.methods.gradient.dms import DmsStructure
 from dms_bench.methods.gradient.spec import Dms
+from dms_bench.methods.gradient.structure import DmsStructure
 from dms_bench.scaling import Supernet, budget_of, find_space
 from dms_bench_tasks.detection import train
 from tests.unit.detection.detection_helpers import CPU, TINY, MemoryLoop, recipe, task

@@ -15,8 +15,8 @@ def main(rank: int, folder: str) -> None:
     os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE="2")
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=2)
-    from dms_bench.methods.gradient.dms import DmsStructure
     from dms_bench.methods.gradient.spec import Dms
+    from dms_bench.methods.gradient.structure import DmsStructure
     from dms_bench.scaling import Supernet, budget_of, find_space
     from tests.unit.detection.detection_helpers import TINY, MemoryLoop, recipe, task
 

@@ -15,8 +15,9 @@ from torch import nn
 from dms_bench.config.trial import Trial
 from dms_bench.errors import TrialFailure, UserError
 from dms_bench.methods.base import SearchContext
-from dms_bench.methods.gradient.dms import DmsSearch, DmsStructure
+from dms_bench.methods.gradient.dms import DmsSearch
 from dms_bench.methods.gradient.spec import Dms
+from dms_bench.methods.gradient.structure import DmsStructure
 from dms_bench.scaling import Supernet, budget_of
 from dms_bench_tasks.language.objective import combined, distillation
 from dms_bench_tasks.language.spec import LanguageDistillation

@@ -16,10 +16,11 @@ from dms_bench.methods.controls.random import RandomArchitecture
 from dms_bench.methods.controls.spec import Random, Uniform, WholeSupernet
 from dms_bench.methods.controls.uniform import UniformSearch
 from dms_bench.methods.controls.whole import KeepSupernet
-from dms_bench.methods.gradient.dms import DmsSearch, DmsStructure
+from dms_bench.methods.gradient.dms import DmsSearch
 from dms_bench.methods.gradient.gates import DdpSearch, L0Search, LapSumSearch, RouterSearch
 from dms_bench.methods.gradient.relaxed import GetSearch, MesSearch, SnsSearch
 from dms_bench.methods.gradient.spec import L0, Ddp, Dms, Get, LapSum, Mes, Router, Sns
+from dms_bench.methods.gradient.structure import DmsStructure
 from dms_bench.scaling import Architecture, Supernet, budget_of, find_space
 
 STEPS = 60

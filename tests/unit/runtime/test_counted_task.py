@@ -9,8 +9,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from dms_bench.config.method import USES
 from dms_bench.config.plugins import METHODS, registered
-from dms_bench.methods.gradient.dms import DmsStructure
 from dms_bench.methods.gradient.spec import Dms
+from dms_bench.methods.gradient.structure import DmsStructure
 from dms_bench.methods.sampling.spec import RandomSearch
 from dms_bench.scaling import Supernet, budget_of, find_space
 from dms_bench.trial.counted_task import counted
