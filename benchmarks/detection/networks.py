@@ -21,8 +21,8 @@ import torch
 from torch import nn
 
 from dms_bench.config.supernet import SupernetSpec
-from dms_bench.methods.gradient.structure import DmsStructure
 from dms_bench.methods.gradient.spec import Dms
+from dms_bench.methods.gradient.structure import DmsStructure
 from dms_bench.scaling import SearchSpace, Supernet, budget_of, count, find_space
 from dms_bench_tasks.detection.offline import set_up
 from dms_bench_tasks.detection.spec import DetectionTask

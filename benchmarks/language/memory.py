@@ -21,8 +21,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from dms_bench.config.supernet import SupernetSpec
-from dms_bench.methods.gradient.structure import DmsStructure
 from dms_bench.methods.gradient.spec import Dms
+from dms_bench.methods.gradient.structure import DmsStructure
 from dms_bench.methods.language.llm_pruner import LlmPrunerSearch
 from dms_bench.methods.language.spec import LlmPruner
 from dms_bench.scaling import SearchSpace, Supernet, budget_of, find_space

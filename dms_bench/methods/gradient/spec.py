@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Discriminator, Field, Tag, model_validator
+from pydantic.json_schema import SkipJsonSchema
 
 from dms_bench.config.base import Spec
 from dms_bench.config.budget import BudgetSpec, in_order
@@ -16,9 +17,9 @@ def _written_as(value: Any) -> str:
     return "list" if isinstance(value, list | tuple) else "flag"
 
 
-#: Whether one search is for all budgets of the sweep, or the budgets that it is for.
+#: Whether one search is for all budgets of the sweep; resolved, the budgets that it is for.
 _Shared = Annotated[
-    Annotated[bool, Tag("flag")] | Annotated[tuple[BudgetSpec, ...], Field(min_length=1), Tag("list")],
+    Annotated[bool, Tag("flag")] | Annotated[SkipJsonSchema[tuple[BudgetSpec, ...]], Field(min_length=1), Tag("list")],
     Discriminator(_written_as),
 ]
 
@@ -61,9 +62,9 @@ class GradientSpec(MethodSpec):
     """Whether the search runs what masks make zero no longer, by a smaller twin of the network: the same search, in
     less time where groups are wide. Blocks go when the depth is fixed, elements before (with dms alone)."""
     budgets_in_one: Annotated[_Shared, Field(exclude_if=lambda value: value is False)] = False
-    """Whether one search finds the networks for all budgets of the sweep (`true`), or for the budgets of a list. The
-    target falls to the smallest; as it passes one of the others, the network for that is cut. `router` is asked for
-    all of them in turn. Each trial's search costs its share of the one search."""
+    """Whether one search finds the networks for all budgets of the sweep. Its target falls to the smallest; as it
+    passes one of the others, the network for that is cut. `router` is asked for all of them in turn. Each trial is
+    charged its share of the search."""
 
     @model_validator(mode="after")
     def _phases_in_order(self) -> Self:
