@@ -16,6 +16,7 @@ from typer.exceptions import TyperException
 
 from dms_bench import __version__
 from dms_bench.cli import machine, networks, papers, results, suites
+from dms_bench.cli.exchange import results as exchange
 from dms_bench.errors import TrialFailure, UserError
 
 app = typer.Typer(
@@ -40,6 +41,7 @@ for command in (
     *(papers.table, papers.figure, papers.report),
 ):
     app.command()(command)
+app.add_typer(exchange, name="results")
 
 
 def main() -> None:

@@ -14,11 +14,12 @@ Trial = Annotated[
     typer.Argument(metavar="TRIAL", help="A trial's name or hash, or the beginning of one.", show_default=False),
 ]
 Suite = Annotated[str | None, typer.Option(help="Only this suite (its name).", show_default=False)]
-Tracking = Annotated[str, typer.Option(help="MLflow tracking URI.", envvar="MLFLOW_TRACKING_URI")]
+Tracking = Annotated[str, typer.Option(help="MLflow tracking URI.", envvar="MLFLOWSTORE_URI")]
 #: The same as `dms_bench.report.render.Format`, which would take long to import.
 Format = Literal["table", "markdown", "csv", "html"]
 
-_TRACKING = "sqlite:///mlflow.db"
+#: Where results are, unless one says otherwise.
+STORE = "sqlite:///mlflow.db"
 
 
 def leaderboard(
@@ -33,7 +34,7 @@ def leaderboard(
         typer.Option("--costs", help="Show what each search uses and computes, not the networks' size and speed."),
     ] = False,
     output: Output = None,
-    tracking: Tracking = _TRACKING,
+    tracking: Tracking = STORE,
 ) -> None:
     """Compare methods: metric, interval, cost, and paired differences to random architectures and to DMS."""
     from dms_bench.report import leaderboard, render
@@ -54,7 +55,7 @@ def pareto(
         bool,
         typer.Option("--tuned", help="Show one setting of each method: the best on the validation split, over seeds."),
     ] = False,
-    tracking: Tracking = _TRACKING,
+    tracking: Tracking = STORE,
 ) -> None:
     """Draw what each method loses against what its search computes, as PNG and SVG."""
     from dms_bench.report import leaderboard
@@ -66,7 +67,7 @@ def pareto(
         typer.echo(f"wrote {path}")
 
 
-def show(trial: Trial, suite: Suite = None, tracking: Tracking = _TRACKING) -> None:
+def show(trial: Trial, suite: Suite = None, tracking: Tracking = STORE) -> None:
     """Show one trial: specification, results, cost of each stage, artifacts, error."""
     from dms_bench.report import show
 
@@ -80,7 +81,7 @@ def export(
     ],
     onnx: Annotated[bool, typer.Option("--onnx", help="Write model.onnx, too, checked by ONNX Runtime.")] = False,
     suite: Suite = None,
-    tracking: Tracking = _TRACKING,
+    tracking: Tracking = STORE,
 ) -> None:
     """Write a finished trial's network into a folder, which `dms_bench.load(folder)` reads."""
     from dms_bench.trial.export import export

@@ -233,7 +233,9 @@ class _Validator:
 
     def __init__(self, suite: Suite, experiment: Experiment) -> None:
         self._name = experiment.name
-        self._settings = merged({"resources": suite.resources.model_dump()}, experiment.settings)
+        self._settings = merged(
+            {"resources": suite.resources.model_dump(), "version": suite.version}, experiment.settings
+        )
         #: Fields of a valid trial that no combination changes; with them others take half the time.
         self._shared: dict[str, Any] = {}
 

@@ -69,6 +69,9 @@ class Suite(Spec):
     64."""
     description: str = ""
     """What the suite is for, in a sentence or two; `dms-bench ls suites` shows it."""
+    version: Annotated[int, Field(ge=1, le=10**6)] = 1
+    """Version of the benchmark that the suite is, higher whenever its trials come to mean something else without a word
+    of theirs being changed. Trials of another version are others: they are run anew, and never on one board."""
     tracking: str = "sqlite:///mlflow.db"
     """MLflow tracking URI that results are written to; by default a file in the working folder."""
     storage: str = "runs"

@@ -55,6 +55,9 @@ class Trial(Spec):
 
     experiment: str
     """Name of the experiment that the trial belongs to."""
+    # Not part of a content where it is the first: trials from before there were others keep their hashes.
+    version: Annotated[int, Field(ge=1, exclude_if=lambda value: value == 1)] = 1
+    """Version of the suite."""
     task: AnyTask
     """What is learnt: the kind of a task, or a mapping with its `kind`, its data and its other options (`dms-bench ls
     task NAME`)."""

@@ -22,6 +22,7 @@ def trial_tags(trial: Trial) -> dict[str, str]:
     return {
         names.TRIAL: trial.hash,
         names.EXPERIMENT: trial.experiment,
+        names.VERSION: str(trial.version),
         names.TASK: shown(trial.task.label()),
         names.MODEL: shown(trial.supernet.label()),
         names.BUDGET: trial.budget.label(),

@@ -7,6 +7,8 @@ import re
 #: Prefix of everything that dms_bench tags; a run with the tag `TRIAL` is a trial's.
 TRIAL = "dms.trial"
 SUITE = "dms.suite"
+#: Of the suite; runs from before there were others have none, which is the first.
+VERSION = "dms.version"
 EXPERIMENT = "dms.experiment"
 TASK = "dms.task"
 MODEL = "dms.model"

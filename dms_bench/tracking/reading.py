@@ -60,6 +60,11 @@ class Record:
         return int(self.tags[names.SEED])
 
     @property
+    def version(self) -> int:
+        """Version of the suite that the trial belongs to."""
+        return int(self.tags.get(names.VERSION, "1"))
+
+    @property
     def environment(self) -> dict[str, str]:
         """Versions, commit, command and hardware."""
         return dict(json.loads(self.tags.get(names.ENVIRONMENT, "{}")))

@@ -52,16 +52,7 @@ def open_suite(uri: str, suite: Suite, environment: dict[str, str]) -> SuiteRun:
 
 
 def _open(client: Any, uri: str, suite: Suite, environment: dict[str, str]) -> SuiteRun:
-    experiment = client.get_experiment_by_name(suite.name)
-    if experiment is None:
-        experiment_id = _create_experiment(client, uri, suite.name)
-    elif experiment.lifecycle_stage != "active":
-        raise UserError(
-            f"tracking {shown(uri)}: experiment {suite.name!r} was deleted there; restore it with "
-            f"`mlflow experiments restore -x {experiment.experiment_id}` or rename the suite"
-        )
-    else:
-        experiment_id = experiment.experiment_id
+    experiment_id = experiment_of(client, uri, suite.name)
     tags = {names.SUITE: suite.name, names.STATUS: names.RUNNING, **environment_tags(environment)}
     if suite.description:
         tags["mlflow.note.content"] = redacted(suite.description, suite.tracking)[:5000]
@@ -69,6 +60,23 @@ def _open(client: Any, uri: str, suite: Suite, environment: dict[str, str]) -> S
     written = json.dumps(redacted(suite.model_dump(mode="json"), suite.tracking), indent=2, ensure_ascii=False)
     client.log_text(run.info.run_id, written, "suite.json")
     return SuiteRun(uri, experiment_id, run.info.run_id)
+
+
+def experiment_of(client: Any, uri: str, name: str) -> str:
+    """Return the id of a suite's experiment, which is made where it is missing.
+
+    Raises:
+        UserError: it was deleted.
+    """
+    experiment = client.get_experiment_by_name(name)
+    if experiment is None:
+        return _create_experiment(client, uri, name)
+    if experiment.lifecycle_stage != "active":
+        raise UserError(
+            f"tracking {shown(uri)}: experiment {name!r} was deleted there; restore it with "
+            f"`mlflow experiments restore -x {experiment.experiment_id}` or rename the suite"
+        )
+    return str(experiment.experiment_id)
 
 
 def finished(uri: str, suite_name: str) -> dict[str, str]:

@@ -197,15 +197,9 @@ class TrialRun:
         self.run_id = run.info.run_id
 
     def _log_params(self, run: Any) -> None:
-        from mlflow.entities import Param
-
-        params = [
-            Param(key, value)
-            for key, value in flat_params(self._trial, self._uri).items()
-            if key not in run.data.params
-        ]
-        for start in range(0, len(params), _PARAMS):
-            self._client.log_batch(run.info.run_id, params=params[start : start + _PARAMS])
+        params = flat_params(self._trial, self._uri)
+        missing = {key: value for key, value in params.items() if key not in run.data.params}
+        log_in_batches(self._client, run.info.run_id, missing, {})
 
     def _last_step(self, key: str) -> int:
         """Return the last step of `key` that an earlier attempt logged, -1 for none."""
@@ -216,6 +210,19 @@ class TrialRun:
             step = max(metric.step for metric in self._client.get_metric_history(self.run_id, key))
             self._logged[key] = step
         return step
+
+
+def log_in_batches(client: Any, run_id: str, params: dict[str, str], metrics: dict[str, float]) -> None:
+    """Write params and metrics to a run, no more at once than MLflow takes."""
+    from mlflow.entities import Metric, Param
+
+    written = [Param(key, value) for key, value in params.items()]
+    for start in range(0, len(written), _PARAMS):
+        client.log_batch(run_id, params=written[start : start + _PARAMS])
+    now = int(time.time() * 1000)
+    points = [Metric(key, value, now, 0) for key, value in metrics.items()]
+    for start in range(0, len(points), _METRICS):
+        client.log_batch(run_id, metrics=points[start : start + _METRICS])
 
 
 def _json_of(trial: Trial, uri: str) -> str:

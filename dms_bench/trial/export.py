@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import errno
+import logging
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from dms_bench.errors import UserError
 from dms_bench.trial.record import ARCHITECTURE, WEIGHTS, load, task_of
 
 __all__ = ["export", "load"]
 
+if TYPE_CHECKING:
+    from dms_bench.tracking.reading import Record
+
 ONNX = "model.onnx"
+_log = logging.getLogger(__name__)
 
 
 def export(uri: str, trial: str, output: Path | str, suite: str | None = None, *, onnx: bool = False) -> list[Path]:
@@ -42,10 +49,10 @@ def export(uri: str, trial: str, output: Path | str, suite: str | None = None, *
     output = Path(output)
     try:
         output.mkdir(parents=True, exist_ok=True)
-        client = connect(uri)
-        files = [Path(client.download_artifacts(record.run_id, name, str(output))) for name in (ARCHITECTURE, WEIGHTS)]
     except OSError as error:
         raise UserError(f"{output}: {error.strerror or error}") from error
+    client = connect(uri)
+    files = [_fetched(client, record, name, output) for name in (ARCHITECTURE, WEIGHTS)]
     task = task_of(output)
     files += task.export(load(output), output)
     if onnx:
@@ -54,3 +61,18 @@ def export(uri: str, trial: str, output: Path | str, suite: str | None = None, *
         files.append(output / ONNX)
         export_onnx(load(output), task.example_input(1), files[-1])
     return files
+
+
+def _fetched(client: Any, record: Record, name: str, output: Path) -> Path:
+    from dms_bench.tracking import shown
+
+    try:
+        return Path(client.download_artifacts(record.run_id, name, str(output)))
+    except Exception as error:  # of MLflow, its store of artifacts, the disk
+        _log.debug("%s of %s", name, record.run_id, exc_info=error)
+        if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+            raise UserError(f"{output}: {error.strerror}") from None
+        raise UserError(
+            f"trial {record.name}: no {name} in {shown(record.artifacts)}; the files of a trial that was imported are "
+            "where it was trained"
+        ) from None

@@ -81,7 +81,7 @@ def supernet_hash(trial: Trial) -> str | None:
     """Return the hash of the supernet's training, equal for all trials that can share it; None if there is none."""
     if trial.pretrain is None or not trial.needs_pretrained:
         return None
-    content = trial.model_dump(mode="json", include={"task", "pretrain", "seed"})
+    content = trial.model_dump(mode="json", include={"task", "pretrain", "seed", "version"})
     content["supernet"] = trial.network.model_dump(mode="json")
     return _hash(content)
 

@@ -22,7 +22,7 @@ ALLOWED = {
         "torch torchvision numpy timm sklearn PIL matplotlib pydantic yaml safetensors ultralytics",
     ),
     "methods": ("errors scaling config tasks.py", "torch numpy pydantic scipy sklearn"),
-    "tracking": ("errors config", "mlflow pydantic torch"),
+    "tracking": ("errors config", "mlflow pydantic pyarrow torch"),
     "report": ("errors config tracking", "matplotlib rich scipy"),
     "trial": (
         "errors kernels scaling config tasks.py methods tracking report",
@@ -34,7 +34,7 @@ ALLOWED = {
         "torch ray optuna pydantic rich",
     ),
     "__init__": ("trial", ""),
-    "cli": ("errors scaling config dms_bench_tasks report trial runtime __init__", "typer rich yaml"),
+    "cli": ("errors scaling config dms_bench_tasks tracking report trial runtime __init__", "typer rich yaml"),
     "__main__": ("cli", ""),
 }
 #: Packages and modules of `dms_bench.scaling`, lowest first; each may import those before it.
