@@ -5,11 +5,14 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from itertools import groupby
 
 from dms_bench.errors import UserError
+from dms_bench.report.families import UNTESTED, family
+from dms_bench.report.letters import grouped
 from dms_bench.report.records import Record, read_records
-from dms_bench.report.statistics import Estimate, estimate, paired_difference
+from dms_bench.report.statistics import Difference, Estimate, difference, estimate, paired_difference
 from dms_bench.tracking import names
 
 CONTROL, CEILING, OURS = "random", "supernet", "dms"
@@ -80,8 +83,22 @@ class Row:
     #: Samples that the search ran networks on, and MACs of that, backward passes included.
     search_samples: float | None
     search_training_macs: float | None
+    #: The two differences again, for all comparisons of the table together: Holm's p-values, and half widths of
+    #: intervals that hold at once; None where there are fewer than two pairs, or no spread.
+    delta_random_p: float | None
+    delta_random_half: float | None
+    delta_dms_p: float | None
+    delta_dms_half: float | None
+    #: How many comparisons with `random` and `dms` the table makes.
+    comparisons: int
+    #: Methods at one budget that share a letter are not told apart; empty where too few seeds are in common.
+    letters: str
+    #: How many pairs of methods were compared for the letters of this budget.
+    pairs: int
     #: The budget as a number, for ordering.
     budget_order: float
+    #: The measure of each seed.
+    values: dict[int, float] = field(repr=False)
     failed_trials: tuple[str, ...]
     #: Versions, commit, command, ...: every value that occurs among the trials.
     environment: dict[str, tuple[str, ...]] = field(repr=False)
@@ -135,9 +152,45 @@ def _block_rows(records: Sequence[Record], tuned: bool) -> list[Row]:
     for record in records:
         methods[record.tags[names.METHOD], _name(record)].append(record)
     groups = [group for members in methods.values() for group in _groups(members, tuned)]
-    return sorted(
-        (_row(group, _rivals(group, groups, CONTROL), _rivals(group, groups, OURS)) for group in groups), key=_order
+    compared = [(group, _rivals(group, groups, CONTROL), _rivals(group, groups, OURS)) for group in groups]
+    together = family(
+        {_pair(group, theirs): _difference(group, theirs) for group, *both in compared for theirs in both}
     )
+    found = []
+    for group, controls, dms in compared:
+        random, ours = (together.comparisons.get(_pair(group, theirs), UNTESTED) for theirs in (controls, dms))
+        found.append(
+            replace(
+                _row(group, controls, dms),
+                delta_random_p=random.p,
+                delta_random_half=random.half,
+                delta_dms_p=ours.p,
+                delta_dms_half=ours.half,
+                comparisons=together.size,
+            )
+        )
+    return [row for _, members in groupby(sorted(found, key=_order), key=_at) for row in _lettered(list(members))]
+
+
+def _pair(group: _Group, rivals: Sequence[Record]) -> frozenset[frozenset[str]]:
+    """Tell one comparison from another: that of DMS with random is that of random with DMS."""
+    return frozenset(frozenset(record.run_id for record in records) for records in (group.records, rivals))
+
+
+def _difference(group: _Group, rivals: Sequence[Record]) -> Difference | None:
+    return difference(_by_seed(group.records), _by_seed(rivals))
+
+
+def _at(row: Row) -> tuple[bool, str]:
+    return row.kind == CEILING, row.budget
+
+
+def _lettered(members: Sequence[Row]) -> list[Row]:
+    """Give the rows of one budget their letters; the supernet is no rival."""
+    if members[0].kind == CEILING:
+        return list(members)
+    letters, pairs = grouped([row.values for row in members])
+    return [replace(row, letters=own, pairs=pairs) for row, own in zip(members, letters, strict=True)]
 
 
 def _groups(records: Sequence[Record], tuned: bool) -> list[_Group]:
@@ -271,7 +324,15 @@ def _row(group: _Group, controls: Sequence[Record], dms: Sequence[Record]) -> Ro
         uses=tags.get(names.USES, ""),
         search_samples=_mean(finished, "search_samples"),
         search_training_macs=_mean(finished, "search_training_macs"),
+        delta_random_p=None,
+        delta_random_half=None,
+        delta_dms_p=None,
+        delta_dms_half=None,
+        comparisons=0,
+        letters="",
+        pairs=0,
         budget_order=-math.inf if tags[names.METHOD] == CEILING else float(tags.get(names.BUDGET_ORDER, "inf")),
+        values=values,
         failed_trials=tuple(sorted(record.name for record in records if record.status == names.FAILED)),
         environment=_environment(records),
     )

@@ -8,14 +8,16 @@ from itertools import groupby
 
 from dms_bench.report import format as fmt
 from dms_bench.report.board import CEILING, CONTROL, Row
+from dms_bench.report.notes import comparison_notes, lettered
+from dms_bench.report.statistics import LEVEL
 
 _SHOWN_FAILURES = 5
 #: A search that ended this far above its target has not reached it.
 _SHORT = 0.05
 #: What a narrow terminal can do without, in this order.
-_LEAVE_OUT = ("latency", "params")
+_LEAVE_OUT = ("latency", "params", "MACs", "public", "search")
 #: Longer names of methods are folded.
-_NAME_WIDTH = 20
+_NAME_WIDTH = 16
 #: Blank characters between two columns of a terminal's table, and around them all.
 _GAP, _EDGES = 2, 2
 
@@ -105,10 +107,8 @@ def _identity(row: Row) -> tuple[str, ...]:
 def footnotes(rows: Sequence[Row], *, costs: bool = False) -> list[str]:
     """Explain how to read the board, and the marks that occur in it; `costs` as of `blocks`."""
     notes = ["± is the 95 % interval (Student's t) over n seeds; the best mean of each budget is set in bold."]
-    if not costs and any(row.delta_random is not None for row in rows):
-        notes.append("Δ random: mean difference to random architectures at the same budget, paired by seed.")
-    if not costs and any(row.delta_dms is not None for row in rows):
-        notes.append("Δ dms: the same, to DMS.")
+    if not costs:
+        notes += comparison_notes(rows)
     tried = {(row.kind, row.settings_tried) for row in rows if row.kind not in (CONTROL, CEILING)}
     most = max((settings for _, settings in tried), default=1)
     if most > 1:
@@ -161,6 +161,8 @@ def _columns(rows: Sequence[Row]) -> list[_Column]:
         _Column(fmt.heading(rows[0].metric, rows[0].unit), lambda row: fmt.measure(row.mean, row.ci95, row.decimals)),
         _Column("n", lambda row: str(row.n)),
     ]
+    if lettered(rows):
+        columns.append(_Column("group", lambda row: row.letters or fmt.MISSING))
     if any(row.settings_tried > 1 for row in rows):
         columns.append(_Column("tried", lambda row: str(row.settings_tried)))
     columns += [
@@ -171,9 +173,13 @@ def _columns(rows: Sequence[Row]) -> list[_Column]:
     ]
     if any(row.public_device_days for row in rows):
         columns.append(_Column("public", lambda row: fmt.cost(row.public_device_days, row.device_kind)))
-    columns.append(_Column("Δ random", lambda row: _difference(row, row.delta_random, row.delta_random_ci95)))
+    columns.append(
+        _Column("Δ random", lambda row: _difference(row, row.delta_random, row.delta_random_half, row.delta_random_p))
+    )
     if any(row.delta_dms is not None for row in rows):
-        columns.append(_Column("Δ dms", lambda row: _difference(row, row.delta_dms, row.delta_dms_ci95)))
+        columns.append(
+            _Column("Δ dms", lambda row: _difference(row, row.delta_dms, row.delta_dms_half, row.delta_dms_p))
+        )
     return columns
 
 
@@ -212,8 +218,8 @@ def _lines(rows: Sequence[Row], columns: Sequence[_Column]) -> list[LeaderboardL
     ]
 
 
-def _difference(row: Row, mean: float | None, ci95: float | None) -> str:
-    return fmt.measure(mean, ci95, row.decimals, signed=True)
+def _difference(row: Row, mean: float | None, half: float | None, p: float | None) -> str:
+    return fmt.measure(mean, half, row.decimals, signed=True) + ("*" if p is not None and p < LEVEL else "")
 
 
 def _without(cells: tuple[str, ...], index: int) -> tuple[str, ...]:

@@ -115,7 +115,9 @@ def _escape(text: str) -> str:
 def render_csv(rows: Sequence[Row]) -> str:
     """Return every field of the rows in full precision, but for those that are no single value."""
     columns = [
-        field.name for field in fields(Row) if field.name not in ("budget_order", "failed_trials", "environment")
+        field.name
+        for field in fields(Row)
+        if field.name not in ("budget_order", "values", "failed_trials", "environment")
     ]
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
