@@ -35,7 +35,7 @@ _GARBAGE = 100_000
 
 for command in (
     *(suites.validate, suites.plan, suites.run, suites.submit, suites.ls, suites.schema),
-    *(results.leaderboard, results.pareto, results.show, results.export),
+    *(results.leaderboard, results.summary, results.pareto, results.show, results.export),
     networks.space,
     machine.doctor,
     *(papers.table, papers.figure, papers.report),

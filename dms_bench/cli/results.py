@@ -17,6 +17,7 @@ Suite = Annotated[str | None, typer.Option(help="Only this suite (its name).", s
 Tracking = Annotated[str, typer.Option(help="MLflow tracking URI.", envvar="MLFLOWSTORE_URI")]
 #: The same as `dms_bench.report.render.Format`, which would take long to import.
 Format = Literal["table", "markdown", "csv", "html"]
+SummaryFormat = Literal["table", "markdown", "csv", "json", "html"]
 
 #: Where results are, unless one says otherwise.
 STORE = "sqlite:///mlflow.db"
@@ -41,6 +42,35 @@ def leaderboard(
 
     title = f"Leaderboard: {suite}" if suite else "Leaderboard"
     write(render(leaderboard(tracking, suite, tuned=tuned), format, title, costs=costs), output)
+
+
+def summary(
+    suite: Suite = None,
+    format: Annotated[SummaryFormat, typer.Option("--format", "-f", help="How to write it.")] = "table",
+    tuned: Annotated[
+        bool,
+        typer.Option("--tuned", help="Take one setting of each method: the best on the validation split, over seeds."),
+    ] = False,
+    score: Annotated[
+        Literal["relative", "gap"],
+        typer.Option(help="relative: a share of the supernet's measure. gap: 0 is random networks, 1 the supernet."),
+    ] = "relative",
+    plots: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Write every figure into this folder, as SVG.", show_default=False),
+    ] = None,
+    output: Output = None,
+    tracking: Tracking = _TRACKING,
+) -> None:
+    """Compare methods over all experiments and budgets: ranks, means, chances, profiles, areas, anytime curves."""
+    from dms_bench.report import leaderboard
+    from dms_bench.report.summary import summarise
+    from dms_bench.report.summary.render import render_summary, save_figures
+
+    found = summarise(leaderboard(tracking, suite, tuned=tuned), score)
+    write(render_summary(found, format, f"Summary: {suite}" if suite else "Summary"), output)
+    for path in save_figures(found, plots) if plots else ():
+        typer.echo(f"wrote {path}", err=True)
 
 
 def pareto(

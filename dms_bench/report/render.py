@@ -92,23 +92,25 @@ def render_markdown(rows: Sequence[Row], *, costs: bool = False) -> str:
     """Return a Markdown table per block, with the footnotes."""
     parts = []
     for block in blocks(rows, costs=costs):
-        lines = [f"### {_escape(block.title)}", "", _line(block.columns)]
-        lines.append(_line(["---" if index < _RIGHT_FROM else "---:" for index in range(len(block.columns))]))
+        lines = [f"### {markdown_text(block.title)}", "", markdown_line(block.columns)]
+        lines.append(markdown_line(["---" if index < _RIGHT_FROM else "---:" for index in range(len(block.columns))]))
         for line in block.lines:
-            cells = [_escape(cell) for cell in line.cells]
+            cells = [markdown_text(cell) for cell in line.cells]
             if line.best:
                 cells[1], cells[2] = f"**{cells[1]}**", f"**{cells[2]}**"
-            lines.append(_line(cells))
+            lines.append(markdown_line(cells))
         parts.append("\n".join(lines))
     parts.append("\n".join(f"- {note}" for note in footnotes(rows, costs=costs)))
     return "\n\n".join(parts) + "\n"
 
 
-def _line(cells: Sequence[str]) -> str:
+def markdown_line(cells: Sequence[str]) -> str:
+    """Return a line of a Markdown table."""
     return "| " + " | ".join(cells) + " |"
 
 
-def _escape(text: str) -> str:
+def markdown_text(text: str) -> str:
+    """Return text in which nothing is taken for Markdown."""
     return text.replace("\\", "\\\\").replace("|", "\\|").replace("*", "\\*").replace("_", "\\_")
 
 
