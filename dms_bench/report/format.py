@@ -25,6 +25,11 @@ def measure(mean: float | None, ci95: float | None, digits: int, *, signed: bool
     return text if ci95 is None else f"{text} ± {ci95:.{digits}f}"
 
 
+def p_value(p: float) -> str:
+    """Write a p-value: `p = 0.034`, `p < 0.001`."""
+    return "p < 0.001" if p < 0.001 else f"p = {p:.3f}"
+
+
 def count(amount: float | None) -> str:
     """Write a count with three digits: `1.57M`, `253k`."""
     if amount is None:

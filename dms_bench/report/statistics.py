@@ -32,6 +32,10 @@ class Difference(NamedTuple):
         """Whether there are two differences at least, all of them numbers."""
         return self.deviation is not None and math.isfinite(self.mean) and math.isfinite(self.deviation)
 
+    def __neg__(self) -> Difference:
+        """The differences the other way round."""
+        return Difference(-self.mean, self.deviation, self.n)
+
     def p_above(self, bound: float) -> float:
         """Return the one-sided p-value of `the mean is at most bound`: small where it is above.
 
@@ -57,8 +61,7 @@ class Difference(NamedTuple):
         Raises:
             ValueError: fewer than two differences, or some that are no numbers.
         """
-        back = Difference(-self.mean, self.deviation, self.n)
-        return min(1.0, 2 * min(self.p_above(bound), back.p_above(-bound)))
+        return min(1.0, 2 * min(self.p_above(bound), (-self).p_above(-bound)))
 
     def half(self, comparisons: int = 1) -> float | None:
         """Return the half width of an interval that holds at 95 % for so many comparisons together (Bonferroni).

@@ -14,10 +14,17 @@ _MARKS = {True: "yes", False: "no", None: fmt.MISSING}
 _QUESTIONS = {
     "reproduced": "the claim is reproduced",
     "not reproduced": "the claim is not reproduced",
+    "equal": "the claim is not reproduced nor refuted: rows that should differ are equal within a point",
     "undecided": "undecided at this number of seeds",
     "missing": "cannot be judged yet: trials are missing",
 }
-_ANSWERS = {"reproduced": "yes", "not reproduced": "no", "undecided": "undecided", "missing": "trials are missing"}
+_ANSWERS = {
+    "reproduced": "yes",
+    "not reproduced": "no",
+    "equal": "equal within a point",
+    "undecided": "undecided",
+    "missing": "trials are missing",
+}
 
 
 def title(comparison: Comparison) -> str:
@@ -126,6 +133,10 @@ def notes(comparison: Comparison) -> list[str]:
     if comparison.doubts:
         sentences.append("Not said by the claim, and no part of the verdict:")
         sentences += [f"- {doubt.question}: {_ANSWERS[doubt.outcome]}; {doubt.evidence}" for doubt in comparison.doubts]
+    if any(" p " in verdict.evidence for verdict in (*comparison.verdicts, *comparison.doubts)):
+        sentences.append(
+            "± and p: paired by seed, for the questions of a list together (Bonferroni's intervals, Holm's p-values)."
+        )
     if comparison.correlation is not None:
         tau, n = comparison.correlation
         sentences.append(f"Order of the rows beside the published order: Kendall's tau {tau:+.2f} over {n} rows.")

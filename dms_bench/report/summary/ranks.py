@@ -18,7 +18,8 @@ class Ranks:
 
     mean: tuple[float, ...]
     tasks: int
-    #: Friedman's p-value of `all methods are equal`; None for fewer than three methods or two tasks.
+    #: Friedman's p-value of `all methods are equal`; None for fewer than three methods or two tasks, or where all
+    #: scores of every task are equal.
     friedman: float | None
     #: Nemenyi's critical difference at 5 %; None for fewer than two tasks.
     critical: float | None
@@ -80,10 +81,9 @@ def _friedman(scores: Any) -> float | None:
     from scipy.stats import friedmanchisquare
 
     methods, tasks = scores.shape
-    if methods < 3 or tasks < 2:
+    if methods < 3 or tasks < 2 or (scores == scores[0]).all():
         return None
-    p = float(friedmanchisquare(*scores).pvalue)
-    return p if math.isfinite(p) else None  # all methods are equal in all tasks
+    return float(friedmanchisquare(*scores).pvalue)
 
 
 def order(mean: Sequence[float]) -> list[int]:

@@ -72,8 +72,13 @@ def _terminal(summary: Summary) -> Group:
         title = Text(section.title, style="bold")
         table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
         for index, column in enumerate(section.columns):
-            justify = "right" if index else "left"
-            table.add_column(Text(column), justify=justify, no_wrap=index > 0, overflow="fold", header_style="bold")
+            table.add_column(
+                Text(column),
+                justify="right" if index else "left",
+                no_wrap=index > 0,
+                overflow="fold",
+                header_style="bold",
+            )
         for line in section.lines:
             table.add_row(*map(Text, line))
         parts += [table, *(Text(note, style="dim") for note in section.notes), Text()]

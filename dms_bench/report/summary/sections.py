@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from dms_bench.report.format import MISSING
+from dms_bench.report.format import MISSING, p_value
 from dms_bench.report.summary import plots
 from dms_bench.report.summary.anytime import Anytime, at
 from dms_bench.report.summary.areas import COSTS, areas
@@ -51,8 +51,11 @@ def average_ranks(block: Complete) -> Section:
         for method in by_rank
     ]  # fmt: skip
     numbers: dict[str, dict[str, float | str | None]] = {
-        name: {"rank": found.mean[method], "group": found.letters[method]}
-        | {f"p_{control}": own[method] for control, own in against.items()}
+        name: {
+            "rank": found.mean[method],
+            "group": found.letters[method],
+            **{f"p_{control}": own[method] for control, own in against.items()},
+        }
         for method, name in enumerate(block.methods)
     }
     entries = [(block.methods[method], found.mean[method], found.letters[method]) for method in by_rank]
@@ -72,9 +75,7 @@ def _rank_notes(found: Ranks) -> tuple[str, ...]:
         + ("." if found.tasks >= _ENOUGH_TASKS else "; with so few of them both tests are approximate.")
     ]
     if found.friedman is not None:
-        notes.append(
-            f"Friedman's test that all are equal: p {'' if found.friedman < 0.001 else '= '}{_p(found.friedman)}."
-        )
+        notes.append(f"Friedman's test that all are equal: {p_value(found.friedman)}.")
     return tuple(notes)
 
 
@@ -87,16 +88,14 @@ def interquartile(block: Complete, scores: Sequence[Any], explained: str) -> Sec
 def improvement(block: Complete, control: int) -> Section:
     """Tell how often each method is ahead of one."""
     name = block.methods[control]
-    note = f"How often a run is ahead of one of {name}, ties as half, mean over tasks; {_BOOTSTRAP}"
+    note = f"Probability that a run is ahead of one of {name}, ties as half, mean over tasks; {_BOOTSTRAP}"
     kind = block.tasks[0].rows[name].kind
     found = improvements(block.signed, control)
-    title = f"Probability of improvement over {name}"
+    title = f"Improvement over {name}"
     return _dots(f"improvement_{kind}", title, f"P(> {name})", block, found, (note,), 0.5, skip=control)
 
 
-_BOOTSTRAP = (
-    "95 % each, by a bootstrap of seeds within tasks: too narrow for few seeds, and not corrected for their number."
-)
+_BOOTSTRAP = "95 % each, by a bootstrap of seeds within tasks: too narrow for few seeds, not corrected for how many."
 
 
 def _dots(
@@ -191,4 +190,4 @@ def _number(value: float | None) -> str:
 
 
 def _p(value: float | None) -> str:
-    return MISSING if value is None else "< 0.001" if value < 0.001 else f"{value:.3f}"
+    return MISSING if value is None else p_value(value).removeprefix("p ").removeprefix("= ")

@@ -140,7 +140,8 @@ def _left_out(
         )
     others = sorted({method for task in tasks for method in task.rows} - set(methods))
     if others:
-        sentences.append(f"{number_of(len(others), 'method')} that lack one of these tasks: {_some(others)}.")
+        lack = "lacks" if len(others) == 1 else "lack"
+        sentences.append(f"{number_of(len(others), 'method')} that {lack} one of these tasks: {_some(others)}.")
     spare = sum(
         len(task.finite(method)) - len(own) for task, own in zip(kept, seeds, strict=True) for method in methods
     )

@@ -58,22 +58,24 @@ def run_suite(
     name: str = "table02",
     **fields: Any,
 ) -> None:
-    """Publish trials: method -> seed -> top-1 (None: failed)."""
+    """Publish trials: method -> seed -> top-1 (None: failed); fields may be functions of the seed."""
     publish = publisher(open_suite(store, make_suite(name), ENVIRONMENT))
     for method, by_seed in values.items():
         for seed, value in by_seed.items():
-            publish(make_trial(method, seed), value, **fields)
+            own = {name: field(seed) if callable(field) else field for name, field in fields.items()}
+            publish(make_trial(method, seed), value, **own)
 
 
 def days(search: float, pretrain: float = 0.0) -> dict[str, Any]:
-    """Return the costs of a trial, in days of one device."""
-    stages = {"search": search, "pretrain": pretrain}
-    return {
-        "costs": [
-            StageCost(stage=stage, device="EPYC", kind="cpu", devices=1, seconds=86400 * value)
-            for stage, value in stages.items()
+    """Return the costs of a trial, in days of one device; seeds differ a little, the more the dearer they are."""
+
+    def costs(seed: int) -> list[StageCost]:
+        return [
+            StageCost(stage=stage, device="EPYC", kind="cpu", devices=1, seconds=86400 * own * (1 + seed * own / 1e4))
+            for stage, own in (("search", search), ("pretrain", pretrain))
         ]
-    }
+
+    return {"costs": costs}
 
 
 def compared(store: str, paper: Published, profile: Any = "proxy") -> Comparison:

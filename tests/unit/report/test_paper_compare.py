@@ -63,8 +63,8 @@ def test_a_clear_claim_is_reproduced(filled):
     comparison = filled()
     assert comparison.outcome == "reproduced"
     assert [verdict.outcome for verdict in comparison.verdicts] == ["reproduced", "reproduced"]
-    # Differences 3.9, 3.9, 3.8: mean 3.8667, Student's t 4.3027 x 0.057735 / sqrt(3).
-    assert comparison.verdicts[0].evidence == "+3.87 ± 0.14 (n = 3)"
+    # Differences 3.9, 3.9, 3.8: mean 3.8667, Student's t for two rules 6.2053 x 0.057735 / sqrt(3).
+    assert comparison.verdicts[0].evidence == "+3.87 ± 0.21 (n = 3, p < 0.001)"
 
 
 def test_one_rule_that_fails_fails_the_claim(filled):
@@ -129,7 +129,7 @@ def test_what_the_claim_leaves_open_is_answered_but_no_part_of_the_verdict(fille
         "yes",
         "undecided",
     ]
-    assert "- random beats uniform: no; -10.23 ± 1.99 (n = 3)" in said
+    assert "- random beats uniform: no; -10.23 ± 3.54 (n = 3, p = 0.006)" in said
     assert not any("no part of the verdict" in line for line in notes(filled()))
 
 
@@ -144,6 +144,37 @@ def test_a_rule_names_rows_that_both_profiles_have(field):
 def test_equal_means_that_the_whole_interval_is_within(filled, within, outcome):
     rules = [{"kind": "equal", "row": "dms", "to": "uniform", "within": within}]
     assert filled(paper=small_paper(rules=rules)).outcome == outcome
+
+
+def test_rows_that_are_equal_within_a_point_are_neither_ahead_nor_behind(filled):
+    level = {seed: value - 0.05 * (-1) ** seed for seed, value in CLEAR["dms"].items()}
+    comparison = filled({**CLEAR, "uniform": level})
+    assert [verdict.outcome for verdict in comparison.verdicts] == ["equal", "reproduced"]
+    assert comparison.outcome == "equal"
+    assert comparison.verdicts[0].evidence.endswith(", within 1)")
+    said = " ".join(notes(comparison))
+    assert "not reproduced nor refuted: rows that should differ are equal within a point" in said
+    assert "for the questions of a list together" in said
+
+
+def test_points_are_of_percents_alone(filled):
+    level = {seed: value - 0.05 * (-1) ** seed for seed, value in CLEAR["dms"].items()}
+    loss = small_paper(field="wikitext2_perplexity")
+    assert filled({**CLEAR, "uniform": level}, paper=loss).verdicts[0].outcome == "undecided"
+
+
+def test_the_rules_of_a_table_are_corrected_for_their_number(filled):
+    """A rule that holds alone (p = 0.02) does not among three that are no surer, and does behind two that are."""
+    close = {"dms": {0: 75.0, 1: 75.0, 2: 75.0}, "uniform": {0: 74.0, 1: 73.4, 2: 73.9}, "random": CLEAR["random"]}
+    rule = {"kind": "better", "row": "dms", "than": "uniform"}
+    clear = {"kind": "better", "row": "dms", "than": "random"}
+    assert filled(close, paper=small_paper(rules=[rule])).outcome == "reproduced"
+    outcomes = [verdict.outcome for verdict in filled(close, paper=small_paper(rules=[rule] * 3)).verdicts]
+    assert outcomes == ["undecided"] * 3
+    behind = filled(close, paper=small_paper(rules=[rule, clear, clear])).verdicts
+    assert [verdict.outcome for verdict in behind] == ["reproduced"] * 3
+    apart = filled(close, paper=small_paper(rules=[clear], doubts=[rule]))
+    assert apart.doubts[0].outcome == "reproduced", "doubts are a family of their own"
 
 
 def test_cheaper_counts_the_stages_that_it_names(store, make_trial, make_suite):
@@ -236,6 +267,8 @@ def test_what_is_missing_or_fails_weighs_more_than_what_is_undecided():
     assert together(["reproduced", "undecided", "not reproduced"]) == "not reproduced"
     assert together(["undecided", "missing", "not reproduced"]) == "missing"
     assert together(["reproduced", "undecided"]) == "undecided"
+    assert together(["reproduced", "equal", "undecided"]) == "undecided"
+    assert together(["reproduced", "equal", "reproduced"]) == "equal"
     assert together(["reproduced", "reproduced"]) == "reproduced"
     assert together([]) == "undecided"
 
