@@ -61,8 +61,10 @@ class Block:
         """Return the block without columns that can be done without, where it is wider than `width` characters."""
         block = self
         for column in _LEAVE_OUT:
-            if block.width <= width or column not in block.columns:
+            if block.width <= width:
                 break
+            if column not in block.columns:
+                continue
             index = block.columns.index(column)
             block = replace(
                 block,

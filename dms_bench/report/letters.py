@@ -1,12 +1,15 @@
 """Letters for methods that are not told apart: two share one if, and only if, no test tells them apart.
 
-The insert-and-absorb algorithm of Piepho (J. Comput. Graph. Statist. 13, 2004), with columns that add nothing left out.
+A letter stands for methods of which no two are told apart, and which no other can join (Piepho, J. Comput. Graph.
+Statist. 13, 2004). To find the fewest is hard; here each pair that has none yet gets the next letter, and those that add
+nothing are left out.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
-from itertools import combinations
+from itertools import combinations, combinations_with_replacement
 from string import ascii_letters
 
 from dms_bench.report.statistics import LEVEL, difference, holm
@@ -37,15 +40,18 @@ def grouped(methods: Sequence[Mapping[int, float]]) -> tuple[list[str], int]:
 
 
 def letters(count: int, apart: Collection[tuple[int, int]]) -> list[str]:
-    """Return the letters of `count` methods, of which these pairs are told apart."""
-    columns = [frozenset(range(count))] if count else []
-    for first, second in apart:
-        split = [column - {one} for column in columns if {first, second} <= column for one in (first, second)]
-        kept = [column for column in columns if not {first, second} <= column]
-        for column in sorted(split, key=len, reverse=True):
-            if not any(column <= other for other in kept):
-                kept.append(column)
-        columns = kept
+    """Return the letters of `count` methods, of which these pairs, the smaller number first, are told apart."""
+    columns: list[frozenset[int]] = []
+    covered: set[tuple[int, int]] = set()
+    for first, second in combinations_with_replacement(range(count), 2):
+        if (first, second) in covered or (first, second) in apart:
+            continue
+        column = {first, second}
+        for other in range(count):
+            if all((min(one, other), max(one, other)) not in apart for one in column):
+                column.add(other)
+        columns.append(frozenset(column))
+        covered.update(combinations_with_replacement(sorted(column), 2))
     columns = sorted(_needed(columns), key=sorted)
     return [
         "".join(_letter(index) for index, column in enumerate(columns) if method in column) for method in range(count)
@@ -54,13 +60,14 @@ def letters(count: int, apart: Collection[tuple[int, int]]) -> list[str]:
 
 def _needed(columns: Sequence[frozenset[int]]) -> list[frozenset[int]]:
     """Leave out columns of which every pair, and every method, is in another column, the smallest first."""
-    kept = list(columns)
+    pairs = {column: list(combinations_with_replacement(sorted(column), 2)) for column in columns}
+    times = Counter(pair for own in pairs.values() for pair in own)
+    kept = set(columns)
     for column in sorted(columns, key=lambda column: (len(column), sorted(column))):
-        others = [other for other in kept if other != column]
-        pairs = combinations(sorted(column), 2) if len(column) > 1 else ((method, method) for method in column)
-        if all(any({first, second} <= other for other in others) for first, second in pairs):
-            kept = others
-    return kept
+        if all(times[pair] > 1 for pair in pairs[column]):
+            kept.remove(column)
+            times.subtract(pairs[column])
+    return list(kept)
 
 
 def _letter(index: int) -> str:

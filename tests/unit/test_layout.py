@@ -23,7 +23,7 @@ ALLOWED = {
     ),
     "methods": ("errors scaling config tasks.py", "torch numpy pydantic scipy sklearn"),
     "tracking": ("errors config", "mlflow pydantic pyarrow torch"),
-    "report": ("errors config tracking", "matplotlib rich scipy"),
+    "report": ("errors config tracking", "matplotlib numpy rich scipy"),
     "trial": (
         "errors kernels scaling config tasks.py methods tracking report",
         "torch pydantic safetensors onnxruntime",

@@ -120,7 +120,7 @@ def test_the_narrowest_terminals_lose_columns_by_their_worth(board: list[Row]) -
     assert block.fitted(200) == block
     for width in range(80, 110):
         fitted = block.fitted(width)
-        assert fitted.left_out == ("latency", "params", "MACs")[: len(fitted.left_out)]
+        assert fitted.left_out == ("latency", "params", "MACs", "search")[: len(fitted.left_out)]
         assert fitted.width <= width
         lines = printed(render(board, "table"), width).splitlines()
         assert max(map(len, lines)) <= width

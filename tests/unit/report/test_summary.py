@@ -310,6 +310,15 @@ def test_anytime_curves_are_means_over_tasks_from_where_all_have_one() -> None:
     assert "taylor" not in found.curves
     assert found.left_out == ("taylor",)
     assert [place for place, _ in found.curves["dms"]] == [1.0]
+    # In one task DMS has a network after a quarter of the costliest search, in the other after half.
+    trials = []
+    for name, spent, value in (("a", 1.0, 60.0), ("b", 2.0, 80.0)):
+        trials.append(record("supernet", 0, 100.0, experiment=name))
+        for method, macs, top1 in (("dms", spent, value), ("l1", 4.0, 50.0)):
+            trials.append(record(method, 0, top1, experiment=name, metrics={"search_training_macs": macs}))
+    later = anytime(tasks_of(rows(trials)), "relative")
+    assert later is not None
+    assert later.curves == {"dms": [(0.5, pytest.approx(0.7))], "l1": [(1.0, 0.5)]}
 
 
 # Output
