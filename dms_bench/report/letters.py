@@ -1,8 +1,8 @@
 """Letters for methods that are not told apart: two share one if, and only if, no test tells them apart.
 
 A letter stands for methods of which no two are told apart, and which no other can join (Piepho, J. Comput. Graph.
-Statist. 13, 2004). To find the fewest is hard; here each pair that has none yet gets the next letter, and those that add
-nothing are left out.
+Statist. 13, 2004). To find the fewest is hard; here each pair that has none yet gets the next letter, and those that
+add nothing are left out.
 """
 
 from __future__ import annotations

@@ -20,8 +20,7 @@ EXPLAINED = {
 
 def scorable(task: Task, score: Score) -> bool:
     """Whether a task has what its scale needs: a measured supernet and, for `gap`, random architectures behind it."""
-    ends = _ends(task, score)
-    return ends is not None
+    return _ends(task, score) is not None
 
 
 def scored(task: Task, values: Any, score: Score) -> Any:
@@ -44,7 +43,8 @@ def _ends(task: Task, score: Score) -> tuple[float, float] | None:
     if whole is None or not whole > 0:  # a share of nothing, or of what is no number
         return None
     if score == "relative":
-        return 0.0, whole
+        perfect = any(value <= 0 for row in task.rows.values() for value in row.values.values())
+        return (0.0, whole) if task.higher_is_better or not perfect else None  # nothing is a share of no loss
     controls = [row for row in task.rows.values() if row.kind == CONTROL]
     floor = controls[0].mean if len(controls) == 1 else None
     if floor is None or not (whole > floor if task.higher_is_better else whole < floor):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
@@ -88,9 +88,10 @@ def tasks_of(rows: Sequence[Row]) -> list[Task]:
 
 
 def complete(tasks: Sequence[Task]) -> Complete | None:
-    """Return the largest block of methods that have all answered the same tasks; None where there is none of two.
+    """Return a large block of methods that have all answered the same tasks; None where there is none of two.
 
-    Methods are taken by the number of tasks that they answered, most first, as long as methods x tasks grows.
+    From every start methods are taken one after another, next the one that leaves most tasks, and the block with the
+    most methods x tasks is kept.
     """
     import numpy
 
@@ -98,23 +99,34 @@ def complete(tasks: Sequence[Task]) -> Complete | None:
         method: frozenset(index for index, task in enumerate(tasks) if task.finite(method))
         for method in sorted({method for task in tasks for method in task.rows})
     }
-    by_number = sorted(answered, key=lambda method: -len(answered[method]))
-    best: tuple[int, list[str], frozenset[int]] | None = None
-    for count in range(2, len(by_number) + 1):
-        methods = by_number[:count]
-        common = _with_seeds(tasks, methods, frozenset.intersection(*(answered[method] for method in methods)))
-        if common and (best is None or count * len(common) > best[0]):
-            best = count * len(common), methods, common
-    if best is None:
+    starts = {own: method for method, own in reversed(answered.items())}  # one of those that answered the same tasks
+    blocks = [block for start in starts.values() for block in _grown(tasks, answered, start)]
+    if not blocks:
         return None
-    chosen = sorted(best[1])
-    kept = tuple(tasks[index] for index in sorted(best[2]))
+    best = max(blocks, key=lambda block: (len(block[0]) * len(block[1]), len(block[1])))
+    chosen = sorted(best[0])
+    kept = tuple(tasks[index] for index in sorted(best[1]))
     seeds = [_common_seeds(task, chosen) for task in kept]
     values = tuple(
         numpy.array([[task.finite(method)[seed] for seed in own] for method in chosen])
         for task, own in zip(kept, seeds, strict=True)
     )
     return Complete(tuple(chosen), kept, values, tuple(_left_out(tasks, kept, chosen, seeds)))
+
+
+def _grown(
+    tasks: Sequence[Task], answered: Mapping[str, frozenset[int]], start: str
+) -> Iterator[tuple[list[str], frozenset[int]]]:
+    """Yield ever more methods with ever fewer common tasks."""
+    methods, common = [start], answered[start]
+    others = [method for method in answered if method != start]
+    while others and common:
+        following = max(others, key=lambda method: len(common & answered[method]))
+        others.remove(following)
+        with_it = _with_seeds(tasks, [*methods, following], common & answered[following])
+        if with_it:
+            methods, common = [*methods, following], with_it
+            yield methods, common
 
 
 def _experiment(row: Row) -> tuple[str, ...]:

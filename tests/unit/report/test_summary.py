@@ -205,6 +205,17 @@ def test_losses_are_turned_round() -> None:
     assert over_random.numbers["dms"]["value"] == 1.0
 
 
+def test_a_loss_of_nothing_has_no_share() -> None:
+    trials = [record("supernet", 0, 10.0, higher_is_better=False)]
+    trials += [record(method, 0, value, higher_is_better=False) for method, value in (("dms", 0.0), ("random", 40.0))]
+    (task,) = tasks_of(rows(trials))
+    assert not scorable(task, "relative")
+    assert scored(task, 0.0, "gap") == pytest.approx(4 / 3)
+    assert json.loads(str(render_summary(summarise(rows(trials)), "json")))["sections"].keys() == {
+        "ranks", "improvement_dms", "improvement_random",
+    }  # fmt: skip
+
+
 def test_without_a_scale_ranks_and_chances_remain() -> None:
     trials = [trial for trial in finished() if trial.tags["dms.method"] != "supernet"]
     found = summarise(rows(trials))
@@ -245,6 +256,10 @@ def test_the_largest_block_is_kept() -> None:
     assert block is not None
     assert len(block.methods) * len(block.tasks) == 16
     assert complete(tasks_of(rows(few))) is None
+    # A method that shares no task with the others is passed over, however many it has answered.
+    alone = [record("halving", 0, 71.0, budget=f"{share}%", experiment="other") for share in range(10, 90, 10)]
+    other = complete(tasks_of(rows([*trials, *alone])))
+    assert other is not None
     apart = [record("dms", 0, 1.0), record("random", 1, 1.0)]
     assert complete(tasks_of(rows(apart))) is None
 
@@ -450,8 +465,13 @@ def test_figures_hold_all_that_they_draw(name: str) -> None:
         apart = first[0] >= second[2] or second[0] >= first[2] or first[1] >= second[3] or second[1] >= first[3]
         assert apart, (first, second)
     for circle in drawing.iter("circle"):
-        assert 0 < float(circle.get("cx", "")) < width
-        assert 0 < float(circle.get("cy", "")) < height
+        x, y = float(circle.get("cx", "")), float(circle.get("cy", ""))
+        assert 0 < x < width
+        assert 0 < y < height
+        hidden = [
+            box for box in found if box[0] < x + 4.5 and x - 4.5 < box[2] and box[1] < y + 4.5 and y - 4.5 < box[3]
+        ]
+        assert not hidden
     for path in drawing.iter("path"):
         across = re.findall(r"[MH](-?[\d.]+)", path.get("d", ""))
         assert all(0 <= float(place) <= width for place in across)
