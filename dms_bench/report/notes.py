@@ -15,7 +15,7 @@ _PERCENT = f"{100 * LEVEL:g} %"
 
 def lettered(rows: Sequence[Row]) -> bool:
     """Whether methods of one table are told apart at any of its budgets, so that letters say something."""
-    return any(len({row.letters for row in members}) > 1 for members in _budgets(rows))
+    return any(len(_letters(members)) > 1 for members in _budgets(rows))
 
 
 def comparison_notes(rows: Sequence[Row]) -> list[str]:
@@ -30,7 +30,7 @@ def comparison_notes(rows: Sequence[Row]) -> list[str]:
     if sizes:
         notes.append(
             f"± of Δ: 95 % for all {_range(sizes, 'comparison')} of a table at once (Bonferroni). "
-            f"*: told apart, with at most {_PERCENT} of false claims in a table (Holm)."
+            f"*: told apart, with a false claim in at most {_PERCENT} of tables (Holm; sharper than these ±)."
         )
     return [*notes, *_letter_notes(tables)]
 
@@ -44,7 +44,7 @@ def _letter_notes(tables: Sequence[Sequence[Row]]) -> list[str]:
             f"seed, Holm at {_PERCENT}); -: fewer than {FEWEST_SEEDS} seeds in common with any other."
         )
     budgets = [members for rows in tables for members in _budgets(rows) if len(members) > 1]
-    alike = sum(1 for members in budgets if members[0].pairs and len({row.letters for row in members}) == 1)
+    alike = sum(1 for members in budgets if members[0].pairs and len(_letters(members)) == 1)
     if alike:
         notes.append(f"No two methods are told apart at {alike} of {fmt.number_of(len(budgets), 'budget')}.")
     short = sum(1 for members in budgets if not members[0].pairs)
@@ -63,6 +63,11 @@ def _table(row: Row) -> tuple[str, ...]:
 def _budgets(rows: Sequence[Row]) -> list[list[Row]]:
     methods = (row for row in rows if row.kind != CEILING)
     return [list(members) for _, members in groupby(methods, key=lambda row: (*_table(row), row.budget))]
+
+
+def _letters(members: Sequence[Row]) -> set[str]:
+    """Return the different letters of a budget, without that of methods with too few seeds."""
+    return {row.letters for row in members} - {""}
 
 
 def _range(numbers: Sequence[int], noun: str) -> str:

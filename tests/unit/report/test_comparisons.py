@@ -231,6 +231,14 @@ def test_few_seeds_are_said_to_decide_nothing(count: int, note: str) -> None:
     assert "group" not in blocks(board)[0].columns
 
 
+def test_a_method_with_few_seeds_is_not_apart_from_those_that_are_alike() -> None:
+    trials = [record(method, seed, 70.0 + seed) for method in ("dms", "random") for seed in range(5)]
+    board = rows([*trials, record("uniform", 0, 60.0)])
+    assert sorted(row.letters for row in board) == ["", "a", "a"]
+    assert "group" not in blocks(board)[0].columns
+    assert "No two methods are told apart at 1 of 1 budget." in footnotes(board)
+
+
 def test_ties_and_trials_that_diverged_are_no_differences() -> None:
     board = rows(
         [record("dms", seed, 70.0) for seed in range(5)]
