@@ -68,7 +68,7 @@ def decide(claims: Sequence[tuple[Claim, Difference | None]]) -> list[Decided]:
         p, raw = next(adjusted), min(own.values())
         # Another decision than the surest may be preferred, if it stands the same correction.
         correction = p / raw if raw else len(best)
-        stands = [way for way, other in own.items() if p < LEVEL and other * correction < LEVEL]
+        stands = [way for way, other in own.items() if other * correction < LEVEL]
         decided.append(Decided(stands[0] if stands else "open", p, found.half(len(best))))
     return decided
 

@@ -286,6 +286,22 @@ def test_a_family_of_claims_is_corrected_by_holm() -> None:
     assert decide([]) == []
 
 
+def test_a_preferred_decision_stands_the_same_correction() -> None:
+    """Above 0 at p = 0.016 alone and surely within 1: ahead where it is asked alone, equal among five questions."""
+    slight = made([0.1, 0.16, 0.05, 0.08, 0.01])
+    assert 0.01 < stats.ttest_1samp([0.1, 0.16, 0.05, 0.08, 0.01], 0).pvalue < 0.05
+    assert decide([(Above(0.0, 1.0), slight)])[0].decision == "true"
+    assert [found.decision for found in decide([(Above(0.0, 1.0), slight)] * 5)] == ["equal"] * 5
+
+
+def test_one_budget_that_is_told_apart_shows_the_letters_of_all() -> None:
+    trials = suite(numpy.random.default_rng(5), 5, {"dms": 30.0, "random": 0.0}, budgets=1)
+    trials += [record(method, seed, 70.0 + seed, budget="50%") for method in ("dms", "random") for seed in range(5)]
+    (block,) = blocks(rows(trials))
+    place = block.columns.index("group")
+    assert [line.cells[place] for line in block.lines] == ["a", "b", "a", "a"]
+
+
 def test_noise_decides_falsely_in_at_most_one_family_in_twenty() -> None:
     """Claims that are false by nothing: the mean is at the bound, or at the margin."""
     generator = numpy.random.default_rng(7)
