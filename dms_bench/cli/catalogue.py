@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dms_bench.cli.options import Section, example, sections
-from dms_bench.config import load_suite, trial_count
+from dms_bench.cli.output import count_of
+from dms_bench.config import load_suite
 from dms_bench.config.described import summary
 from dms_bench.config.plugins import METHODS, TASKS, PluginSpec, discovered
 from dms_bench.config.task import TaskSpec
@@ -50,7 +51,7 @@ def suites() -> tuple[Headings, Rows]:
         except UserError as error:
             rows.append((str(path), "not valid", str(error).splitlines()[0]))
         else:
-            rows.append((str(path), str(trial_count(suite)), " ".join(suite.description.split())))
+            rows.append((str(path), count_of(suite), " ".join(suite.description.split())))
     return ("suite", "trials", "what it is"), rows
 
 

@@ -16,6 +16,8 @@ from dms_bench.errors import UserError
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
 
+    from dms_bench.config import Suite
+
 #: Width of tables that no terminal limits, in characters.
 _WIDTH = 160
 
@@ -28,6 +30,14 @@ def console(file: TextIO | None = None) -> Console:
 
     limited = (file or sys.stdout).isatty() or "COLUMNS" in os.environ
     return Console(file=file, width=None if limited else _WIDTH, highlight=False)
+
+
+def count_of(suite: Suite) -> str:
+    """Return how many trials a suite has: `12`, or `9 to 60` where comparisons choose their number of seeds."""
+    from dms_bench.config import most_trials, trial_count
+
+    least, most = trial_count(suite), most_trials(suite)
+    return str(least) if most == least else f"{least} to {most}"
 
 
 def columns(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

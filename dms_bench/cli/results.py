@@ -38,10 +38,12 @@ def leaderboard(
     tracking: Tracking = STORE,
 ) -> None:
     """Compare methods: metric, interval, cost, and paired differences to random architectures and to DMS."""
-    from dms_bench.report import leaderboard, render
+    from dms_bench.report import decided_notes, leaderboard, render
 
     title = f"Leaderboard: {suite}" if suite else "Leaderboard"
-    write(render(leaderboard(tracking, suite, tuned=tuned), format, title, costs=costs), output)
+    rows = leaderboard(tracking, suite, tuned=tuned)
+    decided = decided_notes(tracking, dict.fromkeys(row.suite for row in rows))
+    write(render(rows, format, title, costs=costs, decided=decided), output)
 
 
 def summary(

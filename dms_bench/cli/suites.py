@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from dms_bench.cli.output import Output, columns, console, write
+from dms_bench.cli.output import Output, columns, console, count_of, write
 from dms_bench.errors import UserError, nearest
 
 SuiteFile = Annotated[Path, typer.Argument(metavar="SUITE", help="A suite file (YAML).", show_default=False)]
@@ -21,32 +21,56 @@ Fresh = Annotated[bool, typer.Option("--fresh", help="Forget the results of the 
 
 def validate(suites: Annotated[list[Path], typer.Argument(metavar="SUITE...", help="Suite files.")]) -> None:
     """Check suite files, their profiles and smoke variants included, and count their trials."""
-    from dms_bench.config import load_suite, profile_names, trial_count
+    from dms_bench.config import load_suite, profile_names
 
     wrong = []
     for path in suites:
         try:
             suite = load_suite(path)
-            profiles = {name: trial_count(load_suite(path, profile=name)) for name in profile_names(path)}
+            profiles = {name: count_of(load_suite(path, profile=name)) for name in profile_names(path)}
         except UserError as error:
             wrong.append(str(error))
         else:
             profile_counts = "".join(f"; profile {name}: {count}" for name, count in profiles.items())
-            trials, experiments = trial_count(suite), len(suite.experiments)
+            trials, experiments = count_of(suite), len(suite.experiments)
             typer.echo(
-                f"{path}: valid, {trials} trial{'s' * (trials != 1)} in {experiments} "
+                f"{path}: valid, {trials} trial{'s' * (trials != '1')} in {experiments} "
                 f"experiment{'s' * (experiments != 1)}{profile_counts}"
             )
     if wrong:
         raise UserError("\n".join(wrong))
 
 
-def plan(suite: SuiteFile, profile: Profile = None, smoke: Smoke = False) -> None:
+def plan(
+    suite: SuiteFile,
+    profile: Profile = None,
+    smoke: Smoke = False,
+    effect: Annotated[
+        float | None,
+        typer.Option(
+            min=0,
+            help="Where comparisons choose their number of seeds: the difference whose power is shown; twice the "
+            "margin unless given.",
+            show_default=False,
+        ),
+    ] = None,
+    deviation: Annotated[
+        float | None,
+        typer.Option(
+            min=1e-9,
+            help="The standard deviation of a paired difference over seeds to go with it; the margin unless given.",
+            show_default=False,
+        ),
+    ] = None,
+) -> None:
     """Show the trials of a suite, and how much training they are, without running anything."""
-    from dms_bench.config import load_suite
-    from dms_bench.trial.plan import plan, total_days, total_macs
+    from dms_bench.config import families, load_suite
+    from dms_bench.trial.plan import plan, plan_added, total_days, total_macs
 
     loaded = load_suite(suite, profile=profile, smoke=smoke)
+    deciding = families(loaded)
+    if not deciding and (effect is not None or deviation is not None):
+        raise UserError("--effect and --deviation are for suites whose seed is {until: decided}")
     planned = plan(loaded)
     costly = loaded.resources.gpus > 0
     headings = ("experiment", "method", "budget", "pipeline", "seed", "hash", "stages (epochs x MACs x samples)")
@@ -72,6 +96,16 @@ def plan(suite: SuiteFile, profile: Profile = None, smoke: Smoke = False) -> Non
         stages = ", ".join(f"{stage} {value:.3g}" for stage, value in days.items())
         basis = "from the paper's 2.5 for 100 epochs of EfficientNet-B0"
         typer.echo(f"about {sum(days.values()):.3g} A100 days ({stages}), {basis}")
+    if deciding:
+        from dms_bench.trial.prospects import prospects
+
+        added = plan_added(loaded)
+        typer.echo(
+            f"that is the least; at most {trials + len(added)} trials and {total_macs([*planned, *added]):.2e} MACs, "
+            "as seeds are added until the comparisons are decided"
+        )
+        for family in deciding:
+            typer.echo(prospects(family, effect, deviation))
 
 
 def run(

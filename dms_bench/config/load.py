@@ -7,6 +7,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from dms_bench.config.deciding import families, idle_comparisons
 from dms_bench.config.document import read_document
 from dms_bench.config.layers import (
     as_written,
@@ -125,6 +126,9 @@ def parse_suite(document: Any, *, profile: str | None = None, smoke: bool = Fals
     try:
         suite = Suite.model_validate(content)
         resolve(suite)
+        families(suite)
+        if not smoke:  # which may give the seeds of a suite that decides
+            problems += idle_comparisons(suite)
     except ValidationError as error:
         problems += problems_of(error, content)
         problems += _hidden_behind(problems, content)

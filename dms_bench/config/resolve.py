@@ -18,7 +18,7 @@ from dms_bench.config.budget import NO_ORDER, BudgetSpec, MacsBudget, bound_the_
 from dms_bench.config.merge import merged
 from dms_bench.config.problems import UNKNOWN, WITH, InvalidSpecError, Path, Problem, problems_of, show
 from dms_bench.config.suite import TRIAL_FIELDS, Experiment, Suite
-from dms_bench.config.sweep import Range
+from dms_bench.config.sweep import Axis, Range, UntilDecided
 from dms_bench.config.trial import Trial
 from dms_bench.errors import nearest
 
@@ -41,7 +41,8 @@ class Choice(NamedTuple):
 def resolve(suite: Suite) -> list[Trial]:
     """Return the trials of every experiment that is not sampled, in the order of the file.
 
-    Trials that compute the same thing occur once.
+    Trials that compute the same thing occur once. Of seeds that are added until comparisons are decided, those that are
+    run in any case are there; the others have `deciding.families`.
 
     Raises:
         InvalidSpecError: a trial does not validate; its problems have a line each.
@@ -70,7 +71,7 @@ def _resolve(suite: Suite) -> list[Trial]:
 
 
 def trial_count(suite: Suite) -> int:
-    """Return how many trials a suite has, sampled ones included."""
+    """Return how many trials a suite has, sampled ones included; of seeds that are added, those that are run anyway."""
     sampled = sum(
         len(grid_points(experiment)) * experiment.sweep.sample.samples
         for experiment in suite.experiments
@@ -107,7 +108,7 @@ def _resolve_experiment(suite: Suite, experiment: Experiment) -> tuple[list[Tria
     """Return the trials of an experiment and what is wrong with it; a sampled one is only checked."""
     wrong = _wrong_fields(experiment)
     useless = {str(path[-1]) for path, _ in wrong}
-    size = math.prod(len(values) for values in experiment.sweep.grid.values())
+    size = math.prod(map(_most, experiment.sweep.grid.values()))
     if size > MAX_TRIALS:
         wrong.append(Problem(("sweep", "grid"), f"{size} combinations; at most {MAX_TRIALS} are run"))
         useless |= set(experiment.sweep.grid)
@@ -184,6 +185,8 @@ def _wrong_fields(experiment: Experiment) -> list[Problem]:
                 problems.append(Problem(path, f"no field of a trial; {nearest(top, _SWEPT)}"))
             elif part != "grid" and field in experiment.sweep.grid:
                 problems.append(Problem(path, "is in the grid already"))
+            elif isinstance(fields[field], UntilDecided) and field != "seed":
+                problems.append(Problem(path, "only the values of 'seed' are added until something is decided: a list"))
     return problems
 
 
@@ -208,10 +211,20 @@ def _without(experiment: Experiment, fields: set[str]) -> Experiment:
 
 def _combinations(experiment: Experiment) -> Iterable[tuple[Choice, ...]]:
     axes = [
-        [Choice(field, value, ("sweep", "grid", field, index)) for index, value in enumerate(values)]
+        [Choice(field, value, ("sweep", "grid", field, index)) for index, value in enumerate(_values_of(values))]
         for field, values in experiment.sweep.grid.items()
     ]
     return itertools.product(*axes)
+
+
+def _values_of(axis: Axis) -> Iterable[Any]:
+    """Return the values of an entry of the grid that are run in any case."""
+    return range(axis.at_least) if isinstance(axis, UntilDecided) else axis
+
+
+def _most(axis: Axis) -> int:
+    """Return how many values an entry of the grid may come to have."""
+    return axis.at_most if isinstance(axis, UntilDecided) else len(axis)
 
 
 def _representative_samples(experiment: Experiment) -> list[tuple[Choice, ...]]:

@@ -54,7 +54,7 @@ def suite_schema() -> dict[str, Any]:
         "description": "Fields of an experiment, laid under or over every one.",
         "type": "object",
         "additionalProperties": False,
-        "properties": fields | {"sweep": experiment["properties"]["sweep"]},
+        "properties": fields | {name: experiment["properties"][name] for name in ("sweep", "compare")},
     }
     definitions["Overlay"] = overlay
     suite["properties"] |= {

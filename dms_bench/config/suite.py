@@ -14,6 +14,11 @@ from dms_bench.config.sweep import Sweep
 from dms_bench.config.trial import Resources
 
 Name = Annotated[str, StringConstraints(pattern=NAME)]
+#: Methods by their label or kind; the first's value less the second's is what is compared with zero.
+Compared = Annotated[
+    list[Annotated[list[str], Field(min_length=2, max_length=2)]] | None,
+    Field(min_length=1, exclude_if=lambda value: value is None),
+]
 
 
 class Experiment(Spec):
@@ -26,6 +31,9 @@ class Experiment(Spec):
     """Name of the experiment; no two of a suite have the same."""
     sweep: Sweep = Sweep()
     """Which fields vary, and over which values; by default the experiment is one trial."""
+    compare: Compared = None
+    """Pairs of methods, by label or kind, to be told apart where `seed` is `{until: decided}`; by default what the
+    suite says, else every method with `dms` and with `random`."""
     task: Any = None
     """The trials' task, by its kind or as a mapping."""
     supernet: Any = None
@@ -56,7 +64,7 @@ class Experiment(Spec):
 
 
 #: The fields of an experiment that are fields of its trials.
-TRIAL_FIELDS = tuple(field for field in Experiment.model_fields if field not in ("name", "sweep"))
+TRIAL_FIELDS = tuple(field for field in Experiment.model_fields if field not in ("name", "sweep", "compare"))
 
 
 class Suite(Spec):
@@ -78,6 +86,8 @@ class Suite(Spec):
     """Folder for checkpoints and finished trials, from which an interrupted run goes on."""
     resources: Resources = Resources()
     """What a trial runs on, unless its experiment says otherwise."""
+    compare: Compared = None
+    """Pairs of methods that experiments compare until they are decided, unless they say otherwise."""
     experiments: Annotated[list[Experiment], Field(min_length=1)]
     """The experiments, at least one; each is a trial or a sweep over trials."""
 

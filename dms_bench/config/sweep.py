@@ -85,10 +85,47 @@ class Sampling(Spec):
     """Seed of the values that are drawn; it is not the trial's."""
 
 
+class UntilDecided(Spec):
+    """Seeds 0, 1, ... that are added until every comparison is decided, or there are no more."""
+
+    until: Literal["decided"]
+    """decided: until each comparison of the experiment is found different, or equal within the margin."""
+    at_most: Annotated[int, Field(ge=2, le=50)] = 20
+    """Seeds after which a comparison that is not decided stays so."""
+    at_least: Annotated[int, Field(ge=2, le=50)] = 3
+    """Seeds before anything is decided; every method is run with these."""
+    margin: Annotated[float, Field(gt=0)]
+    """Differences below this count as none, in the unit of the task's measure: points of accuracy, say."""
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if self.at_most < self.at_least:
+            raise ValueError(f"at_most {self.at_most} must not be below at_least {self.at_least}")
+        return self
+
+
+def _kind_of_axis(value: Any) -> str:
+    """Tell which of the two an entry of the grid is meant to be; a list where it is neither."""
+    meant = isinstance(value, UntilDecided) or (isinstance(value, dict) and UntilDecided.model_fields.keys() & value)
+    return "decided" if meant else "values"
+
+
+Axis = Annotated[
+    Annotated[Values, Tag("values")] | Annotated[UntilDecided, Tag("decided")], Discriminator(_kind_of_axis)
+]
+
+
 class Sweep(Spec):
     """Every combination of `grid`, each sampled where `sample` is given."""
 
-    grid: dict[str, Values] = Field(default_factory=dict)
-    """Dotted field of the trial -> list of values; every combination is a trial."""
+    grid: dict[str, Axis] = Field(default_factory=dict)
+    """Dotted field of the trial -> list of values; every combination is a trial. Only `seed` may be `{until: decided,
+    margin: ...}` instead: seeds are then added until the comparisons between methods are decided."""
     sample: Sampling | None = None
     """Draw further fields at random or by Optuna, for every combination of the grid."""
+
+    @property
+    def until_decided(self) -> UntilDecided | None:
+        """How seeds are added, where they are not a list."""
+        seeds = self.grid.get("seed")
+        return seeds if isinstance(seeds, UntilDecided) else None

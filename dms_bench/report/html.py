@@ -14,14 +14,16 @@ from dms_bench.report.svg import CEILING_COLOUR, PALETTE, colours, panel
 _NUMBERS_FROM, _MEAN_COLUMN, _METHOD_COLUMN = 2, 2, 1
 
 
-def render_html(rows: Sequence[Row], title: str = "Leaderboard") -> str:
-    """Return the page."""
+def render_html(rows: Sequence[Row], title: str = "Leaderboard", decided: Sequence[str] = ()) -> str:
+    """Return the page; `decided` as of `render`."""
     board_blocks = blocks(rows)
     suites = ", ".join(sorted({row.suite for row in rows}))
     trials = sum(row.n for row in rows)
     comparisons = f"{len(board_blocks)} comparison{'s' * (len(board_blocks) != 1)}"
     lead = f"Suite {suites}: {trials} finished trial{'s' * (trials != 1)} in {comparisons}"
-    return page(title, lead, [*board_sections(rows), environment_section(rows)])
+    items = "".join(f"<li>{escape(note)}</li>" for note in decided)
+    comparisons_section = [f"<section><h2>What was decided</h2><ul class="notes">{items}</ul></section>"] if decided else []
+    return page(title, lead, [*board_sections(rows), *comparisons_section, environment_section(rows)])
 
 
 def board_sections(rows: Sequence[Row]) -> list[str]:

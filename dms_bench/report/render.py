@@ -23,7 +23,12 @@ _RIGHT_FROM = 2  # budget and method are words, the rest numbers
 
 
 def render(
-    rows: Sequence[Row], format: str = "table", title: str = "Leaderboard", *, costs: bool = False
+    rows: Sequence[Row],
+    format: str = "table",
+    title: str = "Leaderboard",
+    *,
+    costs: bool = False,
+    decided: Sequence[str] = (),
 ) -> RenderableType:
     """Render rows; every format but `table` (a rich renderable) is a plain string.
 
@@ -32,27 +37,28 @@ def render(
         format: `table`, `markdown`, `csv` or `html`.
         title: heading of the HTML page.
         costs: show what searches use and compute (`layout.blocks`); CSV and HTML have both.
+        decided: further notes: which comparisons were decided, and after how many seeds (`decided_notes`).
 
     Raises:
         UserError: unknown format.
     """
     if format == "table":
-        return render_table(rows, costs=costs)
+        return render_table(rows, costs=costs, decided=decided)
     if format == "markdown":
-        return render_markdown(rows, costs=costs)
+        return render_markdown(rows, costs=costs, decided=decided)
     if format == "csv":
         return render_csv(rows)
     if format == "html":
-        return render_html(rows, title)
+        return render_html(rows, title, decided)
     raise UserError(f"unknown format {format!r}; {nearest(format, ('table', 'markdown', 'csv', 'html'))}")
 
 
-def render_table(rows: Sequence[Row], *, costs: bool = False) -> Group:
+def render_table(rows: Sequence[Row], *, costs: bool = False, decided: Sequence[str] = ()) -> Group:
     """Return a rich table per block, with the footnotes."""
     parts: list[RenderableType] = []
     for block in blocks(rows, costs=costs):
         parts += [_Fitted(block), Text()]
-    parts += [Text(note, style="dim") for note in footnotes(rows, costs=costs)]
+    parts += [Text(note, style="dim") for note in (*footnotes(rows, costs=costs), *decided)]
     return Group(*parts)
 
 
@@ -88,7 +94,7 @@ def _rich_table(block: Block) -> Table:
     return table
 
 
-def render_markdown(rows: Sequence[Row], *, costs: bool = False) -> str:
+def render_markdown(rows: Sequence[Row], *, costs: bool = False, decided: Sequence[str] = ()) -> str:
     """Return a Markdown table per block, with the footnotes."""
     parts = []
     for block in blocks(rows, costs=costs):
@@ -100,7 +106,7 @@ def render_markdown(rows: Sequence[Row], *, costs: bool = False) -> str:
                 cells[1], cells[2] = f"**{cells[1]}**", f"**{cells[2]}**"
             lines.append(markdown_line(cells))
         parts.append("\n".join(lines))
-    parts.append("\n".join(f"- {note}" for note in footnotes(rows, costs=costs)))
+    parts.append("\n".join(f"- {note}" for note in (*footnotes(rows, costs=costs), *decided)))
     return "\n\n".join(parts) + "\n"
 
 

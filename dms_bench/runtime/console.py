@@ -25,7 +25,8 @@ class Board:
 
     def __init__(self, console: Console, total: int) -> None:
         self.console = console
-        self._total = total
+        #: Trials that are known to be run; more may be added.
+        self.total = total
         #: How the trials that are over have ended.
         self.counts = dict.fromkeys(_MARKS, 0)
         self._running: dict[str, tuple[Work, float]] = {}
@@ -64,8 +65,8 @@ class Board:
             table.add_row(escape(work.name), *_progress(work), _duration(time.monotonic() - since))
         bar = Table.grid(padding=(0, 1))
         bar.add_row(
-            ProgressBar(total=max(1, self._total), completed=self.ended_trials, width=40),
-            Text(f"{self.ended_trials} of {self._total} trials"),
+            ProgressBar(total=max(1, self.total), completed=self.ended_trials, width=40),
+            Text(f"{self.ended_trials} of {self.total} trials"),
         )
         return Group(table, bar)
 

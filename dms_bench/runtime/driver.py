@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from functools import cached_property
 from typing import TYPE_CHECKING
 
-from dms_bench.config import Suite, Trial
+from dms_bench.config import Family, Suite, Trial, families
 from dms_bench.errors import TrialFailure
+from dms_bench.runtime.deciding import Course, as_data, course
 from dms_bench.runtime.node_memory import Crowd, NodeOutOfMemoryError
 from dms_bench.runtime.sampling import SampledSweep, Sampler
-from dms_bench.tracking import environment, finished, open_suite
+from dms_bench.tracking import environment, finished, open_suite, values_of, write_decided
 from dms_bench.trial.last_words import OUT_OF_MEMORY, cause
 from dms_bench.trial.outcome import result_of
 from dms_bench.trial.storage import SuiteFolder
@@ -50,10 +52,15 @@ class Driver:
         self._known = finished(uri, suite.name)
         self._todo = [trial for trial in trials if not self._is_done(trial)]
         self._open_sweeps = [sweep for sweep in sweeps if self._samples_left(sweep)]
+        self._families = families(suite)
+        #: Trials whose supernet could not be trained in this invocation.
+        self._given_up: set[str] = set()
+        #: Comparisons whose end has been said: family, comparison.
+        self._said: set[tuple[int, int]] = set()
 
     def to_check(self) -> list[Trial]:
-        """Return the trials to run, and an example of each sampled sweep."""
-        return [*self._todo, *(sweep.example for sweep in self._open_sweeps)]
+        """Return the trials to run, as far as they are known, and an example of each sampled sweep."""
+        return [*self._known_to_run(), *(sweep.example for sweep in self._open_sweeps)]
 
     def run(self) -> int:
         """Do what is left; returns the exit code.
@@ -61,18 +68,27 @@ class Driver:
         Raises:
             UserError: a trial needs more than the machine has.
         """
-        left = len(self._todo) + sum(self._samples_left(sweep) for sweep in self._open_sweeps)
-        done = len(self._trials) + sum(sweep.sampling.samples for sweep in self._sweeps) - left
+        to_run_now = self._known_to_run()
+        left = len(to_run_now) + sum(self._samples_left(sweep) for sweep in self._open_sweeps)
+        added = [trial for trial in self._added() if self._is_done(trial)]
+        known = {trial.hash for trial in (*self._trials, *added, *to_run_now)}
+        done = len(known) + sum(sweep.sampling.samples for sweep in self._sweeps) - left
         if not left and not self._unpublished():
             self._console.print(f"{self._suite.name}: all {done} trials are finished already")
+            self._say_decisions()
             return 0
         to_run = f"{left} trial{'s' * (left != 1)} to run"
+        if self._families and left:
+            to_run += ", more until comparisons are decided"
         self._console.print(f"{self._suite.name}: {to_run}" + (f", {done} finished already" if done else ""))
         self._environment = environment()
         self._run = open_suite(self._uri, self._suite, self._environment)
         status = "failed"
         try:
             status = self._train(left) if left else "finished"
+            if self._families:
+                self._say_decisions()
+                write_decided(self._run.uri, self._run.parent_id, [as_data(*each) for each in self._courses()])
             if not self._publish() and status == "finished":
                 status = "failed"
         finally:
@@ -89,13 +105,14 @@ class Driver:
         from dms_bench.runtime.console import Board
 
         self._board = board = Board(self._console, total)
+        self._expected = {trial.hash for trial in self._known_to_run()}
         try:
             with board.live():
                 while not self._session():
                     pass
         except KeyboardInterrupt:
             self._console.print(
-                f"interrupted after {board.ended_trials} of {total} trials; the same command goes on from here"
+                f"interrupted after {board.ended_trials} of {board.total} trials; the same command goes on from here"
             )
             return "stopped"
         except Exception:
@@ -113,21 +130,20 @@ class Driver:
             TrialFailure: memory, or Ray itself, fails again and again.
         """
         from dms_bench.runtime.nodes import RayLostError, check_nodes
-        from dms_bench.runtime.schedule import RETRIES, run_all
+        from dms_bench.runtime.schedule import RETRIES
         from dms_bench.runtime.session import ray_session
 
-        crowd, scratch = self._crowd, self._folder.scratch
+        crowd = self._crowd
         try:
             with ray_session():
                 check_nodes(self._folder, self._uri)
                 works = crowd.left([self._work("trial", trial) for trial in self._todo])
                 sweeps = [sweep for sweep in self._open_sweeps if self._samples_left(sweep)]
                 examples = [self._work("trial", sweep.example) for sweep in sweeps]
-                run_all(crowd.left(self._supernets([*works, *examples])), scratch, self, crowd.most)
-                run_all(crowd.left(self._searches(works)), scratch, self, crowd.most)
-                run_all([work for work in works if self._shared_is_ready(work)], scratch, self, crowd.most)
+                self._run(works, examples)
                 for sweep in sweeps:
                     self._sample(sweep)
+                self._decide()
         except NodeOutOfMemoryError:
             for work in crowd.thin(RETRIES + 1):
                 self.ended(work, died=True, ray_message=OUT_OF_MEMORY)
@@ -140,6 +156,15 @@ class Driver:
             self.say("Ray's own processes died; going on with new ones")
             return False
         return True
+
+    def _run(self, works: Sequence[Work], examples: Sequence[Work] = ()) -> None:
+        """Have trials done, and before them what they share; of `examples` only that."""
+        from dms_bench.runtime.schedule import run_all
+
+        crowd, scratch = self._crowd, self._folder.scratch
+        run_all(crowd.left(self._supernets([*works, *examples])), scratch, self, crowd.most)
+        run_all(crowd.left(self._searches(works)), scratch, self, crowd.most)
+        run_all([work for work in works if self._shared_is_ready(work)], scratch, self, crowd.most)
 
     def _sample(self, sweep: SampledSweep) -> None:
         """Run a sampled sweep."""
@@ -158,6 +183,55 @@ class Driver:
         schedule.run_sampled(
             _SampledWork(self, sweep), example.resources, scheduler, self._folder.scratch, self, self._crowd.most
         )
+
+    def _decide(self) -> None:
+        """Add seeds until the comparisons of every family are decided, or there are no more."""
+        self._say_decisions()
+        while wanted := self._wanted():
+            self._board.total += len({trial.hash for trial in wanted} - self._expected)
+            self._expected |= {trial.hash for trial in wanted}
+            self._run(self._crowd.left([self._work("trial", trial) for trial in wanted]))
+            self._say_decisions()
+
+    def _wanted(self) -> list[Trial]:
+        """Return the trials that undecided comparisons need next, each once."""
+        return list({trial.hash: trial for _, state in self._courses() for trial in state.wanted}.values())
+
+    def _courses(self) -> list[tuple[Family, Course]]:
+        """Return how far each family has come."""
+        return [(family, course(family, self._is_settled, self._value)) for family in self._families]
+
+    def _is_settled(self, trial: Trial) -> bool:
+        return trial.hash in self._given_up or self._is_over(trial)
+
+    def _value(self, trial: Trial) -> float | None:
+        """Return what a trial came to on the test split, None where it failed."""
+        result = result_of(self._folder.trial(trial.hash))
+        if result is not None:
+            return result.value
+        return self._recorded.get(trial.hash) if self._known.get(trial.hash) == "finished" else None
+
+    @cached_property
+    def _recorded(self) -> dict[str, float]:
+        """The values of finished trials whose folder is gone."""
+        return values_of(self._uri, self._suite.name)
+
+    def _say_decisions(self) -> None:
+        """Say each decision once."""
+        for number, (family, state) in enumerate(self._courses()):
+            found = as_data(family, state)
+            for index, pair in enumerate(found.pairs):
+                if pair.outcome != "open" and (number, index) not in self._said:
+                    self._said.add((number, index))
+                    self.say(found.line(pair))
+
+    def _known_to_run(self) -> list[Trial]:
+        """Return the trials to run, but for samples and for seeds that depend on what these come to."""
+        return list({trial.hash: trial for trial in (*self._todo, *self._wanted())}.values())
+
+    def _added(self) -> Iterable[Trial]:
+        """Yield all trials that comparisons may come to need."""
+        return (trial for family in self._families for trial in family.trials)
 
     def started(self, work: Work) -> None:
         """Take notice that work has begun (`hooks.Observer`)."""
@@ -219,6 +293,7 @@ class Driver:
         for what, stage, folder in work.shared:
             if not stage.finished():
                 work.folder.fail(f"the {what} failed: {folder.failure()}")
+                self._given_up.add(work.key)
                 self._fail(work)
                 return False
         return True
@@ -239,7 +314,8 @@ class Driver:
     def _unpublished(self) -> list[Trial]:
         """Return the trials whose end, as their folder has it, is not in the tracking store."""
         drawn = [trial for sweep in self._sweeps for trial in sweep.trials]
-        return [trial for trial in (*self._trials, *drawn) if self._status(trial) != self._known.get(trial.hash)]
+        trials = {trial.hash: trial for trial in (*self._trials, *drawn, *self._added())}
+        return [trial for hash_, trial in trials.items() if self._status(trial) != self._known.get(hash_)]
 
     def _status(self, trial: Trial) -> str | None:
         """Return how the trial ended: by its folder or, where that says nothing, by the tracking store."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from dms_bench.config import Suite, Trial, resolve
+from dms_bench.config import Suite, Trial, families, resolve
 from dms_bench.trial.preflight import Preflight
 from dms_bench.trial.storage import CLAIM_SECONDS, SuiteFolder
 
@@ -44,7 +44,8 @@ def run_suite(suite: Suite, *, fresh: bool = False, console: Console | None = No
         if fresh:
             check([*trials, *(sweep.example for sweep in sweeps)])  # what is refused costs no earlier result
             drawn = [trial for sweep in sweeps for trial in sweep.all_drawn]
-            forgotten = {trial.hash for trial in (*trials, *drawn)}
+            added = [trial for family in families(suite) for trial in family.trials]
+            forgotten = {trial.hash for trial in (*trials, *drawn, *added)}
             tracking.forget(uri, suite.name, forgotten)
             folder.clear(forgotten)
             for sweep in sweeps:

@@ -3,7 +3,9 @@
 Importing this package does not import MLflow; the functions do.
 """
 
+from dms_bench.tracking.decided import DecidedFamily, DecidedPair, read_decided, write_decided
 from dms_bench.tracking.environment import environment
+from dms_bench.tracking.reading import values_of
 from dms_bench.tracking.result import StageCost, TrialResult
 from dms_bench.tracking.secrets import redact, shown
 from dms_bench.tracking.store import check, connect, resolve_uri
@@ -11,6 +13,8 @@ from dms_bench.tracking.suite_run import SuiteRun, finished, forget, open_suite
 from dms_bench.tracking.trial_run import TrackingLost, TrialRun
 
 __all__ = [
+    "DecidedFamily",
+    "DecidedPair",
     "StageCost",
     "SuiteRun",
     "TrackingLost",
@@ -22,7 +26,10 @@ __all__ = [
     "finished",
     "forget",
     "open_suite",
+    "read_decided",
     "redact",
     "resolve_uri",
     "shown",
+    "values_of",
+    "write_decided",
 ]

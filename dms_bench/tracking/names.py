@@ -34,6 +34,8 @@ DEVICE_KIND = "dms.device_kind"
 #: The cost of each stage in full, as JSON.
 COSTS = "dms.costs"
 RESOURCES = "dms.resources"
+#: Beginning of the tags of a parent run that say what its comparisons came to, as JSON in parts.
+DECIDED = "dms.decided"
 #: What `environment()` found, as JSON: one tag, as reading a store costs time for every tag of every run.
 ENVIRONMENT = "dms.environment"
 #: Its entry with the hash of the files that the supernet's weights came from, where they came from files.

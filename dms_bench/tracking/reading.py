@@ -150,6 +150,48 @@ def read_trials(uri: str, suites: Collection[str], *, tags_only: bool = False) -
             return [trial for suite in suites for trial in _from_tables(database, suite, tags_only)]
 
 
+def values_of(uri: str, suite: str) -> dict[str, float]:
+    """Return what the leaderboard ranks by of each finished trial, by its hash.
+
+    Raises:
+        UserError: there is no such store, or it does not answer.
+    """
+    finished = (trial for trial in read_trials(uri, [suite]) if trial.status == names.FINISHED)
+    return {trial.hash: value for trial in finished if (value := trial.value) is not None}
+
+
+def latest_tags(uri: str, suite: str, beginning: str) -> dict[str, str]:
+    """Return the tags that begin so, of the newest run of a suite that has any.
+
+    Raises:
+        UserError: there is no such store, or it does not answer.
+    """
+    path = _existing(uri)
+    if path is not None:
+        query = (
+            "SELECT run_uuid, tags.key, tags.value FROM tags JOIN runs USING (run_uuid) "
+            "JOIN experiments USING (experiment_id) WHERE experiments.name = ? AND runs.lifecycle_stage = 'active' "
+            "AND substr(tags.key, 1, ?) = ? ORDER BY start_time DESC, run_uuid"
+        )
+        with _queries(uri, path) as database:
+            rows = database.execute(query, (suite, len(beginning), beginning)).fetchall()
+        return {key: value for run, key, value in rows if run == rows[0][0]}
+    client = connect(uri)
+    with answering(uri):
+        experiment = client.get_experiment_by_name(suite)
+        runs = (
+            []
+            if experiment is None
+            else client.search_runs(
+                [experiment.experiment_id],
+                f"tags.`{beginning}000` != ''",
+                order_by=["attributes.start_time DESC"],
+                max_results=1,
+            )
+        )
+    return {name: value for run in runs for name, value in run.data.tags.items() if name.startswith(beginning)}
+
+
 def _from_tables(database: sqlite3.Connection, suite: str, tags_only: bool) -> list[Record]:
     def pairs(table: str) -> str:  # a row per run: rows of single values would take most of the time
         return f"(SELECT json_group_object(key, value) FROM {table} AS own WHERE own.run_uuid = runs.run_uuid)"

@@ -17,7 +17,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from dms_bench.config import Experiment, Range, Suite, Trial, grid_points, resolve, resolve_sample, sample_space
+from dms_bench.config import (
+    Experiment,
+    Range,
+    Suite,
+    Trial,
+    families,
+    grid_points,
+    resolve,
+    resolve_sample,
+    sample_space,
+)
 from dms_bench.config.budget import ConstraintSpec, LatencyBudget, MemoryBudget, constraints_of, format_amount
 from dms_bench.errors import Refusals, UserError
 from dms_bench.trial.gpu_days import gpu_days
@@ -84,6 +94,8 @@ class PlannedTrial:
 def plan(suite: Suite) -> list[PlannedTrial]:
     """Return the trials of a suite with the estimated cost of their stages; nothing is trained.
 
+    Seeds that are added until comparisons are decided are left out; `plan_added` has them.
+
     Raises:
         UserError: a supernet that the task cannot build, a recipe that it cannot use, or data that is not there, with a
             line for each.
@@ -102,6 +114,17 @@ def plan(suite: Suite) -> list[PlannedTrial]:
                     planned.append(estimator.planned(first, samples=experiment.sweep.sample.samples))
     preflight.refusals.check()
     return planned
+
+
+def plan_added(suite: Suite) -> list[PlannedTrial]:
+    """Return the trials that comparisons may come to need beyond those of `plan`, up to the most.
+
+    Raises:
+        UserError: as of `plan`.
+    """
+    estimator, known = _Estimator(), {trial.hash for trial in resolve(suite)}
+    added = {trial.hash: trial for family in families(suite) for trial in family.trials if trial.hash not in known}
+    return [estimator.planned(trial) for trial in added.values()]
 
 
 def total_macs(planned: list[PlannedTrial]) -> float:

@@ -16,6 +16,7 @@ ALLOWED = {
     "kernels": ("", "torch"),
     "scaling": ("kernels", "torch scipy"),
     "config": ("errors", "pydantic pydantic_core yaml"),
+    "decisions": ("", "numpy scipy"),
     "tasks.py": ("errors config", "torch"),
     "dms_bench_tasks": (
         "errors scaling config tasks.py",
@@ -25,12 +26,12 @@ ALLOWED = {
     "tracking": ("errors config", "mlflow pydantic pyarrow torch"),
     "report": ("errors config tracking", "matplotlib numpy rich scipy"),
     "trial": (
-        "errors kernels scaling config tasks.py methods tracking report",
+        "errors kernels scaling config decisions tasks.py methods tracking report",
         "torch pydantic safetensors onnxruntime",
     ),
     "testing": ("errors scaling config tasks.py methods trial", "torch numpy"),
     "runtime": (
-        "errors kernels scaling config tasks.py methods tracking report trial",
+        "errors kernels scaling config decisions tasks.py methods tracking report trial",
         "torch ray optuna pydantic rich",
     ),
     "__init__": ("trial", ""),
