@@ -78,7 +78,7 @@ def _step(n: int) -> np.ndarray:
     table[0], table[-1] = 0.0, 1.0
 
     def below(angles: np.ndarray) -> np.ndarray:
-        return np.interp(angles, _ANGLES, table)
+        return np.asarray(np.interp(angles, _ANGLES, table))
 
     cumulative = below(b - angle) - below(-np.pi - b - angle) + 1.0 - below(np.pi - b - angle)
     cumulative[:, 0], cumulative[:, -1] = 0.0, 1.0
@@ -89,4 +89,4 @@ def _cosine(scores: np.ndarray, n: int) -> np.ndarray:
     """Return c_n of normal scores."""
     # The lower half is computed and mirrored: probabilities near 1 lose their digits.
     t = -np.sign(scores) * stdtrit(n - 1, ndtr(-np.abs(scores)))
-    return t / np.sqrt(t**2 + n - 1)
+    return np.asarray(t / np.sqrt(t**2 + n - 1))

@@ -32,6 +32,8 @@ from dms_bench.decisions.boundaries import levels
 Outcome = Literal["different", "equal", "undecided"]
 _OUTCOMES: tuple[Outcome, ...] = ("undecided", "different", "equal")
 UNDECIDED, DIFFERENT, EQUAL = range(3)
+#: Spreads that are smaller than this, beside the margin or the mean, come from subtracting rounded numbers.
+_ROUNDING = 1e-6
 
 
 @dataclass(frozen=True)
@@ -102,7 +104,8 @@ def decide_all(differences: np.ndarray, rule: Rule) -> Decisions:
         # Of the two one-sided tests that decides which the mean is nearer to.
         within = (rule.margin - np.abs(means)) / errors
     # Differences without spread have no t; with measures in steps (a share of few pictures) that is no rare thing.
-    from_zero[errors == 0] = within[errors == 0] = -np.inf
+    without_spread = errors <= _ROUNDING * (rule.margin + np.abs(means))
+    from_zero[without_spread] = within[without_spread] = -np.inf
     for_zero, for_margin = (rule.critical(comparisons, two_sided=sides) for sides in (True, False))
     outcome = np.full((families, comparisons), UNDECIDED)
     decided_at = np.full((families, comparisons), seeds)
@@ -156,9 +159,7 @@ def _running(differences: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarra
     # Taken from the first pair's value, which keeps the digits of small spreads.
     first = np.take_along_axis(values, there.argmax(axis=2)[:, :, None], axis=2)
     shifted = np.where(there, values - first, 0.0)
-    squares = (shifted**2).cumsum(axis=2)
     mean = shifted.cumsum(axis=2) / np.maximum(pairs, 1)
-    spread = squares - pairs * mean**2
-    spread[spread <= 1e-12 * squares] = 0.0  # rounding
+    spread = np.maximum((shifted**2).cumsum(axis=2) - pairs * mean**2, 0.0)
     errors = np.sqrt(spread / np.maximum(pairs - 1, 1) / np.maximum(pairs, 1))
     return pairs, mean + first, errors

@@ -22,8 +22,8 @@ def render_html(rows: Sequence[Row], title: str = "Leaderboard", decided: Sequen
     comparisons = f"{len(board_blocks)} comparison{'s' * (len(board_blocks) != 1)}"
     lead = f"Suite {suites}: {trials} finished trial{'s' * (trials != 1)} in {comparisons}"
     items = "".join(f"<li>{escape(note)}</li>" for note in decided)
-    comparisons_section = [f"<section><h2>What was decided</h2><ul class="notes">{items}</ul></section>"] if decided else []
-    return page(title, lead, [*board_sections(rows), *comparisons_section, environment_section(rows)])
+    section = f'<section><h2>What was decided</h2><ul class="notes">{items}</ul></section>'
+    return page(title, lead, [*board_sections(rows), *([section] if decided else []), environment_section(rows)])
 
 
 def board_sections(rows: Sequence[Row]) -> list[str]:

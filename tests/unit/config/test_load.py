@@ -441,7 +441,7 @@ def test_a_file_gives_what_its_content_gives(tmp_path, document):
     with pytest.raises(UserError) as caught:
         load_suite(path)
     assert str(caught.value).splitlines() == [
-        f"{path}: nmae: unknown field; did you mean 'name'?",
+        f"{path}: nmae: unknown field; did you mean 'name' or 'compare'?",
         f"{path}: storge: unknown field; did you mean 'storage' or 'smoke'?",
     ]
 
