@@ -58,6 +58,30 @@ def test_validate(dms_bench, suite):
     assert dms_bench("validate", suite) == (0, f"{suite}: valid, 2 trials in 1 experiment\n", "")
 
 
+def test_a_suite_that_decides_has_a_range_of_trials(dms_bench, suite):
+    seeds = "{until: decided, at_least: 3, at_most: 20, margin: 0.3}"
+    suite.write_text(SUITE.replace("method: [dms, random]", f"method: [dms, random], seed: {seeds}"))
+    assert dms_bench("validate", suite) == (0, f"{suite}: valid, 6 to 40 trials in 1 experiment\n", "")
+    assert "6 to 40" in dms_bench("ls", "suites")[1]
+    code, out, err = dms_bench("plan", suite, "--effect", 3, "--deviation", 0.2)
+    assert (code, err) == (0, "")
+    assert out.count("search 2 x") == 3, "a row for each trial that is run in any case"
+    least, most, prospects = out.splitlines()[-3:]
+    first, last = (float(re.search(r"([0-9.]+e\+[0-9]+) MACs", line)[1]) for line in (least, most))
+    assert least.startswith("6 trials, about ")
+    assert most.startswith("that is the least; at most 40 trials and ")
+    assert last == pytest.approx(first * 20 / 3, rel=0.01)
+    assert prospects == (
+        "toys at macs 30%, 1 comparison, paired differences with a deviation of 0.2: one of 3 is found with probability "
+        "1.00 (half of them within 3 seeds); none at all is found equal within 0.3 with 1.00 (5 seeds)"
+    )
+
+
+def test_power_is_of_suites_that_decide(dms_bench, suite):
+    code, _, err = dms_bench("plan", suite, "--effect", 3)
+    assert (code, err) == (2, "error: --effect and --deviation are for suites whose seed is {until: decided}\n")
+
+
 def test_validate_goes_on_after_a_suite_that_is_not_valid(dms_bench, suite):
     bad = suite.with_name("bad.yaml")
     bad.write_text(SUITE.replace("name: tiny", "nam: tiny"))
