@@ -72,8 +72,8 @@ def test_a_suite_that_decides_has_a_range_of_trials(dms_bench, suite):
     assert most.startswith("that is the least; at most 40 trials and ")
     assert last == pytest.approx(first * 20 / 3, rel=0.01)
     assert prospects == (
-        "toys at macs 30%, 1 comparison, paired differences with a deviation of 0.2: one of 3 is found with probability "
-        "1.00 (half of them within 3 seeds); none at all is found equal within 0.3 with 1.00 (5 seeds)"
+        "toys at macs 30%, 1 comparison, paired differences with a deviation of 0.2: one of 3 is found with "
+        "probability 1.00 (half of them within 3 seeds); none at all is found equal within 0.3 with 0.98 (8 seeds)"
     )
 
 
