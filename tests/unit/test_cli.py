@@ -246,7 +246,7 @@ def board(monkeypatch):
     asked = []
     monkeypatch.setattr(report, "leaderboard", lambda uri, suite, *, tuned: asked.append((uri, suite, tuned)) or [])
     formats = {"table": Text("a table"), "csv": "task,mean\n", "html": "<html></html>"}
-    monkeypatch.setattr(report, "render", lambda rows, format, title, *, costs: formats[format])
+    monkeypatch.setattr(report, "render", lambda rows, format, title, *, costs, decided: formats[format])
     return asked
 
 
