@@ -15,7 +15,7 @@ import typer
 from typer.exceptions import TyperException
 
 from dms_bench import __version__
-from dms_bench.cli import machine, networks, papers, results, suites
+from dms_bench.cli import data, machine, networks, papers, results, suites
 from dms_bench.cli.exchange import results as exchange
 from dms_bench.errors import TrialFailure, UserError
 
@@ -42,6 +42,7 @@ for command in (
 ):
     app.command()(command)
 app.add_typer(exchange, name="results")
+app.add_typer(data.app, name="data")
 
 
 def main() -> None:
