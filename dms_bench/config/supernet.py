@@ -81,6 +81,10 @@ class SupernetSpec(Spec):
     checkpoint: str | None = None
     """Path of a safetensors file with weights to start from; image classification also reads weights-only checkpoints
     of PyTorch, object detection these and the .pt files that Ultralytics trains."""
+    # In no hash of a trial without it.
+    fresh_head: Annotated[bool, Field(exclude_if=lambda fresh: not fresh)] = False
+    """Draw the classifier anew instead of taking the checkpoint's, which tells other classes apart; for image
+    classification, where something trains it before networks are compared."""
     weight_sharing: bool = False
     """Let subnets share weights: `pretrain` trains a random architecture of the space on every step, made of the
     leading elements and blocks, and random search and evolution cut out the same ones."""
@@ -102,6 +106,12 @@ class SupernetSpec(Spec):
     def _no_weights_of_another_size(self) -> Self:
         if self.multiplied and self.pretrained:
             raise ValueError(f"there are no pretrained weights at width {self.width:g} and depth {self.depth:g}")
+        return self
+
+    @model_validator(mode="after")
+    def _a_fresh_head_is_for_a_checkpoint(self) -> Self:
+        if self.fresh_head and self.checkpoint is None:
+            raise ValueError("fresh_head is for a checkpoint, whose classifier is not taken: give 'checkpoint'")
         return self
 
     @property

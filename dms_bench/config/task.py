@@ -50,6 +50,8 @@ class TaskSpec(PluginSpec):
     caches: ClassVar[bool] = False
     """Whether its networks keep keys and values of every token, and the task says which outputs those are
     (`cached_rows`, see `dms_bench.tasks.Caches`): then their memory can be bounded."""
+    has_head: ClassVar[bool] = False
+    """Whether its networks end in a classifier that can be drawn anew where a checkpoint tells other classes apart."""
     multiplies: ClassVar[bool] = False
     """Whether the task can build a supernet with `width` and `depth` multiplied."""
 

@@ -176,6 +176,17 @@ class Trial(Spec):
             raise ValueError(f"task {self.task.kind!r} has no supernets with 'width' or 'depth' multiplied")
         return self
 
+    @model_validator(mode="after")
+    def _a_fresh_head_is_trained(self) -> Self:
+        if self.supernet.fresh_head and not self.task.has_head:
+            raise ValueError(f"task {self.task.kind!r} has no classifier for 'supernet.fresh_head'")
+        if self.supernet.fresh_head and self.pretrain is None:
+            raise ValueError(
+                "'supernet.fresh_head' draws a classifier that knows nothing, which methods would judge: give a "
+                "'pretrain' recipe, which trains it"
+            )
+        return self
+
     def canonical(self) -> Self:
         """Return the trial without what cannot influence its result.
 

@@ -1,4 +1,4 @@
-"""A package's file, brought by the client of its registry as that is set up on this machine: no address is named here."""
+"""A package's file, brought by the client of its registry as that is set up on this machine, whose address it knows."""
 
 from __future__ import annotations
 
@@ -40,7 +40,9 @@ def download(source: Source, folder: Path) -> Path:
         raise UserError(f"{_named(source)}: {command[0]} gave no answer in {TIMEOUT} s") from None
     files = sorted(path for path in folder.iterdir() if path.is_file())
     if run.returncode or len(files) != 1:
-        reason = _reason(run.stdout + "\n" + run.stderr) if run.returncode else f"{len(files)} files came instead of one"
+        reason = (
+            _reason(run.stdout + "\n" + run.stderr) if run.returncode else f"{len(files)} files came instead of one"
+        )
         raise UserError(f"{_named(source)} cannot be downloaded: {reason}{_instead(source)}")
     return checked(source, files[0])
 

@@ -79,6 +79,6 @@ def source_of(name: str) -> Source:
 
 def advice(path: str | Path) -> str:
     """Return how to get what is missing at a path, to be put behind an error; empty where it is none of ours."""
-    parts = Path(path).parts
+    parts = Path(path).parts[-2:]  # a folder of a source, or a file in it
     name = next((name for name in SOURCES if name in parts), None)
     return f"; `dms-bench data get {name}` brings it" if name else ""

@@ -49,7 +49,9 @@ def space_of(task: TaskSpec, supernet: SupernetSpec) -> SearchSpace:
 
 def untrained(supernet: SupernetSpec) -> SupernetSpec:
     """Return the same supernet with random weights."""
-    return supernet.model_copy(update={"pretrained": False, "checkpoint": None, "weight_sharing": False})
+    return supernet.model_copy(
+        update={"pretrained": False, "checkpoint": None, "fresh_head": False, "weight_sharing": False}
+    )
 
 
 @lru_cache(maxsize=4)

@@ -15,11 +15,12 @@ ALLOWED = {
     "errors": ("", ""),
     "kernels": ("", "torch"),
     "scaling": ("kernels", "torch scipy"),
+    "data": ("errors", "torch timm transformers safetensors"),
     "config": ("errors", "pydantic pydantic_core yaml"),
     "decisions": ("", "numpy scipy"),
     "tasks.py": ("errors config", "torch"),
     "dms_bench_tasks": (
-        "errors scaling config tasks.py",
+        "errors data scaling config tasks.py",
         "torch torchvision numpy timm sklearn PIL matplotlib pydantic yaml safetensors ultralytics",
     ),
     "methods": ("errors scaling config tasks.py", "torch numpy pydantic scipy sklearn"),
@@ -35,7 +36,7 @@ ALLOWED = {
         "torch ray optuna pydantic rich",
     ),
     "__init__": ("trial", ""),
-    "cli": ("errors scaling config dms_bench_tasks tracking report trial runtime __init__", "typer rich yaml"),
+    "cli": ("errors data scaling config dms_bench_tasks tracking report trial runtime __init__", "typer rich yaml"),
     "__main__": ("cli", ""),
 }
 #: Packages and modules of `dms_bench.scaling`, lowest first; each may import those before it.
@@ -72,6 +73,7 @@ TASK_LIBRARIES = {
 #: Parts, and modules of others, that are imported before anything is known to run.
 LIGHT = (
     "config",
+    "data",
     "errors",
     "cli",
     "__init__",

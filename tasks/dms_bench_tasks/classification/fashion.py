@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from dms_bench.data import advice
 from dms_bench.errors import UserError
 from dms_bench_tasks.classification.spec import FashionData
 
@@ -72,16 +73,18 @@ def original(root: str) -> dict[str, Pictures]:
     """Return the original's two splits in our order: pictures [n, 28, 28] and labels [n].
 
     Args:
-        root: folder of its four files, as they are published or unpacked.
+        root: folder of its four files, as they are published or unpacked, or torchvision's, which has them further in.
 
     Raises:
         UserError: one is missing or damaged.
     """
     splits = {}
+    given = Path(root).expanduser()
+    # torchvision is given the folder above its own.
+    folder = next((path for path in (given / "FashionMNIST" / "raw", given / "raw") if path.is_dir()), given)
     for split, name in _FILES.items():
         pictures, labels = (
-            _idx(Path(root).expanduser(), f"{name}-{kind}-idx{dims}-ubyte", dims)
-            for kind, dims in (("images", 3), ("labels", 1))
+            _idx(folder, f"{name}-{kind}-idx{dims}-ubyte", dims) for kind, dims in (("images", 3), ("labels", 1))
         )
         if pictures.shape != (WHOLE[split], SIZE, SIZE) or labels.shape != (WHOLE[split],) or labels.max() > 9:
             raise UserError(f"data.root {root!r}: its {name} files are not those of Fashion-MNIST")
@@ -128,7 +131,8 @@ def _idx(folder: Path, name: str, dims: int) -> NDArray[np.uint8]:
     """Read a file of the format of MNIST: two zeros, the type, the dimensions, their sizes, the numbers."""
     path = next((path for path in (folder / f"{name}.gz", folder / name) if path.is_file()), None)
     if path is None:
-        raise UserError(f"data.root {str(folder)!r} has no {name}.gz: it is the folder of Fashion-MNIST's four files")
+        what = "it is the folder of Fashion-MNIST's four files"
+        raise UserError(f"data.root {str(folder)!r} has no {name}.gz: {what}{advice(folder)}")
     try:
         content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
         shape = np.frombuffer(content, ">u4", dims, offset=4)

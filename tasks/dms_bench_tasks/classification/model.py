@@ -21,7 +21,7 @@ from dms_bench.scaling import Supernet, reinitialise
 from dms_bench_tasks.classification.multiples import multiplied
 from dms_bench_tasks.classification.sources import Scores, other_source
 from dms_bench_tasks.classification.supernets import SUPERNETS
-from dms_bench_tasks.common.weights import file_at, give
+from dms_bench_tasks.common.weights import file_at, give, without
 
 #: Arguments of `timm.create_model` that other fields of the suite decide.
 _RESERVED = {
@@ -68,7 +68,7 @@ def build(supernet: SupernetSpec, classes: int, channels: int, image_size: int, 
             given = f" with {supernet.args}" if supernet.args else ""
             raise UserError(f"supernet.model {name!r}{given}: {_one_line(error)}") from error
     if supernet.checkpoint is not None:
-        load_weights(model, supernet.checkpoint)
+        load_weights(model, supernet.checkpoint, fresh_head=supernet.fresh_head)
     model = _try_input(model, name, channels, image_size, classes)
     if create is not _of_timm:
         _try_training(model, name, channels, image_size, classes)
@@ -106,11 +106,17 @@ def example_input(batch: int, channels: int, size: int) -> Tensor:
     return torch.randn(batch, channels, size, size, generator=torch.Generator().manual_seed(0))
 
 
-def load_weights(model: nn.Module, path: str) -> None:
+def load_weights(model: nn.Module, path: str, *, fresh_head: bool = False) -> None:
     """Load a safetensors or weights-only checkpoint.
 
+    Args:
+        model: the network.
+        path: of the checkpoint.
+        fresh_head: leave the classifier as it was drawn, whatever the checkpoint has in its place.
+
     Raises:
-        UserError: it is missing, damaged or belongs to another network, whose tensors are named.
+        UserError: it is missing, damaged or belongs to another network, whose tensors are named; which layers classify
+            is not known.
     """
     from timm.models import load_state_dict
 
@@ -119,7 +125,22 @@ def load_weights(model: nn.Module, path: str) -> None:
         state = load_state_dict(file, weights_only=True)
     except Exception as error:  # unpickling a damaged file can raise anything
         raise UserError(f"supernet.checkpoint {path!r} cannot be loaded: {_one_line(error)}") from error
-    give(model, state, path)
+    drawn = _names_of_head(model) if fresh_head else set()
+    give(model, without(state, drawn), path, drawn)
+
+
+def _names_of_head(model: nn.Module) -> set[str]:
+    """Return the names of the classifier's tensors. Raises UserError where it is not known."""
+    heads = _heads(model)
+    names = {
+        f"{path}.{name}"
+        for path, module in model.named_modules()
+        if any(module is head for head in heads)
+        for name in module.state_dict()
+    }
+    if not names:
+        raise UserError("supernet.fresh_head: which layers of this network classify is not known")
+    return names
 
 
 def network(model: nn.Module) -> nn.Module:

@@ -90,7 +90,8 @@ class FashionData(Spec):
     test: Annotated[WholeCount, Field(le=10_000)] = 10_000
     """Pictures of the test split, of the original's 10,000."""
     root: Annotated[str | None, Field(exclude_if=lambda value: value is None)] = None
-    """Folder of the original's four files, for more than 10,000 pictures to train on or 2,000 to validate."""
+    """Folder of the original's four files, for more than 10,000 pictures to train on or 2,000 to validate: the one that
+    `dms-bench data get fashion_mnist` makes, that of Debian's package `dataset-fashion-mnist`, or torchvision's."""
 
     @property
     def classes(self) -> int:
@@ -360,6 +361,7 @@ class ClassificationTask(TaskSpec):
     metric: ClassVar[str] = "top1"
     units: ClassVar[Mapping[str, Unit]] = {"top1": PERCENT, "top5": PERCENT}
     libraries: ClassVar[tuple[str, ...]] = ("timm",)
+    has_head: ClassVar[bool] = True
     multiplies: ClassVar[bool] = True
     example: ClassVar[dict[str, Any]] = {
         "task": {"kind": "classification", "data": {"name": "glyphs", "train": 4000}, "image_size": 32},

@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from dms_bench.data import advice
 from dms_bench.errors import UserError
 from dms_bench_tasks.common.notes import say_once
 
@@ -23,7 +24,7 @@ def file_at(path: str) -> str:
         inside = f"the file in it ({', '.join(names)})" if names else "a file"
         raise UserError(f"supernet.checkpoint {path!r} is a folder: name {inside}")
     if not file.is_file():
-        raise UserError(f"supernet.checkpoint {path!r} does not exist")
+        raise UserError(f"supernet.checkpoint {path!r} does not exist{advice(path)}")
     return str(file)
 
 
@@ -64,6 +65,17 @@ def give(model: nn.Module, state: Mapping[str, Any], path: str, shared: Collecti
         raise UserError(f"{named} is of another network: it {', '.join(filter(None, wrong))}")
     if change:
         say_once(f"{named}: {change}")
+
+
+def without(state: Mapping[str, Any], names: Collection[str]) -> dict[str, Any]:
+    """Return tensors by name, but for those of some names, whatever wrappers have put before them."""
+
+    def bare(name: str) -> str:
+        while name not in names and (prefix := next((prefix for prefix in PREFIXES if name.startswith(prefix)), "")):
+            name = name.removeprefix(prefix)
+        return name
+
+    return {name: tensor for name, tensor in state.items() if bare(name) not in names}
 
 
 def share(state: Mapping[str, Any], model: nn.Module) -> float:

@@ -13,6 +13,7 @@ from typing import Any
 
 from torch import nn
 
+from dms_bench.data import advice
 from dms_bench.errors import UserError, nearest
 from dms_bench_tasks.common.notes import say_once
 from dms_bench_tasks.common.weights import file_at, give
@@ -22,8 +23,8 @@ from dms_bench_tasks.language.library import expanded, one_line
 def refuse_folder(name: str) -> None:
     """Raise a UserError where a path leads to no folder, or to one with an adapter alone."""
     folder = Path(expanded(name))
-    if name.startswith(("/", "~", ".")) and not folder.is_dir():
-        raise UserError(f"supernet.model {name!r} does not exist")
+    if (name.startswith(("/", "~", ".")) or advice(name)) and not folder.is_dir():
+        raise UserError(f"supernet.model {name!r} does not exist{advice(name)}")
     if Path(folder, "adapter_config.json").is_file() and not Path(folder, "config.json").is_file():
         raise UserError(
             f"supernet.model {name!r} is an adapter of peft, not a model: merge it into its base "

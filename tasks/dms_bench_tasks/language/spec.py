@@ -57,6 +57,13 @@ class TextData(Spec):
     """The folder with the sub-folders `train`, `val` and `test`, or the files `train.txt`, `val.txt` and `test.txt`."""
     pattern: str = "**/*.txt"
     """Shell-style pattern of the files in a sub-folder."""
+    # In no hash of a trial without them.
+    train: Annotated[WholeCount | None, Field(exclude_if=lambda value: value is None)] = None
+    """About how many characters of the training split are used, in pieces from all over it. null: all."""
+    val: Annotated[WholeCount | None, Field(exclude_if=lambda value: value is None)] = None
+    """About how many characters of the validation split are used, in pieces from all over it. null: all."""
+    test: Annotated[WholeCount | None, Field(exclude_if=lambda value: value is None)] = None
+    """About how many characters of the test split are used, in pieces from all over it. null: all."""
 
     def label(self) -> str:
         """Return the folder's name."""

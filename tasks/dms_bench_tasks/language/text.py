@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import sysconfig
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Literal, TypeGuard
 
+from dms_bench.data import advice
 from dms_bench.errors import UserError
 from dms_bench_tasks.language import records
 from dms_bench_tasks.language.library import expanded
@@ -25,6 +26,8 @@ _NOT_LIBRARY = {
 }
 #: Characters of a file that are used, so that no single one makes up a split (one has 700k).
 _MOST_OF_A_FILE = 40_000
+#: Characters of a piece of a text, where a split is less than the whole of its files.
+_PIECE = 4_000
 #: Of twenty files, this many go to each split.
 _SHARES = {"train": 16, "val": 2, "test": 2}
 
@@ -200,12 +203,13 @@ def _standard_library(part: Part, characters: int) -> Iterator[str]:
 def _folder(data: TextData, part: Part) -> list[str]:
     root = Path(expanded(data.root))
     if root.is_file():
-        advice = "; records are read by `name: hub`" if records.reader_of(root) else ""
-        raise UserError(f"data.root {data.root!r} is a file, not a folder{advice}")
+        instead = "; records are read by `name: hub`" if records.reader_of(root) else ""
+        raise UserError(f"data.root {data.root!r} is a file, not a folder{instead}")
     single, folder = root / f"{part}.txt", root / part
     paths = [single] if single.is_file() else sorted(path for path in folder.glob(data.pattern) if path.is_file())
     if not paths:
-        raise UserError(f"data.root {data.root!r}: neither {single.name} nor files {data.pattern!r} in {part}/")
+        missing = f"data.root {data.root!r}: neither {single.name} nor files {data.pattern!r} in {part}/"
+        raise UserError(missing + advice(data.root))
     texts = []
     for path in paths:
         text = read(path, f"data.root {data.root!r}")
@@ -215,4 +219,25 @@ def _folder(data: TextData, part: Part) -> list[str]:
                 "`column` of the text"
             )
         texts.append(text)
-    return texts
+    limit: int | None = getattr(data, part)
+    return texts if limit is None else list(_excerpts(texts, limit))
+
+
+def _excerpts(texts: Sequence[str], characters: int) -> Iterator[str]:
+    """Yield about so many characters in pieces: the same share of every text, from starts of lines all over it.
+
+    Args:
+        texts: the documents.
+        characters: of all pieces together; where there are fewer, the documents come as they are.
+    """
+    share = characters / max(1, sum(map(len, texts)))
+    if share >= 1:
+        yield from texts
+        return
+    for text in texts:
+        pieces = max(1, round(share * len(text) / _PIECE))
+        for number in range(pieces):
+            start = number * len(text) // pieces
+            if number:
+                start = text.find("\n", start, start + _PIECE) + 1 or start
+            yield text[start : start + round(share * len(text) / pieces)]

@@ -6,6 +6,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from dms_bench.data import advice
 from dms_bench.errors import UserError, close, nearest
 from dms_bench_tasks.language.library import expanded, one_line
 from dms_bench_tasks.language.spec import AlpacaData, Data, LanguageTask
@@ -36,8 +37,8 @@ def _tokenizer(name: str, vocab_size: int, data: Data | None, trusted: bool) -> 
     from transformers import AutoTokenizer
 
     folder = Path(expanded(name))
-    if name.startswith(("/", "~", ".")) and not folder.is_dir():
-        raise UserError(f"task.tokenizer {name!r} does not exist")
+    if (name.startswith(("/", "~", ".")) or advice(name)) and not folder.is_dir():
+        raise UserError(f"task.tokenizer {name!r} does not exist{advice(name)}")
     try:
         tokenizer = AutoTokenizer.from_pretrained(str(folder) if folder.is_dir() else name, trust_remote_code=trusted)
     except Exception as error:  # whatever the library, or the hub, says
