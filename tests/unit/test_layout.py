@@ -73,7 +73,7 @@ TASK_LIBRARIES = {
 #: Parts, and modules of others, that are imported before anything is known to run.
 LIGHT = (
     "config",
-    "data",
+    "dms_bench/data/",
     "errors",
     "cli",
     "__init__",
