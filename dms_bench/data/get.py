@@ -68,7 +68,8 @@ def _made(source: Source, work: Path, package: Path | None) -> Path:
     except Exception as error:  # of a library, on a file that it does not understand
         reason = " ".join(str(error).split())[:300] or type(error).__name__
         raise UserError(f"{source.name}: {package.name} cannot be converted: {reason}") from error
-    made.chmod(0o755)
+    for path in made.iterdir():  # some libraries write for their user alone
+        path.chmod(0o644)
     return made
 
 

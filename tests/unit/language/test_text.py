@@ -198,3 +198,26 @@ def test_the_label_names_text_protocol_and_tokenizer() -> None:
         tokenizer="bpe", corpora=[Corpus(name="wikitext2-test", path="x")], windows=(2048,), zero_shot=["boolq"]
     ).label()
     assert label.startswith("wikitext2-test/2048 bpe-1024 (lm-eval 0.4.")
+
+
+def test_a_part_of_a_folder_is_from_all_over_it(tmp_path: Path) -> None:
+    lines = [f"{number:07}\n" for number in range(10_000)]  # 80,000 characters
+    for part in ("train", "val", "test"):
+        (tmp_path / f"{part}.txt").write_text("".join(lines))
+    data = TextData(root=str(tmp_path), test=20_000)
+    pieces = documents(data, "test")
+    assert len(pieces) == 5
+    assert sum(map(len, pieces)) == 20_000
+    numbers = [[int(line) for line in piece.split("\n") if len(line) == 7] for piece in pieces]
+    assert [piece[0] for piece in numbers] == [0, 2_001, 4_001, 6_001, 8_001]  # the first whole line behind each fifth
+    assert all(piece == list(range(piece[0], piece[0] + len(piece))) for piece in numbers)
+    assert documents(data, "val") == ["".join(lines)]
+    assert documents(TextData(root=str(tmp_path), test=80_000), "test") == ["".join(lines)]
+
+
+def test_a_part_takes_the_same_share_of_every_document(tmp_path: Path) -> None:
+    for part in ("train", "val", "test"):
+        (tmp_path / part).mkdir()
+        for number, length in enumerate((1_000, 3_000)):
+            (tmp_path / part / f"{number}.txt").write_text(str(number) * length)
+    assert documents(TextData(root=str(tmp_path), train=1_000), "train") == ["0" * 250, "1" * 750]
