@@ -140,7 +140,7 @@ class Driver:
                 works = crowd.left([self._work("trial", trial) for trial in self._todo])
                 sweeps = [sweep for sweep in self._open_sweeps if self._samples_left(sweep)]
                 examples = [self._work("trial", sweep.example) for sweep in sweeps]
-                self._run(works, examples)
+                self._run_all(works, examples)
                 for sweep in sweeps:
                     self._sample(sweep)
                 self._decide()
@@ -157,7 +157,7 @@ class Driver:
             return False
         return True
 
-    def _run(self, works: Sequence[Work], examples: Sequence[Work] = ()) -> None:
+    def _run_all(self, works: Sequence[Work], examples: Sequence[Work] = ()) -> None:
         """Have trials done, and before them what they share; of `examples` only that."""
         from dms_bench.runtime.schedule import run_all
 
@@ -190,7 +190,7 @@ class Driver:
         while wanted := self._wanted():
             self._board.total += len({trial.hash for trial in wanted} - self._expected)
             self._expected |= {trial.hash for trial in wanted}
-            self._run(self._crowd.left([self._work("trial", trial) for trial in wanted]))
+            self._run_all(self._crowd.left([self._work("trial", trial) for trial in wanted]))
             self._say_decisions()
 
     def _wanted(self) -> list[Trial]:
