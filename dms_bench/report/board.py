@@ -144,7 +144,7 @@ class _Group:
 def _block(record: Record) -> tuple[str, ...]:
     tags = record.tags
     identity = (names.EXPERIMENT, names.TASK, names.MODEL, names.PIPELINE)
-    return (record.suite, *(tags[name] for name in identity), record.weights)
+    return (record.edition, *(tags[name] for name in identity), record.weights)
 
 
 def _block_rows(records: Sequence[Record], tuned: bool) -> list[Row]:
@@ -304,7 +304,7 @@ def _row(group: _Group, controls: Sequence[Record], dms: Sequence[Record]) -> Ro
         delta_n=delta.n,
         public_device_days=_mean(finished, "public_device_days"),
         device_kind=_distinct(finished, names.DEVICE_KIND),
-        suite=first.suite,
+        suite=first.edition,
         experiment=tags[names.EXPERIMENT],
         pipeline=tags[names.PIPELINE],
         kind=tags[names.METHOD],

@@ -65,6 +65,11 @@ class Record:
         return int(self.tags.get(names.VERSION, "1"))
 
     @property
+    def edition(self) -> str:
+        """The suite, with its version where that is not the first: trials of two are never put together."""
+        return self.suite if self.version == 1 else f"{self.suite} v{self.version}"
+
+    @property
     def environment(self) -> dict[str, str]:
         """Versions, commit, command and hardware."""
         return dict(json.loads(self.tags.get(names.ENVIRONMENT, "{}")))

@@ -134,6 +134,8 @@ def compare(
     """
     suite = suite_of(table, profile)
     ours = [record for record in records if record.suite == suite]
+    newest = max((record.version for record in ours), default=1)
+    ours = [record for record in ours if record.version == newest]
     where = f"table {table.number}, "
     table = table.in_proxy() if profile == "proxy" else table
     rows = {row.id: select(ours, row.ours, where + row.id) if row.ours is not None else None for row in table.rows}

@@ -190,3 +190,12 @@ def test_a_network_that_stayed_elsewhere_is_not_exported(tmp_path: Path, capsys:
     assert "trial e-dms-s0: no architecture.json in" in error
     assert "imported" in error
     assert len(error.splitlines()) == 1
+
+
+def test_versions_of_a_suite_are_never_on_one_board(tmp_path: Path) -> None:
+    uri = f"sqlite:///{tmp_path / 'a.db'}"
+    newer = [record(seed, 90.0, **{names.VERSION: "2", names.TRIAL: f"new{seed}"}) for seed in (0, 1)]
+    take_up(uri, [record(0, 80.0), *newer], "x")
+    assert [(row.suite, row.n, row.mean) for row in leaderboard(uri)] == [("s", 1, 80.0), ("s v2", 2, 90.0)]
+    shown = CliRunner().invoke(app, ["leaderboard", "--tracking", uri]).output
+    assert "s v2/e" in shown
