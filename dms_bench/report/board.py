@@ -83,6 +83,8 @@ class Row:
     #: Samples that the search ran networks on, and MACs of that, backward passes included.
     search_samples: float | None
     search_training_macs: float | None
+    #: Seconds that processors worked for the search, which do not depend on who else used the machine.
+    search_processor_seconds: float | None
     #: The two differences again, for all comparisons of the table together: Holm's p-values, and half widths of
     #: intervals that hold at once; None where there are fewer than two pairs, or no spread.
     delta_random_p: float | None
@@ -324,6 +326,7 @@ def _row(group: _Group, controls: Sequence[Record], dms: Sequence[Record]) -> Ro
         uses=tags.get(names.USES, ""),
         search_samples=_mean(finished, "search_samples"),
         search_training_macs=_mean(finished, "search_training_macs"),
+        search_processor_seconds=_mean(finished, "search_processor_seconds"),
         delta_random_p=None,
         delta_random_half=None,
         delta_dms_p=None,

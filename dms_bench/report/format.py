@@ -51,14 +51,22 @@ def milliseconds(latency: float | None) -> str:
 
 
 def cost(device_days: float | None, kind: str) -> str:
-    """Write a cost in the largest unit that it fills, with the kind of device: `3.2 GPU-h`."""
-    if device_days is None:
+    """Write devices x wall time in the largest unit that it fills: `3.2 GPU-h`, on processors `3.2 core-h`."""
+    return _long(device_days, "core" if kind == "cpu" else kind.upper() or "device")
+
+
+def processor_time(seconds: float | None) -> str:
+    """Write for how long processors worked: `41.0 CPU-s`."""
+    return _long(None if seconds is None else seconds * _DAY_UNITS[-1][0], "CPU")
+
+
+def _long(days: float | None, device: str) -> str:
+    if days is None:
         return MISSING
-    device = kind.upper() if kind else "device"
-    if device_days == 0:
+    if days == 0:
         return "0"
-    size, unit = next((pair for pair in _DAY_UNITS if device_days >= pair[0]), _DAY_UNITS[-1])
-    return f"{three_digits(device_days / size)} {device}-{unit}"
+    size, unit = next((pair for pair in _DAY_UNITS if days >= pair[0]), _DAY_UNITS[-1])
+    return f"{three_digits(days / size)} {device}-{unit}"
 
 
 def three_digits(value: float) -> str:

@@ -15,7 +15,7 @@ _SHOWN_FAILURES = 5
 #: A search that ended this far above its target has not reached it.
 _SHORT = 0.05
 #: What a narrow terminal can do without, in this order.
-_LEAVE_OUT = ("latency", "params", "MACs", "public", "search")
+_LEAVE_OUT = ("latency", "params", "MACs", "public", "search", "search MACs")
 #: Longer names of methods are folded.
 _NAME_WIDTH = 16
 #: Blank characters between two columns of a terminal's table, and around them all.
@@ -117,13 +117,20 @@ def footnotes(rows: Sequence[Row], *, costs: bool = False) -> list[str]:
         fewer = ", ".join(sorted({kind for kind, settings in tried if settings < most}))
         unequal = f" Given fewer: {fewer}." if fewer else ""
         notes.append(f"tried: settings of the method; shown is the best on the validation split over seeds.{unequal}")
-    if any(row.public_device_days for row in rows):
-        notes.append("search: cost of each searched network. public: of what is trained once for many (pretraining).")
-    if costs and any(row.search_training_macs is not None for row in rows):
+    if any(row.search_training_macs is not None for row in rows):
         notes.append(
-            "search MACs, samples: what the search ran networks on, per searched network; gradients count as "
-            "two more passes, or one where no weight is trained."
+            f"search MACs{', samples' * costs}: what the search ran networks on, per searched network; gradients count "
+            "as two more passes, or one where no weight is trained."
         )
+    if costs:
+        notes.append(
+            "processors: how long they worked for the search. wall: the trial's processors (or GPUs) times wall time, "
+            "which grows when others use the machine."
+        )
+    elif any(row.search_training_macs is None and row.search_device_days is not None for row in rows):
+        notes.append("search: devices times wall time of each searched network's search.")
+    if not costs and any(row.public_device_days for row in rows):
+        notes.append("public: devices times wall time of what is trained once for many networks (pretraining).")
     if any(row.kind == CEILING for row in rows):
         notes.append("supernet: not cut, the ceiling for every budget.")
     if any(row.kind == "designed" for row in rows):
@@ -171,7 +178,7 @@ def _columns(rows: Sequence[Row]) -> list[_Column]:
         _Column("MACs", lambda row: fmt.count(row.macs)),
         _Column("params", lambda row: fmt.count(row.params)),
         _Column("latency", lambda row: fmt.milliseconds(row.latency_ms)),
-        _Column("search", lambda row: fmt.cost(row.search_device_days, row.device_kind)),
+        _search_column(rows),
     ]
     if any(row.public_device_days for row in rows):
         columns.append(_Column("public", lambda row: fmt.cost(row.public_device_days, row.device_kind)))
@@ -185,6 +192,13 @@ def _columns(rows: Sequence[Row]) -> list[_Column]:
     return columns
 
 
+def _search_column(rows: Sequence[Row]) -> _Column:
+    """Return what searches cost: what they computed, which is the same on every machine, or else the time."""
+    if any(row.mean is not None and row.search_training_macs is None for row in rows):
+        return _Column("search", lambda row: fmt.cost(row.search_device_days, row.device_kind))
+    return _Column("search MACs", lambda row: fmt.count(row.search_training_macs))
+
+
 def _cost_columns(rows: Sequence[Row]) -> list[_Column]:
     """Return the columns behind the budget that say what searches cost."""
     return [
@@ -194,7 +208,8 @@ def _cost_columns(rows: Sequence[Row]) -> list[_Column]:
         _Column("uses", lambda row: row.uses or fmt.MISSING),
         _Column("search MACs", lambda row: fmt.count(row.search_training_macs)),
         _Column("samples", lambda row: fmt.count(row.search_samples)),
-        _Column("search", lambda row: fmt.cost(row.search_device_days, row.device_kind)),
+        _Column("processors", lambda row: fmt.processor_time(row.search_processor_seconds)),
+        _Column("wall", lambda row: fmt.cost(row.search_device_days, row.device_kind)),
     ]
 
 

@@ -111,7 +111,7 @@ def cost_metrics(costs: Sequence[StageCost]) -> dict[str, float]:
 
 
 def _computed(costs: Sequence[StageCost]) -> dict[str, float]:
-    """Return the samples and MACs of each search, and of what is done once for all; nothing where none were counted."""
+    """Return samples, MACs and processor time of each search, and of what is done once for all, where counted."""
     if not costs or any(cost.macs is None for cost in costs):
         return {}
     values = {}
@@ -119,6 +119,8 @@ def _computed(costs: Sequence[StageCost]) -> dict[str, float]:
         of_stages = [cost for cost in costs if cost.stage in stages]
         values[f"{name}_samples"] = float(sum(cost.samples or 0 for cost in of_stages))
         values[f"{name}_training_macs"] = sum(cost.macs or 0.0 for cost in of_stages)
+        if all(cost.processor_seconds is not None for cost in costs):
+            values[f"{name}_processor_seconds"] = sum(cost.processor_seconds or 0.0 for cost in of_stages)
     return values
 
 

@@ -29,6 +29,9 @@ class StageCost(_Record):
     #: None in results from before they were counted.
     samples: Annotated[int, Field(ge=0)] | None = None
     macs: Annotated[float, Field(ge=0)] | None = None
+    #: Seconds that processors worked for the leading worker's process, whoever else used the machine; None in results
+    #: from before it was measured.
+    processor_seconds: Annotated[float, Field(ge=0)] | None = None
 
     @property
     def device_days(self) -> float:
@@ -38,8 +41,10 @@ class StageCost(_Record):
     def times(self, share: float) -> Self:
         """Return a share of the cost, of what several trials have paid together."""
         samples = None if self.samples is None else round(share * self.samples)
-        macs = None if self.macs is None else share * self.macs
-        return self.model_copy(update={"seconds": share * self.seconds, "samples": samples, "macs": macs})
+        macs, worked = (None if amount is None else share * amount for amount in (self.macs, self.processor_seconds))
+        return self.model_copy(
+            update={"seconds": share * self.seconds, "samples": samples, "macs": macs, "processor_seconds": worked}
+        )
 
 
 class TrialResult(_Record):

@@ -6,6 +6,7 @@ killed loses at most the last second. The same file tells the driver how far the
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections.abc import Iterator
@@ -28,8 +29,9 @@ class Attempt(BaseModel):
     device: str
     kind: str
     devices: float
-    #: Wall seconds per stage.
+    #: Wall seconds per stage, and the seconds that processors worked for the process meanwhile.
     seconds: dict[str, float] = Field(default_factory=dict)
+    processor_seconds: dict[str, float] = Field(default_factory=dict)
     #: Samples that networks were run on, and MACs, backward passes included, per stage, over all workers.
     samples: dict[str, int] = Field(default_factory=dict)
     macs: dict[str, float] = Field(default_factory=dict)
@@ -47,7 +49,7 @@ class Meter:
         self._attempt = Attempt(device=hardware.device, kind=hardware.kind, devices=hardware.devices)
         self._path = _next(folder.attempts) if writes else None
         self._started: float | None = None
-        self._before = 0.0
+        self._before, self._worked_before, self._worked = 0.0, 0.0, 0.0
         self._lock = threading.Lock()
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._beat, name="cost meter", daemon=True)
@@ -85,6 +87,7 @@ class Meter:
     def _begin(self, name: str) -> None:
         self._attempt.stage = name
         self._before, self._started = self._attempt.seconds.get(name, 0.0), time.monotonic()
+        self._worked_before, self._worked = self._attempt.processor_seconds.get(name, 0.0), time.process_time()
 
     def tick(self) -> None:
         """Count a step."""
@@ -104,7 +107,9 @@ class Meter:
 
     def _charge(self) -> None:
         if self._started is not None:
-            self._attempt.seconds[self._attempt.stage] = self._before + time.monotonic() - self._started
+            stage, worked = self._attempt.stage, time.process_time() - self._worked
+            self._attempt.seconds[stage] = self._before + time.monotonic() - self._started
+            self._attempt.processor_seconds[stage] = self._worked_before + worked
 
     def _beat(self) -> None:
         while not self._ended.wait(_BEAT_SECONDS):
@@ -130,14 +135,16 @@ def attempts(folder: WorkFolder) -> list[Attempt]:
 
 def costs(folder: WorkFolder) -> list[StageCost]:
     """Return what each stage has cost on each kind of device, over all attempts."""
-    sums: dict[tuple[str, str, str, float], list[tuple[float, int, float]]] = {}
+    sums: dict[tuple[str, str, str, float], list[tuple[float, int, float, float]]] = {}
     for attempt in attempts(folder):
         for stage, seconds in attempt.seconds.items():
-            spent = (seconds, attempt.samples.get(stage, 0), attempt.macs.get(stage, 0.0))
+            # Attempts from before it was measured have no time of processors, and so has what they are added to.
+            worked = attempt.processor_seconds.get(stage, math.nan)
+            spent = (seconds, attempt.samples.get(stage, 0), attempt.macs.get(stage, 0.0), worked)
             sums.setdefault((stage, attempt.device, attempt.kind, attempt.devices), []).append(spent)
     every = []
     for (stage, device, kind, devices), of_attempts in sums.items():
-        seconds, samples, macs = (sum(column) for column in zip(*of_attempts, strict=True))
+        seconds, samples, macs, worked = (sum(column) for column in zip(*of_attempts, strict=True))
         every.append(
             StageCost(
                 stage=stage,
@@ -148,6 +155,7 @@ def costs(folder: WorkFolder) -> list[StageCost]:
                 attempts=len(of_attempts),
                 samples=round(samples),
                 macs=macs,
+                processor_seconds=None if math.isnan(worked) else worked,
             )
         )
     return every

@@ -30,8 +30,8 @@ def test_counts(amount: float | None, text: str) -> None:
     [
         (2.0, "gpu", "2.00 GPU-days"),
         (0.5, "gpu", "12.0 GPU-h"),
-        (90 / 86400, "cpu", "1.50 CPU-min"),
-        (0.02 / 86400, "cpu", "0.020 CPU-s"),
+        (90 / 86400, "cpu", "1.50 core-min"),
+        (0.02 / 86400, "cpu", "0.020 core-s"),
         (0.0, "cpu", "0"),
         (None, "cpu", "-"),
         (1.0, "", "1.00 DEVICE-days"),

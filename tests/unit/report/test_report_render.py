@@ -49,11 +49,13 @@ def test_csv_has_the_promised_columns_in_full_precision(board: list[Row]) -> Non
 def test_the_table_fits_and_says_how_to_read_it(board: list[Row]) -> None:
     text = printed(render(board, "table"))
     assert max(map(len, text.splitlines())) <= 100
-    assert re.search(r"macs 30%\s+dms\s+73\.0 ± 6\.6\s+3\s+1\.50M\s+240k\s+1\.44 CPU-min\s+\+10\.0 ± 4\.4\*\s+- ", text)
+    assert re.search(
+        r"macs 30%\s+dms\s+73\.0 ± 6\.6\s+3\s+1\.50M\s+240k\s+1\.44 core-min\s+\+10\.0 ± 4\.4\*\s+- ", text
+    )
     assert re.search(r"uniform .*\+5\.0 ± 4\.4\*\s+-5\.0 ± 4\.4\*", text)
     assert "Left out for want of room: latency" in text
     wider = printed(render(board, "table"), 110)
-    assert re.search(r"1\.50M\s+240k\s+0\.83 ms\s+1\.44 CPU-min", wider)
+    assert re.search(r"1\.50M\s+240k\s+0\.83 ms\s+1\.44 core-min", wider)
     assert "Left out" not in wider
     assert re.search(r"supernet\s+91\.0", text)
     assert "uniform † 1/3" in text
@@ -101,7 +103,7 @@ def test_what_searches_use_and_compute_is_a_view_of_its_own(board: list[Row]) ->
     ]
     text = render(counted, "markdown", costs=True)
     assert "| budget | method |" in text
-    assert "| uses | search MACs | samples | search |" in text
+    assert "| uses | search MACs | samples | processors | wall |" in text
     assert re.search(r"dms\S* \|.*\| weights, data, gradients, training \| 3\.20T \| 12\.0k \|", text)
     lines = [line for line in text.splitlines() if "macs 30%" in line or line.startswith("|  |")]
     order = [next(kind for kind in uses if kind in line) for line in lines if any(kind in line for kind in uses)]
@@ -113,6 +115,20 @@ def test_what_searches_use_and_compute_is_a_view_of_its_own(board: list[Row]) ->
     assert "3.20T" in page
     assert "What searches use and compute" not in str(render(board, "html")), "nothing was counted"
     printed(render(counted, "table", costs=True), 80)
+
+
+def test_a_board_shows_what_searches_computed_and_time_alone_where_that_is_not_known(board: list[Row]) -> None:
+    counted = [replace(row, search_training_macs=3.2e12, search_processor_seconds=90.0) for row in board]
+    text = render(counted, "markdown")
+    assert "| search MACs |" in text
+    assert "3.20T" in text
+    assert "core-min" not in text
+    some = [replace(row, search_training_macs=None) if row.kind == "uniform" else row for row in counted]
+    text = render(some, "markdown")
+    assert "| search |" in text
+    assert "1.44 core-min" in text
+    assert "search: devices times wall time" in text
+    assert "1.50 CPU-min" in render(counted, "markdown", costs=True)
 
 
 def test_the_narrowest_terminals_lose_columns_by_their_worth(board: list[Row]) -> None:
@@ -148,7 +164,7 @@ def test_what_is_paid_once_is_a_column_where_it_is_paid(board: list[Row]) -> Non
     paid = [replace(row, public_device_days=0.5) for row in board]
     for form in ("table", "markdown", "html"):
         text = printed(render(paid, form), 160)
-        assert "12.0 CPU-h" in text
+        assert "12.0 core-h" in text
         assert "trained once for many" in " ".join(text.split())
     assert max(map(len, printed(render(paid, "table"), 100).splitlines())) <= 100
 
@@ -311,7 +327,7 @@ def test_show_tells_result_cost_and_specification(board_uri: str) -> None:
     text = printed(show(board_uri, "cnn-dms-macs30pct-s1"), 120)
     assert re.search(r"top1 \[%\]\s+74\.0", text)
     assert re.search(r"macs\s+1\.50M of 5\.00M \(30\.0%\)", text)
-    assert re.search(r"search\s+1\.44 CPU-min\s+43\.2 s\s+2\s+EPYC\s+3", text)
+    assert re.search(r"search\s+1\.44 core-min\s+43\.2 s\s+2\s+EPYC\s+3", text)
     assert re.search(r"method\.temperature\s+1\.0", text)
     assert re.search(r"retrain/train_loss\s+0\.50", text)
     assert "spec.json" in text

@@ -71,9 +71,9 @@ def test_it_has_tables_figures_architectures_and_costs_and_fetches_nothing(page)
     assert "layer1.0.conv1: 5 of 16" in text
     assert "layer1.1.conv1" not in text
     # Nine trials of 2 devices x 43.2 s.
-    assert "0.0010 CPU-days" not in text
+    assert "0.0010 core-days" not in text
     assert re.search(
-        r"<td>search</td><td>EPYC</td><td class=\"number\">9</td><td class=\"number\">1.44 CPU-min</td>", text
+        r"<td>search</td><td>EPYC</td><td class=\"number\">9</td><td class=\"number\">1.44 core-min</td>", text
     )
 
 

@@ -21,6 +21,9 @@ def clock(monkeypatch):
         def monotonic(self):
             return self.now
 
+        def process_time(self):
+            return self.now / 4
+
     clock = Clock()
     monkeypatch.setattr(meter_module, "time", clock)
     return clock
@@ -115,3 +118,33 @@ def test_a_stage_within_another_is_charged_to_itself_alone(folder, clock):
             clock.now += 10
     assert {cost.stage: cost.seconds for cost in costs(folder)} == {"search": 7.0, "predictor": 40.0}
     assert attempts(folder)[-1].stage == "search"
+
+
+def test_time_of_processors_is_what_they_worked_in_the_stage_and_not_what_passed(folder):
+    def work(seconds):
+        until = time.process_time() + seconds
+        while time.process_time() < until:
+            pass
+
+    with Meter(folder, CPU) as meter:
+        with meter.stage("search"):
+            work(0.2)
+            time.sleep(0.5)
+            with meter.stage("predictor"):
+                work(0.1)
+        work(0.3)
+    of = {cost.stage: cost for cost in costs(folder)}
+    assert of["search"].processor_seconds == pytest.approx(0.2, abs=0.1)
+    assert of["predictor"].processor_seconds == pytest.approx(0.1, abs=0.08)
+    assert of["search"].seconds > 0.65
+
+
+def test_an_attempt_from_before_it_was_measured_leaves_the_time_of_processors_unknown(folder, clock):
+    _attempt(folder, clock, CPU, search=8.0)
+    assert [cost.processor_seconds for cost in costs(folder)] == [2.0]
+    (path,) = folder.attempts.glob("*.json")
+    record = json.loads(path.read_text())
+    del record["processor_seconds"]
+    path.write_text(json.dumps(record))
+    _attempt(folder, clock, CPU, search=8.0)
+    assert [(cost.seconds, cost.processor_seconds) for cost in costs(folder)] == [(16.0, None)]

@@ -308,5 +308,9 @@ def test_what_a_search_computes_is_published_where_it_was_counted():
     values = cost_metrics(counted)
     assert (values["search_samples"], values["search_training_macs"]) == (40, 2e9)
     assert (values["public_samples"], values["public_training_macs"]) == (107, 6e9)
+    assert "search_processor_seconds" not in values
+    worked = [cost.model_copy(update={"processor_seconds": 1.5}) for cost in counted]
+    assert cost_metrics(worked)["search_processor_seconds"] == 1.5
+    assert cost_metrics(worked)["public_processor_seconds"] == 3.0
     older = StageCost(stage="search", device="EPYC", kind="cpu", devices=2, seconds=1)
     assert not any(name.endswith(("samples", "training_macs")) for name in cost_metrics([*counted, older]))
