@@ -14,7 +14,7 @@ Trial = Annotated[
     typer.Argument(metavar="TRIAL", help="A trial's name or hash, or the beginning of one.", show_default=False),
 ]
 Suite = Annotated[str | None, typer.Option(help="Only this suite (its name).", show_default=False)]
-Tracking = Annotated[str, typer.Option(help="MLflow tracking URI.", envvar="MLFLOWSTORE_URI")]
+Tracking = Annotated[str, typer.Option(help="MLflow tracking URI.", envvar="MLFLOW_TRACKING_URI")]
 #: The same as `dms_bench.report.render.Format`, which would take long to import.
 Format = Literal["table", "markdown", "csv", "html"]
 SummaryFormat = Literal["table", "markdown", "csv", "json", "html"]

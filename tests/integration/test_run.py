@@ -66,7 +66,7 @@ def test_ctrl_c_ends_a_run_within_seconds_and_a_second_driver_is_refused(command
     driver.send_signal(signal.SIGINT)
     output, _ = driver.communicate(timeout=120)
     assert time.monotonic() - started < 60  # of half an hour; some 5 where nothing else runs
-    assert driver.returncode == 1
+    assert driver.returncode == 1, output
     assert "the same command goes on" in output
     assert "Traceback" not in output
     command.wait_for(lambda: not any(_alive(worker) for worker in workers))
