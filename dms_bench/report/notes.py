@@ -50,8 +50,8 @@ def _letter_notes(tables: Sequence[Sequence[Row]]) -> list[str]:
     short = sum(1 for members in budgets if not members[0].pairs)
     if short:
         notes.append(
-            f"Between all pairs of methods nothing is decided at {short} of {fmt.number_of(len(budgets), 'budget')}: "
-            f"fewer than {FEWEST_SEEDS} seeds in common."
+            f"Whether other pairs of methods differ is not asked at {short} of "
+            f"{fmt.number_of(len(budgets), 'budget')}: they have fewer than {FEWEST_SEEDS} seeds in common."
         )
     return notes
 

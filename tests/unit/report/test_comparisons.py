@@ -224,7 +224,9 @@ def test_a_board_corrects_its_differences_and_counts_each_pair_once() -> None:
     assert "group" in blocks(board)[0].columns
 
 
-@pytest.mark.parametrize(("count", "note"), [(3, "nothing is decided at 2 of 2 budgets: fewer than 4"), (1, "n = 1")])
+@pytest.mark.parametrize(
+    ("count", "note"), [(3, "is not asked at 2 of 2 budgets: they have fewer than 4"), (1, "n = 1")]
+)
 def test_few_seeds_are_said_to_decide_nothing(count: int, note: str) -> None:
     board = rows(suite(numpy.random.default_rng(5), count, {"dms": 9.0, "random": 0.0}))
     assert note in " ".join(footnotes(board))
