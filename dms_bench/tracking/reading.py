@@ -11,7 +11,7 @@ import json
 import math
 import sqlite3
 from collections.abc import Collection, Iterator
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from dms_bench.config.task import Unit
 from dms_bench.errors import UserError
 from dms_bench.tracking import names
 from dms_bench.tracking.secrets import shown
-from dms_bench.tracking.store import answering, connect, has_tables, resolve_uri, sqlite_path
+from dms_bench.tracking.store import answering, connect, has_tables, opened_for_reading, resolve_uri, sqlite_path
 
 #: Runs of a request; few large pages, as the database sorts all runs for each.
 _PAGE = 5000
@@ -260,7 +260,7 @@ def _queries(uri: str, path: Path) -> Iterator[sqlite3.Connection]:
         UserError: it is damaged, locked for long or of another MLflow version.
     """
     try:
-        with closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True, timeout=_PATIENCE)) as database:
+        with opened_for_reading(path, _PATIENCE) as database:
             yield database
     except sqlite3.Error as error:
         raise UserError(f"tracking {shown(uri)}: cannot be read: {error}") from error

@@ -140,9 +140,35 @@ def _check_file(path: Path, uri: str) -> None:
         if target.exists() and not os.access(target, os.R_OK | os.W_OK):
             raise UserError(f"tracking {shown(uri)}: no permission to write {target}")
     if path.exists() and path.stat().st_size and not has_tables(path):
-        with closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True)) as database:
+        with opened_for_reading(path) as database:
             if database.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
                 raise UserError(f"tracking {shown(uri)}: this is another program's database, not MLflow's")
+
+
+@contextmanager
+def opened_for_reading(path: Path, patience: float = 5.0) -> Iterator[sqlite3.Connection]:
+    """Open a SQLite file for reading.
+
+    A process that was killed as it wrote leaves a journal, which whoever reads next has to roll back, and must be
+    allowed to write for; otherwise SQLite refuses to read.
+
+    Args:
+        path: the file.
+        patience: seconds to wait for a process that is writing.
+
+    Raises:
+        sqlite3.Error: it cannot be read.
+    """
+    address = path.as_uri()
+    with closing(sqlite3.connect(f"{address}?mode=ro", uri=True, timeout=patience)) as database:
+        try:
+            database.execute("SELECT count(*) FROM sqlite_master")
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_READONLY:
+                raise
+            with closing(sqlite3.connect(f"{address}?mode=rw", uri=True, timeout=patience)) as restored:
+                restored.execute("SELECT count(*) FROM sqlite_master")
+        yield database
 
 
 def has_tables(path: Path) -> bool:
@@ -157,7 +183,7 @@ def has_tables(path: Path) -> bool:
         with path.open("rb") as file:
             if file.read(16) != b"SQLite format 3\0":  # SQLite takes a short text file for an empty database
                 raise sqlite3.DatabaseError("the file is not a database")
-        with closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True)) as database:
+        with opened_for_reading(path) as database:
             query = "SELECT count(*) FROM sqlite_master WHERE name IN ('experiments', 'alembic_version')"
             return bool(database.execute(query).fetchone()[0] == 2)
     except (sqlite3.DatabaseError, OSError) as error:

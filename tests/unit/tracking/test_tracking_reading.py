@@ -2,7 +2,11 @@ from __future__ import annotations
 
 import math
 import sqlite3
+import subprocess
+import sys
 from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,6 +16,7 @@ from dms_bench.config.trial import Trial
 from dms_bench.errors import UserError
 from dms_bench.tracking import TrialResult, TrialRun, connect, open_suite, reading
 from dms_bench.tracking.reading import read_trials, suite_names
+from dms_bench.tracking.store import has_tables
 
 SUITES = ("one", "two")
 
@@ -87,3 +92,32 @@ def test_a_damaged_database_is_named_in_one_line(filled: str) -> None:
         database.execute("ALTER TABLE latest_metrics RENAME TO elsewhere")
     with pytest.raises(UserError, match=r"^tracking sqlite:.*cannot be read: no such table: latest_metrics$"):
         read_trials(filled, ["one"])
+
+
+KILLED = """
+import os, signal, sqlite3, sys
+database = sqlite3.connect(sys.argv[1])
+database.execute("PRAGMA cache_size = 5")
+database.execute("CREATE TABLE filler(x)")
+database.executemany("INSERT INTO filler VALUES (?)", [("y" * 500,)] * 2000)
+database.commit()
+database.execute("UPDATE filler SET x = 'z'")
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_a_store_whose_writer_was_killed_is_rolled_back_and_read(tmp_path: Path) -> None:
+    """As workers are where somebody ends a run; SQLite then has a journal to roll back before anything is read."""
+    path = tmp_path / "mlflow.db"
+    connect(f"sqlite:///{path}", create=True)
+    subprocess.run([sys.executable, "-c", KILLED, str(path)], check=False)
+    assert path.with_name("mlflow.db-journal").stat().st_size
+    with (
+        closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True)) as plain,
+        pytest.raises(sqlite3.OperationalError),
+    ):
+        plain.execute("SELECT count(*) FROM sqlite_master")
+    assert has_tables(path)
+    assert suite_names(f"sqlite:///{path}") == []
+    with closing(sqlite3.connect(path)) as database:
+        assert database.execute("SELECT count(*) FROM filler WHERE x = 'z'").fetchone() == (0,)
