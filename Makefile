@@ -36,7 +36,7 @@ $(INSTALLED): requirements.lock pyproject.toml
 	@$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
 	@touch $@
 
-quickstart: install ## Search, retrain and compare on images, then show the leaderboard (3 to 5 minutes on 2 cores)
+quickstart: install ## Search, retrain and compare on images, then show the leaderboard (3 to 6 minutes on 2 cores)
 	@$(BIN)/dms-bench run benchmarks/quick.yaml || code=$$?; \
 	  $(BIN)/dms-bench leaderboard --suite quick || exit $${code:-1}; \
 	  failed=$$($(BIN)/dms-bench leaderboard --suite quick --format csv | $(BIN)/python -c \
