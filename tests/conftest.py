@@ -1,5 +1,8 @@
 """What all tests share: caches of their own, so that nothing is read that an earlier run has left."""
 
+import gc
+from pathlib import Path
+
 import hypothesis
 import pytest
 
@@ -14,3 +17,23 @@ def own_caches(tmp_path_factory):
         patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
         patch.delenv("COLUMNS", raising=False)  # of the terminal, which limits our tables
         yield
+
+
+def pytest_collection_finish():
+    """Keep the libraries out of later garbage collections, which some of them ask for after every epoch."""
+    gc.freeze()
+
+
+def pytest_sessionfinish():
+    """Let what was kept out be collected, as libraries expect at the end."""
+    gc.unfreeze()
+
+
+@pytest.fixture(scope="session")
+def empty_store(tmp_path_factory) -> Path:
+    """MLflow's SQLite file with no runs in it; to make one takes seconds."""
+    from dms_bench.tracking import connect
+
+    path = tmp_path_factory.mktemp("mlflow") / "mlflow.db"
+    connect(f"sqlite:///{path}", create=True)
+    return path

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -112,7 +113,8 @@ class Command:
 
 
 @pytest.fixture
-def command(tmp_path: Path) -> Iterator[Command]:
+def command(tmp_path: Path, empty_store: Path) -> Iterator[Command]:
+    shutil.copy(empty_store, tmp_path / "mlflow.db")
     command = Command(tmp_path)
     yield command
     command.end()

@@ -61,17 +61,8 @@ def make_suite() -> Callable[[str], Suite]:
     return lambda name="paper": Suite.model_construct(name=name, description="Made for a test.", experiments=[])
 
 
-@pytest.fixture(scope="session")
-def _empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    from dms_bench.tracking import connect
-
-    path = tmp_path_factory.mktemp("mlflow") / "mlflow.db"
-    connect(f"sqlite:///{path}", create=True)
-    return path
-
-
 @pytest.fixture
-def store(_empty_store: Path, tmp_path: Path) -> str:
+def store(empty_store: Path, tmp_path: Path) -> str:
     """URI of an empty MLflow store of the test's own."""
-    shutil.copy(_empty_store, tmp_path / "mlflow.db")
+    shutil.copy(empty_store, tmp_path / "mlflow.db")
     return f"sqlite:///{tmp_path / 'mlflow.db'}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -29,29 +29,48 @@ class Blocked:
 sys.meta_path.insert(0, Blocked())
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
-folder, remote = sys.argv[1], sys.argv[2] == "True"
-model = AutoModelForCausalLM.from_pretrained(folder, trust_remote_code=remote).eval()
-tokenizer = AutoTokenizer.from_pretrained(folder)
-tokens = torch.tensor([json.loads(sys.argv[3])])
-with torch.no_grad():
-    logits = model(tokens).logits[0, -1].tolist()
-    written = model.generate(tokens, max_new_tokens=8, do_sample=False)[0].tolist()
-empty = AutoModelForCausalLM.from_config(model.config, trust_remote_code=remote)
-sizes = [sum(p.numel() for p in one.parameters()) for one in (model, empty)]
-print(json.dumps([logits, written, tokenizer.decode(tokenizer("def f():")["input_ids"]), type(model).__name__, sizes]))
+for line in sys.stdin:
+    folder, remote, tokens = json.loads(line)
+    model = AutoModelForCausalLM.from_pretrained(folder, trust_remote_code=remote).eval()
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    tokens = torch.tensor([tokens])
+    with torch.no_grad():
+        logits = model(tokens).logits[0, -1].tolist()
+        written = model.generate(tokens, max_new_tokens=8, do_sample=False)[0].tolist()
+    empty = AutoModelForCausalLM.from_config(model.config, trust_remote_code=remote)
+    sizes = [sum(p.numel() for p in one.parameters()) for one in (model, empty)]
+    text = tokenizer.decode(tokenizer("def f():")["input_ids"])
+    print("found", json.dumps([logits, written, text, type(model).__name__, sizes]), flush=True)
 """
 
 
-def opened(folder: Path, tokens: list[int], remote: bool = True) -> list:
-    done = subprocess.run(
-        [sys.executable, "-c", STRANGER, str(folder), str(remote), json.dumps(tokens)],
-        capture_output=True,
-        text=True,
-        cwd=folder.parent,
-        env={"HF_HOME": str(folder.parent / "hf"), "HF_HUB_OFFLINE": "1"},
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
-    return json.loads(done.stdout.splitlines()[-1])
+@pytest.fixture(scope="module")
+def opened(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., list]]:
+    """Return a function that opens a folder in that process, which takes seconds to start and so serves all tests."""
+    home = tmp_path_factory.mktemp("stranger")
+    with (home / "errors").open("w+") as errors:
+        process = subprocess.Popen(
+            [sys.executable, "-c", STRANGER],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            text=True,
+            cwd=home,
+            env={"HF_HOME": str(home / "hf"), "HF_HUB_OFFLINE": "1"},
+        )
+
+        def ask(folder: Path, tokens: list[int], remote: bool = True) -> list:
+            process.stdin.write(json.dumps([str(folder), remote, tokens]) + "\n")
+            process.stdin.flush()
+            for line in process.stdout:
+                if line.startswith("found "):
+                    return json.loads(line.removeprefix("found "))
+            errors.seek(0)
+            raise AssertionError(errors.read()[-2000:])
+
+        yield ask
+        process.stdin.close()
+        assert process.wait(60) == 0
 
 
 def greedy(model, tokens: list[int], count: int) -> list[int]:
@@ -66,7 +85,9 @@ def greedy(model, tokens: list[int], count: int) -> list[int]:
 
 
 @pytest.mark.parametrize("kind", ["llama, grouped queries", "qwen2, tied", "phi3"])
-def test_layers_of_different_width_load_without_dms_bench_and_write_the_same(kind: str, tmp_path: Path) -> None:
+def test_layers_of_different_width_load_without_dms_bench_and_write_the_same(
+    kind: str, tmp_path: Path, opened: Callable[..., list]
+) -> None:
     model = lively(network(kind))
     own = space(model)
     mask = random_mask(own, seed=3)
@@ -91,7 +112,7 @@ def test_layers_of_different_width_load_without_dms_bench_and_write_the_same(kin
     assert kind_of_model.startswith("Cut")
 
 
-def test_equal_widths_need_no_code(tmp_path: Path) -> None:
+def test_equal_widths_need_no_code(tmp_path: Path, opened: Callable[..., list]) -> None:
     model = lively(network())
     own = space(model, exclude=("lm.model.stream",))
     kept = {name: tuple(range(2 if size == 4 else 20)) for name, size in zip(own.names, own.units.sizes, strict=True)}
@@ -118,7 +139,7 @@ def test_equal_widths_need_no_code(tmp_path: Path) -> None:
     [("llama, grouped queries", ("lm.model.stream",)), ("qwen3", ()), ("phi", ()), ("phi3", ())],
 )
 def test_a_space_of_equal_layers_gives_plain_models_at_the_same_budget(
-    kind: str, exclude: tuple[str, ...], tmp_path: Path
+    kind: str, exclude: tuple[str, ...], tmp_path: Path, opened: Callable[..., list]
 ) -> None:
     model = lively(network(kind))
     equal = [Coarse(groups=pattern, equal=True) for pattern in ("*.self_attn*", "*.mlp.*")]
@@ -186,7 +207,7 @@ def test_the_plain_model_shares_weights_and_leaves_the_network_alone() -> None:
     torch.testing.assert_close(found(torch.arange(40, 60)[None]).logits, before)
 
 
-def test_a_layer_that_was_given_a_bias_keeps_it(tmp_path: Path) -> None:
+def test_a_layer_that_was_given_a_bias_keeps_it(tmp_path: Path, opened: Callable[..., list]) -> None:
     model = lively(network())
     own = space(model, depth=False)
     small = cut(model, own, own.architecture(random_mask(own))).eval()

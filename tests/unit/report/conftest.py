@@ -22,14 +22,14 @@ def publish(store: str, make_suite: Callable[..., Suite]) -> Publish:
 
 @pytest.fixture(scope="session")
 def board_uri(
-    _empty_store: Path,
+    empty_store: Path,
     tmp_path_factory: pytest.TempPathFactory,
     make_trial: Callable[..., Trial],
     make_suite: Callable[..., Suite],
 ) -> str:
     """URI of a store with the suite `quick`: two budgets, a failure, a missed budget and a supernet."""
     folder = tmp_path_factory.mktemp("board")
-    shutil.copy(_empty_store, folder / "mlflow.db")
+    shutil.copy(empty_store, folder / "mlflow.db")
     run = open_suite(f"sqlite:///{folder / 'mlflow.db'}", make_suite("quick"), ENVIRONMENT)
     publish = publisher(run)
     for (method, target), values in VALUES.items():
