@@ -20,8 +20,8 @@ from dms_bench.errors import nearest
 
 #: What every method is compared with, unless a suite says otherwise: the columns of the leaderboard.
 _RIVALS = ("dms", "random")
-#: Not a method's own result: the ceiling of all budgets.
-_CEILING = "supernet"
+#: Held to no budget: ceilings of all budgets.
+_UNCUT = ("supernet", "longer")
 #: Settings that belong to a method alone. All others are part of the comparison.
 _OWN_SETTINGS = ("method", "search")
 _NOT_SHARED = (*_OWN_SETTINGS, "seed")
@@ -185,7 +185,7 @@ def _by_default(arms: tuple[Arm, ...]) -> tuple[tuple[int, int], ...]:
     for rival in _RIVALS:
         theirs = [index for index, arm in enumerate(arms) if arm.kind == rival]
         for index, arm in enumerate(arms):
-            if len(theirs) == 1 and arm.kind not in (rival, _CEILING):
+            if len(theirs) == 1 and arm.kind not in (rival, *_UNCUT):
                 pair = (theirs[0], index) if rival == "dms" else (index, theirs[0])
                 pairs.setdefault(frozenset(pair), pair)
     return tuple(pairs.values())

@@ -30,6 +30,11 @@ class MethodSpec(PluginSpec):
     uses_budget: ClassVar[bool] = True
     """Whether the method cuts to the budget; if not, a sweep over budgets runs it once."""
 
+    shrinks_pictures: ClassVar[bool] = False
+    """Whether the method meets the budget with smaller pictures, and leaves the network as it is."""
+    adds_search_epochs: ClassVar[bool] = False
+    """Whether the retraining goes on for the epochs of the search recipe as well, which the method then needs."""
+
     draws_on: ClassVar[tuple[Use, ...] | None] = None
     """What its search uses, in the order of `USES`; None where a method does not say."""
 

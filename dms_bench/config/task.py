@@ -52,6 +52,10 @@ class TaskSpec(PluginSpec):
     (`cached_rows`, see `dms_bench.tasks.Caches`): then their memory can be bounded."""
     has_head: ClassVar[bool] = False
     """Whether its networks end in a classifier that can be drawn anew where a checkpoint tells other classes apart."""
+    picture_size: ClassVar[str | None] = None
+    """Name of the field that holds height and width of its pictures, where it has any that can be made smaller."""
+    picture_step: ClassVar[int] = 1
+    """What that size is a multiple of."""
     multiplies: ClassVar[bool] = False
     """Whether the task can build a supernet with `width` and `depth` multiplied."""
 

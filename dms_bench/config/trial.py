@@ -113,8 +113,11 @@ class Trial(Spec):
         return self
 
     def _wrong_stages(self) -> Iterator[str]:
-        if self.method.trains_in_search and self.search is None:
-            yield f"method {self.method.kind!r} trains during its search: give a 'search' recipe"
+        if self.search is None and (self.method.trains_in_search or self.method.adds_search_epochs):
+            why = "trains during its search" if self.method.trains_in_search else "also trains for a search's epochs"
+            yield f"method {self.method.kind!r} {why}: give a 'search' recipe"
+        if self.method.adds_search_epochs and self.pipeline == "DMSp-":
+            yield f"pipeline 'DMSp-' retrains nothing, which method {self.method.kind!r} does for longer"
         if self.retrain is None and self.pipeline != "DMSp-":
             yield f"pipeline {self.pipeline!r} retrains what it found: give a 'retrain' recipe"
         if self.method.judges_weights and self.pipeline == "DMSnp":
@@ -171,6 +174,21 @@ class Trial(Spec):
         return self
 
     @model_validator(mode="after")
+    def _pictures_can_shrink(self) -> Self:
+        if not self.method.shrinks_pictures:
+            return self
+        if self.task.picture_size is None:
+            raise ValueError(
+                f"method {self.method.kind!r} takes smaller pictures, and task {self.task.kind!r} has none"
+            )
+        if any(not isinstance(constraint, MacsBudget) for constraint in constraints_of(self.budget)):
+            raise ValueError(
+                f"method {self.method.kind!r} takes smaller pictures, which leaves parameters and memory as they are, "
+                f"and whose latency is not known: bound macs instead of {self.budget.label()}"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _the_task_multiplies(self) -> Self:
         if self.supernet.multiplied and not self.task.multiplies:
             raise ValueError(f"task {self.task.kind!r} has no supernets with 'width' or 'depth' multiplied")
@@ -196,7 +214,7 @@ class Trial(Spec):
         unused: dict[str, Any] = {"method": self.method.canonical()}
         if not self.method.uses_budget:
             unused["budget"] = MacsBudget(target=1.0)
-        if not self.method.trains_in_search:
+        if not (self.method.trains_in_search or self.method.adds_search_epochs):
             unused["search"] = None
         if not self.needs_pretrained:
             unused["pretrain"] = None
@@ -210,6 +228,13 @@ class Trial(Spec):
     def network(self) -> SupernetSpec:
         """The network that is trained and cut: the supernet, unless the method brings its own."""
         return self.method.network(self.supernet)
+
+    @property
+    def retraining(self) -> Recipe | None:
+        """How the searched network is trained: the retraining recipe, for a search's epochs more where asked for."""
+        if self.retrain is None or self.search is None or not self.method.adds_search_epochs:
+            return self.retrain
+        return self.retrain.model_copy(update={"epochs": self.retrain.epochs + self.search.epochs})
 
     @property
     def needs_pretrained(self) -> bool:

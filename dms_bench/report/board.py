@@ -16,6 +16,8 @@ from dms_bench.report.statistics import Difference, Estimate, difference, estima
 from dms_bench.tracking import names
 
 CONTROL, CEILING, OURS = "random", "supernet", "dms"
+#: Held to no budget: no rivals of those that are, and not compared with them.
+UNCUT = (CEILING, "longer")
 #: Settings that belong to a method alone: those it is tuned by. All others are part of the comparison.
 _OWN_SETTINGS = ("method.", "search.")
 #: What trials of one row may differ in: the seed, and what rows are grouped by anyway.
@@ -184,12 +186,12 @@ def _difference(group: _Group, rivals: Sequence[Record]) -> Difference | None:
 
 
 def _at(row: Row) -> tuple[bool, str]:
-    return row.kind == CEILING, row.budget
+    return row.kind in UNCUT, row.budget
 
 
 def _lettered(members: Sequence[Row]) -> list[Row]:
-    """Give the rows of one budget their letters; the supernet is no rival."""
-    if members[0].kind == CEILING:
+    """Give the rows of one budget their letters; the uncut supernet is no rival."""
+    if members[0].kind in UNCUT:
         return list(members)
     letters, pairs = grouped([row.values for row in members])
     return [replace(row, letters=own, pairs=pairs) for row, own in zip(members, letters, strict=True)]
@@ -243,7 +245,7 @@ def _validation(records: Sequence[Record]) -> Estimate:
 
 def _rivals(ours: _Group, groups: Sequence[_Group], kind: str) -> list[Record]:
     """Return the trials of another method that ours are paired with; none where its setting would be a choice."""
-    if ours.kind in (kind, CEILING):
+    if ours.kind in (kind, *UNCUT):
         return []
     theirs = [group for group in groups if group.kind == kind]
     varied = ours.varied.union(*(group.varied for group in theirs))
@@ -334,7 +336,7 @@ def _row(group: _Group, controls: Sequence[Record], dms: Sequence[Record]) -> Ro
         comparisons=0,
         letters="",
         pairs=0,
-        budget_order=-math.inf if tags[names.METHOD] == CEILING else float(tags.get(names.BUDGET_ORDER, "inf")),
+        budget_order=-math.inf if tags[names.METHOD] in UNCUT else float(tags.get(names.BUDGET_ORDER, "inf")),
         values=values,
         failed_trials=tuple(sorted(record.name for record in records if record.status == names.FAILED)),
         environment=_environment(records),
@@ -342,7 +344,7 @@ def _row(group: _Group, controls: Sequence[Record], dms: Sequence[Record]) -> Ro
 
 
 def _budget(record: Record) -> str:
-    return "-" if record.tags[names.METHOD] == CEILING else record.tags[names.BUDGET]
+    return "-" if record.tags[names.METHOD] in UNCUT else record.tags[names.BUDGET]
 
 
 def _name(record: Record) -> str:

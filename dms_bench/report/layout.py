@@ -133,6 +133,12 @@ def footnotes(rows: Sequence[Row], *, costs: bool = False) -> list[str]:
         notes.append("public: devices times wall time of what is trained once for many networks (pretraining).")
     if any(row.kind == CEILING for row in rows):
         notes.append("supernet: not cut, the ceiling for every budget.")
+    if any(row.kind == "longer" for row in rows):
+        notes.append("longer: not cut either, and trained for the epochs of search and retraining together.")
+    if any(row.kind == "resolution" for row in rows):
+        notes.append(
+            "resolution: not cut, but trained and measured on smaller pictures, the largest that meet the budget."
+        )
     if any(row.kind == "designed" for row in rows):
         notes.append("designed: another network, not cut, trained by the same recipe.")
     if any("budgets in one" in row.method for row in rows):

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from itertools import groupby
 
 from dms_bench.report import format as fmt
-from dms_bench.report.board import CEILING, Row
+from dms_bench.report.board import UNCUT, Row
 from dms_bench.report.letters import FEWEST_SEEDS
 from dms_bench.report.statistics import LEVEL
 
@@ -61,7 +61,7 @@ def _table(row: Row) -> tuple[str, ...]:
 
 
 def _budgets(rows: Sequence[Row]) -> list[list[Row]]:
-    methods = (row for row in rows if row.kind != CEILING)
+    methods = (row for row in rows if row.kind not in UNCUT)
     return [list(members) for _, members in groupby(methods, key=lambda row: (*_table(row), row.budget))]
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from dms_bench.errors import UserError
 from dms_bench.report import format as fmt
-from dms_bench.report.board import CEILING, Row
+from dms_bench.report.board import CEILING, UNCUT, Row
 from dms_bench.report.layout import blocks
 from dms_bench.report.paper.labels import Label, place_labels
 
@@ -72,7 +72,7 @@ def _panels(title: str, rows: Sequence[Row]) -> list[tuple[str, Row, list[Row]]]
     if supernet is None:
         return []
     found = []
-    for budget, members in groupby((row for row in rows if row.kind != CEILING), key=lambda row: row.budget):
+    for budget, members in groupby((row for row in rows if row.kind not in UNCUT), key=lambda row: row.budget):
         counted = [row for row in members if row.mean is not None and row.search_training_macs is not None]
         if counted:
             found.append((f"{title}\n{budget}", supernet, counted))
@@ -143,7 +143,7 @@ def _colour(row: Row) -> str:
 def _legend(rows: Sequence[Row]) -> list[Any]:
     from matplotlib.lines import Line2D
 
-    used = {row.uses.rpartition(", ")[2] for row in rows if row.kind != CEILING}
+    used = {row.uses.rpartition(", ")[2] for row in rows if row.kind not in UNCUT}
     names = {"training": "trains in its search", "validation": "measures on validation", "weights": "weights alone"}
     handles = [
         Line2D([], [], ls="", marker="o", color=colour, label=names.get(use, use))

@@ -52,7 +52,7 @@ def resolve_budget(trial: Trial, space: SearchSpace, latency: LatencyModel | Non
             whole = space.cost_of(latency, space.full())
             target = 1e3 * written.seconds if written.seconds else whole * (written.share or 1)
             constraints.append(Constraint(written.kind, latency, target, whole))
-    for bound in constraints:
+    for bound in constraints if not trial.method.shrinks_pictures else ():
         _check(trial, space, bound)
     return Budget(tuple(constraints))
 
@@ -74,15 +74,16 @@ def check_counted(trial: Trial, space: SearchSpace) -> None:
     resolve_budget(trial, space)
 
 
-def missed(costs: dict[str, float], budget: Budget) -> bool:
+def missed(costs: dict[str, float], budget: Budget, *, coarse: bool = False) -> bool:
     """Tell whether the constraint that binds most is exceeded or left unused by more than the tolerance.
 
     Args:
         costs: of the cut network, by the constraints' names.
         budget: what was to be met.
+        coarse: there is nothing between one size and the next, so that something may be left unused.
     """
     load = max(costs[bound.name] / bound.target for bound in budget.constraints)
-    return abs(load - 1) > TOLERANCE
+    return load - 1 > TOLERANCE or (1 - load > TOLERANCE and not coarse)
 
 
 def _check(trial: Trial, space: SearchSpace, bound: Constraint) -> None:

@@ -15,22 +15,22 @@ _LEAST_ROUNDS = 7
 _ENOUGH_SECONDS = 1.0
 
 
-def latencies(models: Sequence[nn.Module], example: Tensor, device: torch.device) -> list[float]:
+def latencies(models: Sequence[nn.Module], examples: Sequence[Tensor], device: torch.device) -> list[float]:
     """Return the median time of a forward pass of each model in milliseconds.
 
     The models take turns, so that whatever else the machine does meets them alike.
 
     Args:
         models: networks to compare; they are moved to `device`, their training flag is restored.
-        example: one sample with its batch dimension, shape [1, ...].
+        examples: one sample for each, with its batch dimension, shape [1, ...].
         device: where to measure.
     """
-    example = example.to(device)
+    examples = [example.to(device) for example in examples]
     trained = [model.training for model in models]
     spent: list[list[float]] = [[] for _ in models]
     try:
         with torch.inference_mode():
-            for model in models:
+            for model, example in zip(models, examples, strict=True):
                 _moved(model, device).eval()
                 for _ in range(_WARM_UP):
                     model(example)
@@ -38,7 +38,7 @@ def latencies(models: Sequence[nn.Module], example: Tensor, device: torch.device
             for turn in range(_ROUNDS):
                 if turn >= _LEAST_ROUNDS and time.perf_counter() - started > _ENOUGH_SECONDS:
                     break
-                for model, times in zip(models, spent, strict=True):
+                for model, example, times in zip(models, examples, spent, strict=True):
                     times.append(_seconds(model, example))
     finally:
         for model, training in zip(models, trained, strict=True):

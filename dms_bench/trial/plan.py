@@ -219,7 +219,7 @@ class _Estimator:
             ("pretrain", trial.pretrain, trial.pretrain and trial.pretrain.epochs, whole, supernet_hash(trial)),
             ("search", trial.search, of_supernet, whole, search_hash(trial)),
             ("search", trial.search, of_networks, whole * share, None),
-            ("retrain", trial.retrain, trial.retrain and trial.retrain.epochs, whole * share, None),
+            ("retrain", trial.retraining, trial.retraining and trial.retraining.epochs, whole * share, None),
         )
         estimates = []
         for stage, recipe, epochs, macs, shared in stages:

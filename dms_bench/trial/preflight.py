@@ -119,8 +119,13 @@ def _check_method(trial: Trial) -> None:
 
 def _check_budget(trial: Trial) -> None:
     from dms_bench.trial.budget import check_counted
+    from dms_bench.trial.pictures import smaller_pictures
     from dms_bench.trial.spaces import space_of
 
+    if trial.method.shrinks_pictures:
+        with named_as(owner_of(trial.network, trial)):
+            smaller_pictures(trial)
+        return
     with named_as("supernet"):
         space = space_of(trial.task, trial.supernet)
     check_counted(trial, space)

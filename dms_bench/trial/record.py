@@ -59,6 +59,7 @@ def load_weights(model: nn.Module, path: Path) -> None:
 
 def describe(
     trial: Trial,
+    task: TaskSpec,
     space: SearchSpace,
     architecture: Architecture,
     surgery: Surgery,
@@ -69,6 +70,7 @@ def describe(
 
     Args:
         trial: where it comes from.
+        task: as the network was trained on it.
         space: the supernet's search space.
         architecture: what was kept of the supernet.
         surgery: how that changes the supernet's modules.
@@ -80,7 +82,7 @@ def describe(
     return {
         "format": FORMAT,
         "trial": trial.hash,
-        "task": trial.task.model_dump(mode="json"),
+        "task": task.model_dump(mode="json"),
         "supernet": trial.network.model_dump(mode="json"),
         "architecture": json.loads(architecture.to_json()),
         "surgery": _SURGERY.dump_python(surgery, mode="json"),

@@ -22,6 +22,7 @@ from typing import Any
 
 from torch import nn
 
+from dms_bench.config.task import TaskSpec
 from dms_bench.config.trial import Trial
 from dms_bench.methods.base import SearchContext
 from dms_bench.scaling import Architecture, Budget, Count, count, cut, plan_surgery
@@ -38,6 +39,7 @@ from dms_bench.trial.latency_model import shared_latency_model
 from dms_bench.trial.meter import Meter, costs
 from dms_bench.trial.origin import weights_hash
 from dms_bench.trial.outcome import found_by, measured_by, require_numbers
+from dms_bench.trial.pictures import smaller_pictures
 from dms_bench.trial.record import ARCHITECTURE, WEIGHTS, describe, load_weights, save_weights, write_description
 from dms_bench.trial.repair import repair
 from dms_bench.trial.repair_report import read_report
@@ -171,6 +173,11 @@ class _Run:
         """The budget in absolute numbers."""
         return resolve_budget(self.trial, space_of(self.trial.task, self.trial.supernet), self.latency_model)
 
+    @cached_property
+    def pictures(self) -> TaskSpec:
+        """The task as the network is trained and measured on it: with smaller pictures, where the method takes them."""
+        return smaller_pictures(self.trial) if self.trial.method.shrinks_pictures else self.trial.task
+
     def search(self) -> tuple[nn.Module, Architecture]:
         """Return the network that the search finds, ready to be trained on, and what it kept."""
         with self.meter.stage("build"):
@@ -290,11 +297,11 @@ class _Run:
             bf16 = getattr(self.trial.retrain, "amp", "none") == "bf16"
             require_right(network, task.example_input(2), self.group, bf16=bf16)
             if retrains:
-                assert self.trial.retrain is not None
-                fit = task.fit
-                if self.trial.retrain.needs_teacher():
+                recipe, fit = self.trial.retraining, task.fit
+                assert recipe is not None
+                if recipe.needs_teacher():
                     fit = partial(fit, teacher=self._pretrained(task))
-                network = fit(network, self.trial.retrain, loop)
+                network = fit(network, recipe, loop)
             elif self.group.leads:
                 task.recalibrate(network, self.group.device)
                 measured = task.evaluate(network, "val", self.group.device)
@@ -312,15 +319,16 @@ class _Run:
             counted = count(network.cpu(), task.example_input(1))
             surgery = plan_surgery(task.build(untrained(self.trial.network)), space, architecture)
             report = None if self.trial.repair == "none" else read_report(self.folder.stage("repair"))
-            description = describe(self.trial, space, architecture, surgery, counted.counter, report)
+            description = describe(self.trial, self.pictures, space, architecture, surgery, counted.counter, report)
             write_description(self.folder.path / ARCHITECTURE, description)
             validation = measured_by(self.trial.task, task.evaluate(network, "val", device), "val")
             require_numbers({self.trial.task.metric: validation}, "on the validation split")
             metrics = task.evaluate(network, "test", device)
             measured_by(self.trial.task, metrics, "test")
             require_numbers(metrics, "on the test split")
-            supernet = task.build(untrained(self.trial.supernet))
-            times = latencies([network, supernet], task.example_input(1), device)
+            whole = make_task(self.trial.task, self.trial.seed)
+            supernet = whole.build(untrained(self.trial.supernet))
+            times = latencies([network, supernet], [task.example_input(1), whole.example_input(1)], device)
         predicted = None
         if self.latency_model is not None and self.trial.network == self.trial.supernet:
             predicted = space.cost_of(self.latency_model, space.mask(architecture))
@@ -370,14 +378,15 @@ class _Run:
             latency_error=fidelity.error if fidelity else None,
             latency_r2=fidelity.r2 if fidelity else None,
             targets={bound.name: bound.target for bound in self.budget.constraints},
-            budget_missed=self.trial.method.uses_budget and missed(reached, self.budget),
+            budget_missed=self.trial.method.uses_budget
+            and missed(reached, self.budget, coarse=self.trial.method.shrinks_pictures),
             costs=shared + costs(self.folder),
             weights=weights_hash(self.trial),
             seed=self.trial.seed,
         )
 
     def _task(self) -> Task:
-        return counted(make_task(self.trial.task, self.trial.seed), self.meter.passed, self.group.world_size)
+        return counted(make_task(self.pictures, self.trial.seed), self.meter.passed, self.group.world_size)
 
     def _supernet(self, task: Task) -> nn.Module:
         """Build the network that is searched, with the weights that the pipeline starts from."""

@@ -40,6 +40,30 @@ class WholeSupernet(MethodSpec):
     kind: Literal["supernet"] = "supernet"
 
 
+class Resolution(MethodSpec):
+    """The whole supernet on smaller pictures, the largest that meet the budget: what one does instead of cutting.
+
+    Parameters stay, so that a budget has to bound MACs.
+    """
+
+    implementation: ClassVar[str] = "dms_bench.methods.controls.whole:KeepSupernet"
+    draws_on: ClassVar[tuple[Use, ...]] = ()
+    shrinks_pictures: ClassVar[bool] = True
+
+    kind: Literal["resolution"] = "resolution"
+
+
+class Longer(MethodSpec):
+    """The supernet itself, not cut, trained for the epochs of search and retraining together."""
+
+    implementation: ClassVar[str] = "dms_bench.methods.controls.whole:KeepSupernet"
+    draws_on: ClassVar[tuple[Use, ...]] = ()
+    uses_budget: ClassVar[bool] = False
+    adds_search_epochs: ClassVar[bool] = True
+
+    kind: Literal["longer"] = "longer"
+
+
 class Designed(MethodSpec):
     """Another network, not cut: what people have designed for that budget."""
 

@@ -1,16 +1,16 @@
-"""Networks kept whole: the supernet as the ceiling, or one that people have designed."""
+"""Networks kept whole: the supernet as the ceiling, on smaller pictures, or one that people have designed."""
 
 from __future__ import annotations
 
 from dms_bench.methods.base import SearchContext
-from dms_bench.methods.controls.spec import Designed, WholeSupernet
+from dms_bench.methods.controls.spec import Designed, Longer, Resolution, WholeSupernet
 from dms_bench.scaling import Architecture
 
 
 class KeepSupernet:
     """Keeps every element and every block."""
 
-    def __init__(self, spec: WholeSupernet | Designed) -> None:
+    def __init__(self, spec: WholeSupernet | Longer | Resolution | Designed) -> None:
         self.spec = spec
 
     def search(self, context: SearchContext) -> Architecture:

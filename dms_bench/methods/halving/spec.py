@@ -42,7 +42,8 @@ class Halving(MethodSpec):
     @classmethod
     def _proposals_cut(cls, proposals: tuple[MethodSpec, ...]) -> tuple[MethodSpec, ...]:
         for proposal in proposals:
-            cuts = proposal.uses_budget and type(proposal).network is MethodSpec.network
+            cuts = proposal.uses_budget and not proposal.shrinks_pictures
+            cuts = cuts and type(proposal).network is MethodSpec.network
             if not cuts or isinstance(proposal, cls):
                 raise ValueError(f"{proposal.label()!r} proposes no architecture of the space: leave it out")
             if proposal.for_budgets([]) is not proposal or proposal.searched_budgets:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
 
-from dms_bench.report.board import CEILING, CONTROL, OURS, Row
+from dms_bench.report.board import CEILING, CONTROL, OURS, UNCUT, Row
 from dms_bench.report.format import number_of
 
 #: Names that are listed of what is left out.
@@ -72,7 +72,7 @@ def tasks_of(rows: Sequence[Row]) -> list[Task]:
     for experiment, members in groupby(rows, key=_experiment):
         block = list(members)
         supernet = next((row for row in block if row.kind == CEILING), None)
-        for budget, methods in groupby((row for row in block if row.kind != CEILING), key=lambda row: row.budget):
+        for budget, methods in groupby((row for row in block if row.kind not in UNCUT), key=lambda row: row.budget):
             of_methods = {row.method: row for row in methods}
             suite, name = experiment[:2]
             found.append(

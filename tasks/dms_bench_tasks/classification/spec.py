@@ -362,6 +362,7 @@ class ClassificationTask(TaskSpec):
     units: ClassVar[Mapping[str, Unit]] = {"top1": PERCENT, "top5": PERCENT}
     libraries: ClassVar[tuple[str, ...]] = ("timm",)
     has_head: ClassVar[bool] = True
+    picture_size: ClassVar[str | None] = "image_size"
     multiplies: ClassVar[bool] = True
     example: ClassVar[dict[str, Any]] = {
         "task": {"kind": "classification", "data": {"name": "glyphs", "train": 4000}, "image_size": 32},

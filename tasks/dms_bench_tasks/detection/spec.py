@@ -158,6 +158,8 @@ class DetectionTask(TaskSpec):
     metric: ClassVar[str] = "map50_95"
     units: ClassVar[Mapping[str, Unit]] = {"map50_95": PERCENT, "map50": PERCENT}
     libraries: ClassVar[tuple[str, ...]] = ("ultralytics",)
+    picture_size: ClassVar[str | None] = "image_size"
+    picture_step: ClassVar[int] = 32
     example: ClassVar[dict[str, Any]] = {
         "task": {"kind": "detection", "data": {"name": "glyph-scenes", "train": 1000}, "image_size": 160},
         "supernet": {"model": "yolov8n.yaml"},
