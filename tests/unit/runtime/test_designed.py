@@ -115,7 +115,9 @@ def test_a_latency_budget_is_judged_by_its_measured_latency(toy_trial, folder, g
     """The latency model is the supernet's: it knows nothing of another network."""
     trial = designed(toy_trial, 9, budget={"kind": "latency", "target": "100%"})
     judged = []
-    monkeypatch.setattr("dms_bench.trial.run.missed", lambda found, budget: judged.append(found["latency"]) or True)
+    monkeypatch.setattr(
+        "dms_bench.trial.run.missed", lambda found, budget, coarse: judged.append(found["latency"]) or True
+    )
     result = run(trial, folder, group, tmp_path)
     assert result.latency_predicted_ms is None
     assert result.latency_error is None

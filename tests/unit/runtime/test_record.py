@@ -46,7 +46,9 @@ def _write(folder, model, args, attention="heads"):
     architecture = space.architecture(mask)
     network = cut(supernet, space, architecture)
     surgery = plan_surgery(supernet, space, architecture)
-    record.write_description(folder / record.ARCHITECTURE, record.describe(trial, space, architecture, surgery, "test"))
+    record.write_description(
+        folder / record.ARCHITECTURE, record.describe(trial, trial.task, space, architecture, surgery, "test")
+    )
     record.save_weights(network, folder / record.WEIGHTS)
     with torch.no_grad():
         return example, network.eval()(example)
