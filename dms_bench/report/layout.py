@@ -131,6 +131,11 @@ def footnotes(rows: Sequence[Row], *, costs: bool = False) -> list[str]:
         notes.append("search: devices times wall time of each searched network's search.")
     if not costs and any(row.public_device_days for row in rows):
         notes.append("public: devices times wall time of what is trained once for many networks (pretraining).")
+    if any(row.latency_ratio is not None and row.kind != CEILING for row in rows):
+        notes.append(
+            "latency: of one sample, as a multiple (x) of the supernet's, which took turns with it; ≈: seeds do not tell "
+            "it from the supernet's. The CSV has milliseconds and intervals."
+        )
     if any(row.kind == CEILING for row in rows):
         notes.append("supernet: not cut, the ceiling for every budget.")
     if any(row.kind == "longer" for row in rows):
@@ -183,7 +188,7 @@ def _columns(rows: Sequence[Row]) -> list[_Column]:
     columns += [
         _Column("MACs", lambda row: fmt.count(row.macs)),
         _Column("params", lambda row: fmt.count(row.params)),
-        _Column("latency", lambda row: fmt.milliseconds(row.latency_ms)),
+        _Column("latency", _latency),
         _search_column(rows),
     ]
     if any(row.public_device_days for row in rows):
@@ -196,6 +201,14 @@ def _columns(rows: Sequence[Row]) -> list[_Column]:
             _Column("Δ dms", lambda row: _difference(row, row.delta_dms, row.delta_dms_half, row.delta_dms_p))
         )
     return columns
+
+
+def _latency(row: Row) -> str:
+    """Write a latency as a multiple of the whole network's; that one's own, and what was not timed beside it, in ms."""
+    if row.latency_ratio is None or row.kind == CEILING:
+        return fmt.milliseconds(row.latency_ms)
+    same = row.latency_ratio_ci95 is not None and abs(row.latency_ratio - 1) <= row.latency_ratio_ci95
+    return f"{'≈ ' if same else ''}{row.latency_ratio:.2f}x"
 
 
 def _search_column(rows: Sequence[Row]) -> _Column:

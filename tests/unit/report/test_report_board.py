@@ -63,6 +63,16 @@ def test_means_and_intervals_are_over_seeds(board: list[Row]) -> None:
     assert row.environment["torch"] == ("2.15.0",)
 
 
+def test_latencies_are_compared_trial_by_trial(store: str, publish: Publish, make_trial: Callable[..., Trial]) -> None:
+    """The mean of three ratios, with Student's interval, is not the ratio of two means."""
+    for seed, (own, whole) in enumerate([(1.0, 2.0), (9.0, 10.0), (1.0, 4.0)]):
+        publish(make_trial("dms", seed), 70.0, latency_ms=own, supernet_latency_ms=whole)
+    (row,) = leaderboard(store)
+    ratios = [0.5, 0.9, 0.25]
+    half = 4.302652729911275 * statistics.stdev(ratios) / 3**0.5  # t of 2 degrees of freedom at 97.5 %
+    assert (row.latency_ratio, row.latency_ratio_ci95) == pytest.approx((statistics.mean(ratios), half))
+
+
 def test_differences_are_paired_by_seed(board: list[Row]) -> None:
     row = pick(board, "dms", "macs 30%")
     pairs = [VALUES["dms", "30%"][seed] - VALUES["random", "30%"][seed] for seed in range(3)]

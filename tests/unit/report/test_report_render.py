@@ -55,7 +55,7 @@ def test_the_table_fits_and_says_how_to_read_it(board: list[Row]) -> None:
     assert re.search(r"uniform .*\+5\.0 ± 4\.4\*\s+-5\.0 ± 4\.4\*", text)
     assert "Left out for want of room: latency" in text
     wider = printed(render(board, "table"), 110)
-    assert re.search(r"1\.50M\s+240k\s+0\.83 ms\s+1\.44 core-min", wider)
+    assert re.search(r"1\.50M\s+240k\s+0\.42x\s+1\.44 core-min", wider)
     assert "Left out" not in wider
     assert re.search(r"supernet\s+91\.0", text)
     assert "uniform † 1/3" in text
@@ -129,6 +129,23 @@ def test_a_board_shows_what_searches_computed_and_time_alone_where_that_is_not_k
     assert "1.44 core-min" in text
     assert "search: devices times wall time" in text
     assert "1.50 CPU-min" in render(counted, "markdown", costs=True)
+
+
+def test_a_latency_is_compared_with_the_supernets_that_took_turns_with_it(board: list[Row]) -> None:
+    def cells(**fields: float | None) -> set[str]:
+        (block,) = blocks([replace(row, **fields) for row in board])
+        place = block.columns.index("latency")
+        return {line.cells[place] for line in block.lines if line.row.kind != "supernet" and line.row.n}
+
+    assert cells(latency_ratio=0.731, latency_ratio_ci95=0.2) == {"0.73x"}
+    assert cells(latency_ratio=0.731, latency_ratio_ci95=0.27) == {"≈ 0.73x"}
+    assert cells(latency_ratio=1.2, latency_ratio_ci95=0.1) == {"1.20x"}
+    assert cells(latency_ratio=1.2, latency_ratio_ci95=0.3) == {"≈ 1.20x"}
+    assert cells(latency_ratio=0.5, latency_ratio_ci95=None) == {"0.50x"}
+    assert cells(latency_ratio=None, latency_ms=3.0) == {"3.00 ms"}
+    (block,) = blocks(board)
+    supernet = next(line for line in block.lines if line.row.kind == "supernet")
+    assert supernet.cells[block.columns.index("latency")] == "0.83 ms"
 
 
 def test_the_narrowest_terminals_lose_columns_by_their_worth(board: list[Row]) -> None:
@@ -293,7 +310,9 @@ def test_a_page_draws_more_methods_than_colours_as_a_forest(board: list[Row]) ->
 
 
 def test_a_board_of_failures_still_renders(board: list[Row]) -> None:
-    none = dict.fromkeys(("mean", "ci95", "macs", "params", "latency_ms", "search_device_days", "delta_random"))
+    none = dict.fromkeys(
+        ("mean", "ci95", "macs", "params", "latency_ms", "latency_ratio", "search_device_days", "delta_random")
+    )
     failed = [replace(row, n=0, failed=3, device="", device_kind="", **none) for row in board]
     assert "<svg" not in render(failed, "html")
     for form in ("table", "markdown", "csv"):
