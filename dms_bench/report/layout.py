@@ -133,8 +133,8 @@ def footnotes(rows: Sequence[Row], *, costs: bool = False) -> list[str]:
         notes.append("public: devices times wall time of what is trained once for many networks (pretraining).")
     if any(row.latency_ratio is not None and row.kind != CEILING for row in rows):
         notes.append(
-            "latency: of one sample, as a multiple (x) of the supernet's, which took turns with it; ≈: seeds do not tell "
-            "it from the supernet's. The CSV has milliseconds and intervals."
+            "latency: of one sample, as a multiple (x) of the supernet's, which took turns with it; ≈: seeds do not "
+            "tell it from the supernet's. The CSV has milliseconds and intervals."
         )
     if any(row.kind == CEILING for row in rows):
         notes.append("supernet: not cut, the ceiling for every budget.")
