@@ -22,9 +22,9 @@ from dms_bench.config import (
     Sampling,
     Suite,
     Trial,
-    grid_points,
     resolve_sample,
     sample_space,
+    sampled,
 )
 from dms_bench.trial.storage import write_atomic
 
@@ -188,10 +188,8 @@ class Sampler:
 
 def sampled_sweeps(suite: Suite, folder: Path) -> Iterator[SampledSweep]:
     """Yield the sampled sweeps of a suite: one per experiment that samples and point of its grid."""
-    for experiment in suite.experiments:
-        if experiment.sweep.sample is not None:
-            for point in grid_points(experiment):
-                yield SampledSweep(suite, experiment, point, folder)
+    for experiment, point, _ in sampled(suite):
+        yield SampledSweep(suite, experiment, point, folder)
 
 
 def _choice(values: Any, position: Any) -> Any:

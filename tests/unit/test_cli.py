@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from dms_bench import cli
+from dms_bench.config.request import NOTHING
 from dms_bench.errors import TrialFailure, UserError
 
 SUITE = """
@@ -56,6 +57,26 @@ def test_without_a_command_it_says_what_there_is(dms_bench):
 
 def test_validate(dms_bench, suite):
     assert dms_bench("validate", suite) == (0, f"{suite}: valid, 2 trials in 1 experiment\n", "")
+
+
+def test_validate_takes_settings(dms_bench, suite):
+    suite.write_text(SUITE + "profiles: {full: {defaults: {sweep: {grid: {seed: [0, 1, 2]}}}}}\n")
+    assert dms_bench("validate", suite)[1] == f"{suite}: valid, 2 trials in 1 experiment; profile full: 6\n"
+    assert dms_bench("validate", suite, "--profile", "full")[1] == f"{suite}: valid, 6 trials in 1 experiment\n"
+    chosen = ("--profile", "full", "--only", "method=dms", "--only", "seed=0,2")
+    assert dms_bench("validate", suite, *chosen)[1] == f"{suite}: valid, 2 trials in 1 experiment\n"
+    code, out, err = dms_bench("validate", suite, "--set", "search.epohcs=3")
+    assert (code, out) == (2, "")
+    assert err.startswith(f"error: {suite}: --set search.epohcs=3: unknown field; did you mean 'epochs'")
+    assert err.count("\n") == 1
+
+
+def test_the_plan_is_that_of_the_settings(dms_bench, suite):
+    code, out, err = dms_bench("plan", suite, "--set", "search.epochs=7", "--only", "method=dms")
+    assert (code, err) == (0, "")
+    assert "search 7 x" in out
+    assert "random" not in out
+    assert out.splitlines()[-1].startswith("1 trial, ")
 
 
 def test_a_suite_that_decides_has_a_range_of_trials(dms_bench, suite):
@@ -168,10 +189,11 @@ def test_submit_hands_over_the_suite_and_returns_the_jobs_exit_code(dms_bench, s
     monkeypatch.setattr(submit, "submit", lambda *given, **options: calls.append((*given, options)) or 1)
     assert dms_bench("submit", suite)[0] == 1
     there = ("--address", "http://ray.example:8265", "--patience", "0.5")
+    nothing = {"profile": None, "request": NOTHING}
     assert dms_bench("submit", suite, *there, "--smoke", "--fresh")[0] == 1
     assert calls == [
-        (suite, "http://127.0.0.1:8265", {"profile": None, "smoke": False, "fresh": False, "patience": 600.0}),
-        (suite, "http://ray.example:8265", {"profile": None, "smoke": True, "fresh": True, "patience": 30.0}),
+        (suite, "http://127.0.0.1:8265", nothing | {"smoke": False, "fresh": False, "patience": 600.0}),
+        (suite, "http://ray.example:8265", nothing | {"smoke": True, "fresh": True, "patience": 30.0}),
     ]
 
 

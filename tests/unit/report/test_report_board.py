@@ -11,6 +11,7 @@ from typing import ClassVar
 import pytest
 from rich.console import Console
 
+from dms_bench.config import read_selection
 from dms_bench.config.budget import ParamsBudget
 from dms_bench.config.suite import Suite
 from dms_bench.config.task import PERCENT, Unit
@@ -333,3 +334,25 @@ def test_a_record_from_before_tasks_said_it_has_the_units_that_were_known(board_
     old = replace(record, tags={name: value for name, value in record.tags.items() if name != names.UNITS})
     assert [old.unit(name) for name in ("top1", "map50_95", "perplexity")] == [PERCENT, PERCENT, Unit()]
     assert [record.unit(name) for name in ("top1", "map50_95")] == [PERCENT, Unit()]
+
+
+def test_rows_are_chosen_and_stay_what_they_are(board_uri: str) -> None:
+    everything = leaderboard(board_uri, "quick")
+    chosen = leaderboard(board_uri, "quick", only=read_selection(["method=dms,supernet", "budget=30%"]))
+    assert chosen == [
+        row for row in everything if row.kind == "supernet" or (row.kind, row.budget) == ("dms", "macs 30%")
+    ]
+    assert {row.kind for row in chosen} == {"dms", "supernet"}
+
+
+def test_of_chosen_seeds_the_means_are_taken(board_uri: str) -> None:
+    (row,) = leaderboard(board_uri, "quick", only=read_selection(["method=dms", "budget=macs 30%", "seed=0,1"]))
+    ours, random = VALUES["dms", "30%"], VALUES["random", "30%"]
+    assert row.values == {seed: ours[seed] for seed in (0, 1)}
+    assert row.mean == pytest.approx((ours[0] + ours[1]) / 2)
+    assert row.delta_random == pytest.approx(sum(ours[seed] - random[seed] for seed in (0, 1)) / 2)
+
+
+def test_what_no_trial_of_a_board_has_is_named(board_uri: str) -> None:
+    with pytest.raises(UserError, match=r"^--only method=dsm: there is none; did you mean 'dms'"):
+        leaderboard(board_uri, "quick", only=read_selection(["method=dsm"]))
