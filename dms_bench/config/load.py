@@ -9,6 +9,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from dms_bench.config.changes import Change, blamed, changed
+from dms_bench.config.content import forget
 from dms_bench.config.deciding import check_selection, families, idle_comparisons
 from dms_bench.config.document import read_document
 from dms_bench.config.layers import (
@@ -23,6 +24,7 @@ from dms_bench.config.layers import (
 from dms_bench.config.problems import WITH, InvalidSpecError, Path, Problem, problems_of
 from dms_bench.config.request import NOTHING, Request
 from dms_bench.config.resolve import resolve
+from dms_bench.config.site import NOWHERE, Site
 from dms_bench.config.suite import Experiment, Suite
 from dms_bench.errors import UserError
 
@@ -50,6 +52,7 @@ def load_suite(
         UserError: the file cannot be read or is not valid; a line per problem with the path of the
             field as it stands in the file, or with the change. No trial is as requested.
     """
+    forget()
     document = read_document(File(path))
     suites: list[Suite] = []
     problems = _Gathered()
@@ -64,11 +67,12 @@ def load_suite(
         else:
             if variant == (profile, smoke):
                 suites.append(suite)
-    if request.changes and not problems.all:
+    if (request.changes or request.site_path is not None) and not problems.all:
         try:
-            suites = [parse_suite(document, profile=profile, smoke=smoke, changes=request.changes)]
+            suites = [parse_suite(document, profile=profile, smoke=smoke, changes=request.changes, site=request.site)]
         except InvalidSpecError as error:
-            problems.note(error.problems)
+            where = f" (with {request.site_path})" if request.site_path is not None else ""
+            problems.note([Problem(path, text + where) for path, text in error.problems])
     if problems.all:
         raise UserError("\n".join(f"{path}: {_named(problem, document)}" for problem in problems.all))
     if request.selection:
@@ -133,7 +137,12 @@ def profile_names(path: str | File) -> tuple[str, ...]:
 
 
 def parse_suite(
-    document: Any, *, profile: str | None = None, smoke: bool = False, changes: Sequence[Change] = ()
+    document: Any,
+    *,
+    profile: str | None = None,
+    smoke: bool = False,
+    changes: Sequence[Change] = (),
+    site: Site = NOWHERE,
 ) -> Suite:
     """Do as `load_suite` does for the content of a file.
 
@@ -142,10 +151,10 @@ def parse_suite(
         UserError: a change cannot be made.
     """
     laid = profiled(document, profile)
-    content = changed(combined(laid, smoke), changes)
+    content = changed(site.over(combined(laid, smoke)), changes)
     problems = named_layers(laid)
     try:
-        suite = Suite.model_validate(content)
+        suite = Suite.model_validate(content).placed(site.data_under(changes))
         resolve(suite)
         families(suite)
         if not smoke and not changes:  # which may give the seeds of a suite that decides

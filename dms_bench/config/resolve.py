@@ -272,6 +272,7 @@ class _Validator:
 
     def __init__(self, suite: Suite, experiment: Experiment) -> None:
         self._name = experiment.name
+        self._data = suite.data
         self._settings = merged(
             {"resources": suite.resources.model_dump(), "version": suite.version}, experiment.settings
         )
@@ -300,7 +301,8 @@ class _Validator:
         swept = {choice.field.partition(".")[0] for choice in choices}
         if not self._shared and "task" not in swept:  # recipes are parsed by the task's own class
             self._shared = {name: getattr(trial, name) for name in settings if name not in swept}
-        return trial.canonical()
+        placed = trial.task.placed(self._data.roots, self._data.workers)
+        return trial.canonical().model_copy(update={"task": placed}).with_content()
 
 
 def _assign(settings: dict[str, Any], choice: Choice) -> None:

@@ -11,6 +11,7 @@ from pydantic import Field, PrivateAttr, StringConstraints, field_validator
 from dms_bench.config.base import Spec
 from dms_bench.config.problems import NAME
 from dms_bench.config.selection import EVERYTHING, Selection
+from dms_bench.config.site import SiteData
 from dms_bench.config.sweep import Sweep
 from dms_bench.config.trial import Resources
 
@@ -94,6 +95,7 @@ class Suite(Spec):
 
     # What is asked for, and not what the suite is: in no file of it, and in none of its records.
     _selection: Selection = PrivateAttr(default=EVERYTHING)
+    _data: SiteData = PrivateAttr(default=SiteData())
 
     @property
     def selection(self) -> Selection:
@@ -104,6 +106,17 @@ class Suite(Spec):
         """Return the suite with fewer trials."""
         copy = self.model_copy()
         copy._selection = selection
+        return copy
+
+    @property
+    def data(self) -> SiteData:
+        """Where this site has the data of its trials."""
+        return self._data
+
+    def placed(self, data: SiteData) -> Self:
+        """Return the suite with its data where a site has them."""
+        copy = self.model_copy()
+        copy._data = data
         return copy
 
     @field_validator("storage")

@@ -19,8 +19,8 @@ from dms_bench.tracking import names
 CONTROL, CEILING, OURS = "random", "supernet", "dms"
 #: Settings that belong to a method alone: those it is tuned by. All others are part of the comparison.
 _OWN_SETTINGS = ("method.", "search.")
-#: What trials of one row may differ in: the seed, and what rows are grouped by anyway.
-_NOT_A_SETTING = ("seed", "experiment", "pipeline", "method.kind", "budget.")
+#: What trials of one row may differ in: the seed, where data lie, and what rows are grouped by anyway.
+_NOT_A_SETTING = ("seed", "experiment", "pipeline", "method.kind", "budget.", *names.PLACES)
 
 
 @dataclass(frozen=True)

@@ -97,12 +97,17 @@ class SampledSweep:
         self.drawn.clear()
         self._path.unlink(missing_ok=True)
 
-    @property
+    @cached_property
     def _path(self) -> Path:
         """The list's file; another space, sampler or experiment has another one, more samples have the same."""
-        content = [self.experiment.model_dump(mode="json"), dict(self.point)]
+        content: list[Any] = [self.experiment.model_dump(mode="json"), dict(self.point)]
         content[0]["sweep"]["sample"].pop("samples")
         content[0]["sweep"].pop("grid")
+        former = self._named(content)  # in versions before, in which it depended on where data lie
+        content[0] |= {"task": self.example.task.identity().model_dump(mode="json"), "resources": None}
+        return former if former.exists() else self._named(content)
+
+    def _named(self, content: list[Any]) -> Path:
         text = json.dumps(content, sort_keys=True, default=str)
         return self.folder / "samples" / f"{hashlib.sha256(text.encode()).hexdigest()[:12]}.json"
 

@@ -19,6 +19,7 @@ from dms_bench.config.trial import Trial
 from dms_bench.errors import UserError
 from dms_bench.methods.rankings.spec import L1
 from dms_bench.report import Row, leaderboard, render, show
+from dms_bench.report.board import rows as rows_of
 from dms_bench.report.layout import blocks, footnotes
 from dms_bench.report.records import read_records
 from dms_bench.report.statistics import estimate
@@ -356,3 +357,15 @@ def test_of_chosen_seeds_the_means_are_taken(board_uri: str) -> None:
 def test_what_no_trial_of_a_board_has_is_named(board_uri: str) -> None:
     with pytest.raises(UserError, match=r"^--only method=dsm: there is none; did you mean 'dms'"):
         leaderboard(board_uri, "quick", only=read_selection(["method=dsm"]))
+
+
+def test_where_the_data_lay_is_no_setting(publish: Publish, make_trial: Callable[..., Trial], store: str) -> None:
+    for seed in range(3):
+        for method in ("dms", "random"):
+            publish(make_trial(method, seed), 70.0 + seed)
+    records = read_records(store, "paper")
+    for record in records:
+        record.params["task.data.root"] = f"/{'abc'[record.seed]}/cars"
+        record.params["task.data.workers"] = str(record.seed)
+    board = rows_of(records)
+    assert [(row.method, row.n, row.delta_n) for row in board] == [("dms", 3, 3), ("random", 3, 0)]
