@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    from dms_bench.config import Request
 
 Set = Annotated[
     list[str] | None,
@@ -26,6 +30,16 @@ Only = Annotated[
         show_default=False,
     ),
 ]
+SiteFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--site",
+        metavar="FILE",
+        help="What belongs to this place (data roots, loader workers, resources, storage, tracking), laid over the "
+        "suite; by default dms_bench/site.yaml in $XDG_CONFIG_HOME (~/.config), where there is one.",
+        show_default=False,
+    ),
+]
 OnlyRows = Annotated[
     list[str] | None,
     typer.Option(
@@ -36,3 +50,9 @@ OnlyRows = Annotated[
         show_default=False,
     ),
 ]
+
+
+def say_site(request: Request) -> None:
+    """Tell the user that a site file was used, and which."""
+    if request.site_path is not None:
+        typer.echo(f"site: {request.site_path}")

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from dms_bench.cli.asked import Only, Set
+from dms_bench.cli.asked import Only, Set, SiteFile, say_site
 from dms_bench.cli.output import Output, columns, console, count_of, write
 from dms_bench.errors import UserError, nearest
 
@@ -25,11 +25,12 @@ def validate(
     profile: Profile = None,
     set_: Set = None,
     only: Only = None,
+    site: SiteFile = None,
 ) -> None:
     """Check suite files, their profiles and smoke variants included, and count their trials."""
     from dms_bench.config import load_suite, profile_names, read_request
 
-    request, wrong = read_request(set_ or (), only or ()), []
+    request, wrong = read_request(set_, only, site, here=True), []
     for path in suites:
         try:
             suite = load_suite(path, profile=profile, request=request)
@@ -54,6 +55,7 @@ def plan(
     smoke: Smoke = False,
     set_: Set = None,
     only: Only = None,
+    site: SiteFile = None,
     effect: Annotated[
         float | None,
         typer.Option(
@@ -76,7 +78,9 @@ def plan(
     from dms_bench.config import families, load_suite, read_request
     from dms_bench.trial.plan import plan, plan_added, total_days, total_macs
 
-    loaded = load_suite(suite, profile=profile, smoke=smoke, request=read_request(set_ or (), only or ()))
+    request = read_request(set_, only, site, here=True)
+    loaded = load_suite(suite, profile=profile, smoke=smoke, request=request)
+    say_site(request)
     deciding = families(loaded)
     if not deciding and (effect is not None or deviation is not None):
         raise UserError("--effect and --deviation are for suites whose seed is {until: decided}")
@@ -123,6 +127,7 @@ def run(
     smoke: Smoke = False,
     set_: Set = None,
     only: Only = None,
+    site: SiteFile = None,
     fresh: Fresh = False,
     storage: Annotated[
         str | None, typer.Option(help="Folder for checkpoints and results, instead of the suite's.", show_default=False)
@@ -136,7 +141,9 @@ def run(
     from dms_bench.runtime.run import run_suite
 
     elsewhere = {name: value for name, value in (("storage", storage), ("tracking", tracking)) if value is not None}
-    loaded = load_suite(suite, profile=profile, smoke=smoke, request=read_request(set_ or (), only or ()))
+    request = read_request(set_, only, site, here=True)
+    loaded = load_suite(suite, profile=profile, smoke=smoke, request=request)
+    say_site(request)
     return run_suite(loaded.model_copy(update=elsewhere), fresh=fresh)
 
 
@@ -149,6 +156,7 @@ def submit(
     smoke: Smoke = False,
     set_: Set = None,
     only: Only = None,
+    site: SiteFile = None,
     fresh: Fresh = False,
     patience: Annotated[
         float,
@@ -157,9 +165,10 @@ def submit(
 ) -> int:
     """Run a suite as a job on a Ray cluster; follows its log and ends with its exit code."""
     from dms_bench.config import read_request
-    from dms_bench.runtime.submit import submit
+    from dms_bench.runtime.submit import is_local, submit
 
-    request = read_request(set_ or (), only or ())
+    # Elsewhere a job takes the site file of the machine that it runs on.
+    request = read_request(set_, only, site, here=is_local(address))
     return submit(suite, address, profile=profile, smoke=smoke, request=request, fresh=fresh, patience=60 * patience)
 
 

@@ -177,7 +177,9 @@ def entrypoint(
     words = ["python", "-m", "dms_bench", "run", path.resolve().relative_to(folder).as_posix()]
     words += ["--profile", profile] if profile else []
     words += ["--smoke"] * smoke + request.words + ["--fresh"] * fresh
-    local = urlsplit(address).hostname in _LOOPBACK
+    local = is_local(address)
+    if request.site_path is not None:
+        words += ["--site", _site_of_job(request.site_path, local)]
     storage, tracking = Path(suite.storage).expanduser(), suite.tracking
     relative = {
         "storage": not storage.is_absolute(),
@@ -196,6 +198,22 @@ def entrypoint(
             raise UserError(f"suite {suite.name!r}: tracking {shown(tracking)!r} holds a secret: name an absolute path")
         words += ["--tracking", resolve_uri(tracking)]
     return shlex.join(words)
+
+
+def is_local(address: str) -> bool:
+    """Tell whether a cluster's dashboard is on this machine."""
+    return urlsplit(address).hostname in _LOOPBACK
+
+
+def _site_of_job(path: Path, local: bool) -> str:
+    """Return where a job finds a site file. Raises UserError where it is not sent to the cluster."""
+    if path.resolve().is_relative_to(Path.cwd()):
+        return path.resolve().relative_to(Path.cwd()).as_posix()
+    if not local:
+        raise UserError(
+            f"{path}: only the working folder {Path.cwd()} is sent to the cluster; put the site file below it"
+        )
+    return str(path.resolve())
 
 
 def _client(address: str) -> Any:

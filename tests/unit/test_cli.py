@@ -29,6 +29,7 @@ experiments:
 @pytest.fixture
 def suite(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
     path = Path("benchmarks/tiny.yaml")
     path.parent.mkdir()
     path.write_text(SUITE)
@@ -77,6 +78,28 @@ def test_the_plan_is_that_of_the_settings(dms_bench, suite):
     assert "search 7 x" in out
     assert "random" not in out
     assert out.splitlines()[-1].startswith("1 trial, ")
+
+
+def test_a_site_file_is_used_and_named(dms_bench, suite, monkeypatch):
+    from dms_bench.runtime import run
+
+    calls = []
+    monkeypatch.setattr(run, "run_suite", lambda suite, *, fresh: calls.append(suite) or 0)
+    own, given = Path("config/dms_bench/site.yaml"), Path("site.yaml")
+    own.parent.mkdir(parents=True)
+    own.write_text("{storage: /own, tracking: 'http://own:5000'}")
+    given.write_text("resources: {cpus: 3}")
+    code, out, err = dms_bench("plan", suite)
+    assert (code, out.splitlines()[0], err) == (0, f"site: {own.absolute()}", "")
+    assert dms_bench("run", suite, "--tracking", "http://other:5000")[1] == f"site: {own.absolute()}\n"
+    assert dms_bench("run", suite, "--site", given)[1] == "site: site.yaml\n"
+    own.unlink()
+    assert dms_bench("run", suite)[1] == ""
+    assert [(made.storage, made.tracking) for made in calls] == [
+        ("/own", "http://other:5000"),
+        *[("runs", "sqlite:///mlflow.db")] * 2,
+    ]
+    assert dms_bench("plan", suite, "--site", "stie.yaml")[2].startswith("error: stie.yaml: no such file; did you mean")
 
 
 def test_a_suite_that_decides_has_a_range_of_trials(dms_bench, suite):
@@ -266,7 +289,9 @@ def board(monkeypatch):
     from dms_bench import report
 
     asked = []
-    monkeypatch.setattr(report, "leaderboard", lambda uri, suite, *, tuned: asked.append((uri, suite, tuned)) or [])
+    monkeypatch.setattr(
+        report, "leaderboard", lambda uri, suite, *, tuned, only: asked.append((uri, suite, tuned, str(only))) or []
+    )
     formats = {"table": Text("a table"), "csv": "task,mean\n", "html": "<html></html>"}
     monkeypatch.setattr(report, "render", lambda rows, format, title, *, costs, decided: formats[format])
     return asked
@@ -282,10 +307,10 @@ def test_leaderboard(dms_bench, board, tmp_path, monkeypatch):
         assert dms_bench("leaderboard", "--format", format, "--output", file)[:2] == (0, f"wrote {file}\n")
         assert file.read_text() == content
     server = "http://127.0.0.1:5000"
-    assert dms_bench("leaderboard", "--tuned")[0] == 0
+    assert dms_bench("leaderboard", "--tuned", "--only", "method=dms", "--only", "seed=0,1")[0] == 0
     here = "sqlite:///mlflow.db"
-    asked = [(here, None, False), (here, "quick", False), (server, None, False), (server, None, False)]
-    assert board == [*asked, (server, None, True)]
+    asked = [(here, None), (here, "quick"), (server, None), (server, None)]
+    assert board == [*((*each, False, "") for each in asked), (server, None, True, "--only method=dms --only seed=0,1")]
 
 
 def test_show_and_export_name_a_trial(dms_bench, store, tmp_path):

@@ -91,7 +91,8 @@ def test_the_sweep_itself(document):
 def test_an_experiment_without_a_recipe_gets_no_half_of_one(document, experiment):
     other = experiment | {"name": "other", "pipeline": "DMSp", "pretrain": {"epochs": 3}}
     document["experiments"].append(other)
-    assert [trial.pretrain and trial.pretrain.epochs for trial in trials(document, "pretrain.epochs=5")] == [None, 5]
+    first, second = trials(document, "pretrain.lr=0.5")  # without its epochs, which have no default
+    assert (first.pretrain, second.pretrain.epochs, second.pretrain.lr) == (None, 3, 0.5)
 
 
 def test_where_all_lack_it_all_get_it(document):

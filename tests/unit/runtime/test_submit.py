@@ -39,6 +39,22 @@ def test_the_job_is_asked_for_the_same(tmp_path):
     ]
 
 
+def test_a_site_file_is_sent_along_where_it_can_be(tmp_path):
+    suite = _suite(storage="/shared/runs", tracking="http://mlflow.example:5000")
+    inside, outside = tmp_path / "places" / "site.yaml", tmp_path.parent / f"{tmp_path.name}.yaml"
+    inside.parent.mkdir()
+    for path in (inside, outside):
+        path.write_text("{}")
+
+    def words(path, address):
+        return entrypoint(suite, tmp_path / "quick.yaml", address, request=read_request(site=path)).split()[5:]
+
+    assert words(inside, THERE) == ["--site", "places/site.yaml"]
+    assert words(outside, HERE) == ["--site", str(outside)]
+    with pytest.raises(UserError, match="put the file below it"):
+        words(outside, THERE)
+
+
 @pytest.mark.parametrize("fields", [{"storage": "/shared/runs"}, {"tracking": "http://mlflow.example:5000"}])
 def test_elsewhere_paths_of_this_machine_are_refused(tmp_path, fields):
     with pytest.raises(UserError, match=r"(storage|tracking) '.*' is relative to a folder"):
