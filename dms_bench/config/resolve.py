@@ -301,8 +301,7 @@ class _Validator:
         swept = {choice.field.partition(".")[0] for choice in choices}
         if not self._shared and "task" not in swept:  # recipes are parsed by the task's own class
             self._shared = {name: getattr(trial, name) for name in settings if name not in swept}
-        placed = trial.task.placed(self._data.roots, self._data.workers)
-        return trial.canonical().model_copy(update={"task": placed}).with_content()
+        return trial.canonical().placed(self._data.roots, self._data.workers).with_content()
 
 
 def _assign(settings: dict[str, Any], choice: Choice) -> None:

@@ -6,7 +6,15 @@ from collections.abc import Iterator, Mapping
 from functools import cached_property
 from typing import Annotated, Any, Literal, Self, cast
 
-from pydantic import BeforeValidator, Field, SerializeAsAny, ValidationInfo, field_validator, model_validator
+from pydantic import (
+    BeforeValidator,
+    Field,
+    PrivateAttr,
+    SerializeAsAny,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 from pydantic.json_schema import SkipJsonSchema
 
 from dms_bench.config.base import Spec, Written
@@ -96,6 +104,9 @@ class Trial(Spec):
     )
     """Digests of the files and folders that the trial names by their paths, by the field that does so. They are filled
     in, so that another content makes another trial."""
+
+    # Where a site has the data elsewhere, by which versions before did not know the trial.
+    _written_task: TaskSpec | None = PrivateAttr(default=None)
 
     @field_validator("pretrain", "search", "retrain", mode="before")
     @classmethod
@@ -253,8 +264,20 @@ class Trial(Spec):
 
         Also None where the trial names files of this machine: nobody knows what they were then.
         """
-        former = self.model_copy(update={"resources": Resources()}).content_hash()
+        former = self.as_written().model_copy(update={"resources": Resources()}).content_hash()
         return former if former != self.hash and not self.content else None
+
+    def placed(self, roots: Mapping[str, str], workers: int | None) -> Self:
+        """Return the trial with its data where a site has them; arguments as of `TaskSpec.placed`."""
+        if not roots and workers is None:
+            return self
+        copy = self.model_copy(update={"task": self.task.placed(roots, workers)})
+        copy._written_task = self.task
+        return copy
+
+    def as_written(self) -> Self:
+        """Return the trial with its data where the suite has them."""
+        return self.model_copy(update={"task": self._written_task}) if self._written_task is not None else self
 
     def identity(self) -> Self:
         """Return the trial with the usual values of all that does not change its result."""

@@ -86,7 +86,7 @@ def supernet_hash(trial: Trial, *, former: bool = False) -> str | None:
     """
     if trial.pretrain is None or not trial.needs_pretrained:
         return None
-    known = trial if former else trial.identity()
+    known = trial.as_written() if former else trial.identity()
     content = known.model_dump(mode="json", include={"task", "pretrain", "seed", "version"})
     content["supernet"] = trial.network.model_dump(mode="json")
     return _hash(content | _local(trial, ("search.", "retrain.")))
@@ -102,7 +102,7 @@ def search_hash(trial: Trial, *, former: bool = False) -> str | None:
     if not trial.method.searched_budgets:
         return None
     apart = {"experiment", "budget", "retrain", "repair", "resources", "content"}
-    known = trial if former else trial.identity()
+    known = trial.as_written() if former else trial.identity()
     return _hash(known.model_dump(mode="json", exclude=apart) | _local(trial, ("retrain.",)))
 
 

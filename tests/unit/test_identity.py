@@ -25,6 +25,7 @@ CLASSIFICATION: dict[str, Any] = {
     "method": "l1",
     "budget": {"kind": "macs", "target": "50%"},
     "resources": {},
+    "seed": 0,
 }
 DETECTION = CLASSIFICATION | {
     "task": {"kind": "detection", "data": {"name": "yolo", "path": "coco.yaml", "train_images": 10}, "image_size": 64},
@@ -132,6 +133,14 @@ def test_the_former_hash_is_that_of_the_whole_content() -> None:
     supernet = {name: fields[name] for name in ("task", "pretrain", "seed", "supernet")}
     text = json.dumps(supernet, sort_keys=True)
     assert supernet_hash(trial, former=True) == hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def test_at_a_site_it_is_that_of_the_suite() -> None:
+    site = SiteData(roots={"cars": "/scratch/1234"}, workers=16)
+    plain, placed = trial_of(CLASSIFICATION, seed=3), trial_of(CLASSIFICATION, site).model_copy(update={"seed": 3})
+    assert placed.former_hash == plain.former_hash is not None
+    assert supernet_hash(placed, former=True) == supernet_hash(plain, former=True)
+    assert placed.task != plain.task
 
 
 def test_trials_at_the_usual_places_have_the_hash_that_they_had() -> None:
