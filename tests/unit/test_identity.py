@@ -53,6 +53,9 @@ def hashes(trial: Trial) -> tuple[str, str | None]:
     return trial.hash, supernet_hash(trial)
 
 
+FASHION = CLASSIFICATION | {"task": {"kind": "classification", "data": {"name": "fashion_mnist"}}}
+
+
 SAME: list[tuple[dict[str, Any], dict[str, Any]]] = [
     (CLASSIFICATION, {"root": "/scratch/cars"}),
     (CLASSIFICATION, {"root": "cars/"}),
@@ -60,6 +63,7 @@ SAME: list[tuple[dict[str, Any], dict[str, Any]]] = [
     (CLASSIFICATION, {"workers": 7}),
     (CLASSIFICATION, {"download": True}),
     (CLASSIFICATION, {"resources": {"gpus": 1, "cpus": 8, "placement": "spread"}}),
+    (FASHION, {"root": "/scratch/fashion"}),  # of which the part that comes along is a part
     (DETECTION, {"root": "/scratch/pictures"}),
     (DETECTION, {"workers": 0}),
     (LANGUAGE, {"root": "real-data/brown"}),
@@ -69,6 +73,7 @@ OTHER: list[tuple[dict[str, Any], dict[str, Any]]] = [
     (CLASSIFICATION, {"called": "birds"}),
     (CLASSIFICATION, {"classes": 6}),
     (CLASSIFICATION, {"dataset": "torch/cifar10"}),
+    (FASHION, {"train": 5000}),
     (DETECTION, {"path": "voc.yaml"}),
     (DETECTION, {"cache": "ram"}),  # with which Ultralytics draws other pictures into its mosaics
     (LANGUAGE, {"root": "/data/gutenberg"}),
@@ -101,8 +106,7 @@ def test_a_site_has_data_elsewhere_and_they_keep_their_name() -> None:
     assert placed.task.label() == plain.task.label() == "cars 224px"
     assert placed.hash == plain.hash
     assert trial_of(DETECTION, SiteData(roots={"coco": "/x"})).task.model_dump()["data"]["root"] == "/x"
-    fashion = trial_of(CLASSIFICATION | {"task": {"kind": "classification", "data": {"name": "fashion_mnist"}}})
-    assert fashion.task.placed({"fashion_mnist": "/y"}, None).model_dump()["data"]["root"] == "/y"
+    assert trial_of(FASHION).task.placed({"fashion_mnist": "/y"}, None).model_dump()["data"]["root"] == "/y"
 
 
 @pytest.mark.parametrize(
