@@ -51,7 +51,7 @@ def test_a_site_file_is_sent_along_where_it_can_be(tmp_path):
 
     assert words(inside, THERE) == ["--site", "places/site.yaml"]
     assert words(outside, HERE) == ["--site", str(outside)]
-    with pytest.raises(UserError, match="put the file below it"):
+    with pytest.raises(UserError, match="put the site file below it"):
         words(outside, THERE)
 
 
