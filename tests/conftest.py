@@ -1,4 +1,4 @@
-"""What all tests share: caches of their own, so that nothing is read that an earlier run has left."""
+"""What all tests share: caches and settings of their own, so that nothing is read that lies on this machine."""
 
 import gc
 from pathlib import Path
@@ -15,6 +15,7 @@ hypothesis.settings.load_profile("patient")
 def own_caches(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        patch.setenv("XDG_CONFIG_HOME", str(tmp_path_factory.mktemp("config")))  # where no site file lies
         patch.delenv("COLUMNS", raising=False)  # of the terminal, which limits our tables
         yield
 

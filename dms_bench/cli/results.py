@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
+from dms_bench.cli.asked import OnlyRows
 from dms_bench.cli.output import Output, write
 
 Trial = Annotated[
@@ -34,14 +35,16 @@ def leaderboard(
         bool,
         typer.Option("--costs", help="Show what each search uses and computes, not the networks' size and speed."),
     ] = False,
+    only: OnlyRows = None,
     output: Output = None,
     tracking: Tracking = STORE,
 ) -> None:
     """Compare methods: metric, interval, cost, and paired differences to random architectures and to DMS."""
+    from dms_bench.config import read_selection
     from dms_bench.report import decided_notes, leaderboard, render
 
     title = f"Leaderboard: {suite}" if suite else "Leaderboard"
-    rows = leaderboard(tracking, suite, tuned=tuned)
+    rows = leaderboard(tracking, suite, tuned=tuned, only=read_selection(only or ()))
     decided = decided_notes(tracking, dict.fromkeys(row.suite for row in rows))
     write(render(rows, format, title, costs=costs, decided=decided), output)
 

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from dms_bench.cli.asked import Only, Set, SiteFile, say_site
 from dms_bench.cli.output import Output, columns, console, count_of, write
 from dms_bench.errors import UserError, nearest
 
@@ -19,15 +20,22 @@ Profile = Annotated[
 Fresh = Annotated[bool, typer.Option("--fresh", help="Forget the results of the suite's trials first.")]
 
 
-def validate(suites: Annotated[list[Path], typer.Argument(metavar="SUITE...", help="Suite files.")]) -> None:
+def validate(
+    suites: Annotated[list[Path], typer.Argument(metavar="SUITE...", help="Suite files.")],
+    profile: Profile = None,
+    set_: Set = None,
+    only: Only = None,
+    site: SiteFile = None,
+) -> None:
     """Check suite files, their profiles and smoke variants included, and count their trials."""
-    from dms_bench.config import load_suite, profile_names
+    from dms_bench.config import load_suite, profile_names, read_request
 
-    wrong = []
+    request, wrong = read_request(set_, only, site, here=True), []
     for path in suites:
         try:
-            suite = load_suite(path)
-            profiles = {name: count_of(load_suite(path, profile=name)) for name in profile_names(path)}
+            suite = load_suite(path, profile=profile, request=request)
+            others = profile_names(path) if profile is None else ()
+            profiles = {name: count_of(load_suite(path, profile=name, request=request)) for name in others}
         except UserError as error:
             wrong.append(str(error))
         else:
@@ -45,6 +53,9 @@ def plan(
     suite: SuiteFile,
     profile: Profile = None,
     smoke: Smoke = False,
+    set_: Set = None,
+    only: Only = None,
+    site: SiteFile = None,
     effect: Annotated[
         float | None,
         typer.Option(
@@ -64,10 +75,12 @@ def plan(
     ] = None,
 ) -> None:
     """Show the trials of a suite, and how much training they are, without running anything."""
-    from dms_bench.config import families, load_suite
+    from dms_bench.config import families, load_suite, read_request
     from dms_bench.trial.plan import plan, plan_added, total_days, total_macs
 
-    loaded = load_suite(suite, profile=profile, smoke=smoke)
+    request = read_request(set_, only, site, here=True)
+    loaded = load_suite(suite, profile=profile, smoke=smoke, request=request)
+    say_site(request)
     deciding = families(loaded)
     if not deciding and (effect is not None or deviation is not None):
         raise UserError("--effect and --deviation are for suites whose seed is {until: decided}")
@@ -112,6 +125,9 @@ def run(
     suite: SuiteFile,
     profile: Profile = None,
     smoke: Smoke = False,
+    set_: Set = None,
+    only: Only = None,
+    site: SiteFile = None,
     fresh: Fresh = False,
     storage: Annotated[
         str | None, typer.Option(help="Folder for checkpoints and results, instead of the suite's.", show_default=False)
@@ -121,12 +137,14 @@ def run(
     ] = None,
 ) -> int:
     """Run what is left of a suite; the same command goes on where an interrupted one stopped."""
-    from dms_bench.config import load_suite
+    from dms_bench.config import load_suite, read_request
     from dms_bench.runtime.run import run_suite
 
     elsewhere = {name: value for name, value in (("storage", storage), ("tracking", tracking)) if value is not None}
-    loaded_suite = load_suite(suite, profile=profile, smoke=smoke)
-    return run_suite(loaded_suite.model_copy(update=elsewhere), fresh=fresh)
+    request = read_request(set_, only, site, here=True)
+    loaded = load_suite(suite, profile=profile, smoke=smoke, request=request)
+    say_site(request)
+    return run_suite(loaded.model_copy(update=elsewhere), fresh=fresh)
 
 
 def submit(
@@ -136,6 +154,9 @@ def submit(
     ] = "http://127.0.0.1:8265",
     profile: Profile = None,
     smoke: Smoke = False,
+    set_: Set = None,
+    only: Only = None,
+    site: SiteFile = None,
     fresh: Fresh = False,
     patience: Annotated[
         float,
@@ -143,9 +164,12 @@ def submit(
     ] = 10.0,
 ) -> int:
     """Run a suite as a job on a Ray cluster; follows its log and ends with its exit code."""
-    from dms_bench.runtime.submit import submit
+    from dms_bench.config import read_request
+    from dms_bench.runtime.submit import is_local, submit
 
-    return submit(suite, address, profile=profile, smoke=smoke, fresh=fresh, patience=60 * patience)
+    # Elsewhere a job takes the site file of the machine that it runs on.
+    request = read_request(set_, only, site, here=is_local(address))
+    return submit(suite, address, profile=profile, smoke=smoke, request=request, fresh=fresh, patience=60 * patience)
 
 
 def ls(

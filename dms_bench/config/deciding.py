@@ -8,15 +8,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from dms_bench.config.problems import InvalidSpecError, Path, Problem, show
-from dms_bench.config.resolve import grid_points, resolve, resolve_sample, trial_count
+from dms_bench.config.resolve import grid_points, known_by, resolve, resolve_sample, sampled, trial_count
+from dms_bench.config.selection import KEYS, Selection
 from dms_bench.config.suite import Experiment, Suite
 from dms_bench.config.sweep import UntilDecided
 from dms_bench.config.trial import Trial
-from dms_bench.errors import nearest
+from dms_bench.errors import UserError, nearest
 
 #: What every method is compared with, unless a suite says otherwise: the columns of the leaderboard.
 _RIVALS = ("dms", "random")
@@ -83,7 +84,35 @@ def families(suite: Suite) -> list[Family]:
             problems |= dict.fromkeys(wrong)
     if problems:
         raise InvalidSpecError(list(problems))
-    return found
+    return [part for family in found if (part := _part(family, suite.selection)) is not None]
+
+
+def _part(family: Family, selection: Selection) -> Family | None:
+    """Return the methods of a family that are chosen, and the comparisons between them; None where nothing is left."""
+    but_for_seed = [key for key in KEYS if key != "seed"]
+    kept = [index for index, arm in enumerate(family.arms) if selection.fits(known_by(arm.first), but_for_seed)]
+    if not kept:
+        return None
+    position = {index: new for new, index in enumerate(kept)}
+    pairs = tuple((position[a], position[b]) for a, b in family.pairs if a in position and b in position)
+    return replace(family, arms=tuple(family.arms[index] for index in kept), pairs=pairs)
+
+
+def check_selection(suite: Suite, selection: Selection) -> None:
+    """Make sure that a selection fits some of a suite's trials.
+
+    Raises:
+        UserError: it does not, or it chooses among seeds that comparisons choose.
+    """
+    deciding = families(suite)
+    chosen = [family.experiment for family in deciding if _part(family, selection) is not None]
+    if "seed" in selection.patterns and chosen:
+        raise UserError(
+            f"--only seed={','.join(selection.patterns['seed'])}: experiment {chosen[0]!r} adds seeds until "
+            "comparisons are decided; give them instead: --set seed=0"
+        )
+    added = [arm.first for family in deciding for arm in family.arms]
+    selection.check([known_by(trial) for trial in (*resolve(suite), *added, *(first for *_, first in sampled(suite)))])
 
 
 def idle_comparisons(suite: Suite) -> list[Problem]:

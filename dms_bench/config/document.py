@@ -55,16 +55,27 @@ def read_document(path: Path) -> Any:
     except UnicodeDecodeError as error:
         raise UserError(f"{path}: not UTF-8 text (byte {error.start + 1})") from None
     try:
+        return read_value(text)
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from None
+
+
+def read_value(text: str) -> Any:
+    """Return what a text in YAML says, as strictly as a file.
+
+    Raises:
+        UserError: as of `read_document`, without a path.
+    """
+    try:
         return _load(text)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         where = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
-        raise UserError(f"{path}: {where}{error.problem or error.context}") from None
+        raise UserError(f"{where}{error.problem or error.context}") from None
     except yaml.YAMLError as error:
-        raise UserError(f"{path}: {' '.join(str(error).split())}") from None
+        raise UserError(" ".join(str(error).split())) from None
     except (RecursionError, _RefusedError, ValueError) as error:
-        text = "nested too deeply" if isinstance(error, RecursionError) else str(error)
-        raise UserError(f"{path}: {text}") from None
+        raise UserError("nested too deeply" if isinstance(error, RecursionError) else str(error)) from None
 
 
 def _load(text: str) -> Any:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path as File
 from typing import Any
 
 from pydantic import ValidationError
 
-from dms_bench.config.deciding import families, idle_comparisons
+from dms_bench.config.changes import Change, blamed, changed
+from dms_bench.config.content import forget
+from dms_bench.config.deciding import check_selection, families, idle_comparisons
 from dms_bench.config.document import read_document
 from dms_bench.config.layers import (
     as_written,
@@ -19,12 +22,20 @@ from dms_bench.config.layers import (
     wrong_profiles,
 )
 from dms_bench.config.problems import WITH, InvalidSpecError, Path, Problem, problems_of
+from dms_bench.config.request import NOTHING, Request
 from dms_bench.config.resolve import resolve
+from dms_bench.config.site import NOWHERE, Site
 from dms_bench.config.suite import Experiment, Suite
 from dms_bench.errors import UserError
 
 
-def load_suite(path: str | File, *, profile: str | None = None, smoke: bool = False) -> Suite:
+def load_suite(
+    path: str | File,
+    *,
+    profile: str | None = None,
+    smoke: bool = False,
+    request: Request = NOTHING,
+) -> Suite:
     """Read a suite file, and check every trial of it, of its profiles and of their smoke variants.
 
     `defaults` in the file is laid under every experiment. A profile is laid over the file: mappings
@@ -35,11 +46,13 @@ def load_suite(path: str | File, *, profile: str | None = None, smoke: bool = Fa
         path: the file.
         profile: one of its `profiles`; by default the file as it stands.
         smoke: the smoke variant.
+        request: changes that are laid over all of that, and which of the trials are meant.
 
     Raises:
         UserError: the file cannot be read or is not valid; a line per problem with the path of the
-            field as it stands in the file.
+            field as it stands in the file, or with the change. No trial is as requested.
     """
+    forget()
     document = read_document(File(path))
     suites: list[Suite] = []
     problems = _Gathered()
@@ -54,8 +67,17 @@ def load_suite(path: str | File, *, profile: str | None = None, smoke: bool = Fa
         else:
             if variant == (profile, smoke):
                 suites.append(suite)
+    if (request.changes or request.site_path is not None) and not problems.all:
+        try:
+            suites = [parse_suite(document, profile=profile, smoke=smoke, changes=request.changes, site=request.site)]
+        except InvalidSpecError as error:
+            where = f" (with {request.site_path})" if request.site_path is not None else ""
+            problems.note([Problem(path, text + where) for path, text in error.problems])
     if problems.all:
         raise UserError("\n".join(f"{path}: {_named(problem, document)}" for problem in problems.all))
+    if request.selection:
+        check_selection(suites[0], request.selection)
+        return suites[0].narrowed(request.selection)
     return suites[0]
 
 
@@ -114,20 +136,28 @@ def profile_names(path: str | File) -> tuple[str, ...]:
     return tuple(profiles_of(document)) if isinstance(document, dict) else ()
 
 
-def parse_suite(document: Any, *, profile: str | None = None, smoke: bool = False) -> Suite:
+def parse_suite(
+    document: Any,
+    *,
+    profile: str | None = None,
+    smoke: bool = False,
+    changes: Sequence[Change] = (),
+    site: Site = NOWHERE,
+) -> Suite:
     """Do as `load_suite` does for the content of a file.
 
     Raises:
         InvalidSpecError: the document is no valid suite; paths as in the document.
+        UserError: a change cannot be made.
     """
     laid = profiled(document, profile)
-    content = combined(laid, smoke)
+    content = changed(site.over(combined(laid, smoke)), changes)
     problems = named_layers(laid)
     try:
-        suite = Suite.model_validate(content)
+        suite = Suite.model_validate(content).placed(site.data_under(changes))
         resolve(suite)
         families(suite)
-        if not smoke:  # which may give the seeds of a suite that decides
+        if not smoke and not changes:  # which may give the seeds of a suite that decides
             problems += idle_comparisons(suite)
     except ValidationError as error:
         problems += problems_of(error, content)
@@ -136,6 +166,7 @@ def parse_suite(document: Any, *, profile: str | None = None, smoke: bool = Fals
         problems += error.problems
     if not problems:
         return suite
+    problems = blamed(problems, changes)
     # One mistake in the defaults is found in every experiment: say it once.
     layered = (Problem(as_written(path, laid, smoke), text) for path, text in problems)
     written = (Problem(in_profile(path, document, profile), text) for path, text in layered)

@@ -17,6 +17,7 @@ from dms_bench.config.base import Written
 from dms_bench.config.budget import NO_ORDER, BudgetSpec, MacsBudget, bound_the_same
 from dms_bench.config.merge import merged
 from dms_bench.config.problems import UNKNOWN, WITH, InvalidSpecError, Path, Problem, problems_of, show
+from dms_bench.config.selection import Known, budget_names
 from dms_bench.config.suite import TRIAL_FIELDS, Experiment, Suite
 from dms_bench.config.sweep import Axis, Range, UntilDecided
 from dms_bench.config.trial import Trial
@@ -39,7 +40,7 @@ class Choice(NamedTuple):
 
 
 def resolve(suite: Suite) -> list[Trial]:
-    """Return the trials of every experiment that is not sampled, in the order of the file.
+    """Return the trials of every experiment that is not sampled, in the order of the file, as far as they are chosen.
 
     Trials that compute the same thing occur once. Of seeds that are added until comparisons are decided, those that are
     run in any case are there; the others have `deciding.families`.
@@ -67,17 +68,42 @@ def _resolve(suite: Suite) -> list[Trial]:
         problems += [Problem(("experiments", position, *path), text) for path, text in wrong]
     if problems:
         raise InvalidSpecError(problems)
-    return list(trials.values())
+    return [trial for trial in trials.values() if suite.selection.fits(known_by(trial))]
+
+
+def known_by(trial: Trial) -> Known:
+    """Return what a trial is chosen by. One that is not cut for a budget belongs to all of them."""
+    return Known(
+        experiment=(trial.experiment,),
+        method=(trial.method.label(), trial.method.kind),
+        budget=budget_names(trial.budget.label()) if trial.method.uses_budget else (),
+        seed=(str(trial.seed),),
+    )
+
+
+def sampled(suite: Suite) -> list[tuple[Experiment, dict[str, Any], Trial]]:
+    """Return the experiments that sample, each point of their grids, and its first sample, as far as they are chosen.
+
+    What is drawn is chosen by the first sample, too, which is not what all others have.
+    """
+    found = []
+    for experiment in suite.experiments:
+        if experiment.sweep.sample is not None:
+            first = {
+                field: drawn.low if isinstance(drawn, Range) else drawn[0]
+                for field, drawn in experiment.sweep.sample.space.items()
+            }
+            for point in grid_points(experiment):
+                trial = resolve_sample(suite, experiment, point, first)
+                if suite.selection.fits(known_by(trial)):
+                    found.append((experiment, point, trial))
+    return found
 
 
 def trial_count(suite: Suite) -> int:
     """Return how many trials a suite has, sampled ones included; of seeds that are added, those that are run anyway."""
-    sampled = sum(
-        len(grid_points(experiment)) * experiment.sweep.sample.samples
-        for experiment in suite.experiments
-        if experiment.sweep.sample
-    )
-    return len(resolve(suite)) + sampled
+    drawn = sum(experiment.sweep.sample.samples for experiment, _, _ in sampled(suite) if experiment.sweep.sample)
+    return len(resolve(suite)) + drawn
 
 
 def grid_points(experiment: Experiment) -> list[dict[str, Any]]:
@@ -246,6 +272,7 @@ class _Validator:
 
     def __init__(self, suite: Suite, experiment: Experiment) -> None:
         self._name = experiment.name
+        self._data = suite.data
         self._settings = merged(
             {"resources": suite.resources.model_dump(), "version": suite.version}, experiment.settings
         )
@@ -274,7 +301,7 @@ class _Validator:
         swept = {choice.field.partition(".")[0] for choice in choices}
         if not self._shared and "task" not in swept:  # recipes are parsed by the task's own class
             self._shared = {name: getattr(trial, name) for name in settings if name not in swept}
-        return trial.canonical()
+        return trial.canonical().placed(self._data.roots, self._data.workers).with_content()
 
 
 def _assign(settings: dict[str, Any], choice: Choice) -> None:

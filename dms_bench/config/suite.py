@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, Self
 
-from pydantic import Field, StringConstraints, field_validator
+from pydantic import Field, PrivateAttr, StringConstraints, field_validator
 
 from dms_bench.config.base import Spec
 from dms_bench.config.problems import NAME
+from dms_bench.config.selection import EVERYTHING, Selection
+from dms_bench.config.site import SiteData
 from dms_bench.config.sweep import Sweep
 from dms_bench.config.trial import Resources
 
@@ -90,6 +92,32 @@ class Suite(Spec):
     """Pairs of methods that experiments compare until they are decided, unless they say otherwise."""
     experiments: Annotated[list[Experiment], Field(min_length=1)]
     """The experiments, at least one; each is a trial or a sweep over trials."""
+
+    # What is asked for, and not what the suite is: in no file of it, and in none of its records.
+    _selection: Selection = PrivateAttr(default=EVERYTHING)
+    _data: SiteData = PrivateAttr(default=SiteData())
+
+    @property
+    def selection(self) -> Selection:
+        """Which of the trials are meant; all of them where it is empty."""
+        return self._selection
+
+    def narrowed(self, selection: Selection) -> Self:
+        """Return the suite with fewer trials."""
+        copy = self.model_copy()
+        copy._selection = selection
+        return copy
+
+    @property
+    def data(self) -> SiteData:
+        """Where this site has the data of its trials."""
+        return self._data
+
+    def placed(self, data: SiteData) -> Self:
+        """Return the suite with its data where a site has them."""
+        copy = self.model_copy()
+        copy._data = data
+        return copy
 
     @field_validator("storage")
     @classmethod

@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import ClassVar, NamedTuple
+from typing import ClassVar, NamedTuple, Self
 
+from dms_bench.config.content import digest_of_path
 from dms_bench.config.plugins import PluginSpec
 from dms_bench.config.recipe import Recipe
 from dms_bench.config.supernet import SupernetSpec
@@ -62,6 +63,41 @@ class TaskSpec(PluginSpec):
     def label(self) -> str:
         """Return the task as the leaderboard prints it, for example `glyphs 32px`."""
         return self.kind
+
+    def identity(self) -> Self:
+        """Return the task with its usual values for what does not change a result: where data lie, who loads them.
+
+        Trials that differ there alone are one trial. What these values are must never change.
+        """
+        return self
+
+    def placed(self, roots: Mapping[str, str], workers: int | None) -> Self:
+        """Return the task with its data where a site has them.
+
+        Args:
+            roots: folders, by the data's names on boards.
+            workers: processes that load data; None leaves the task its own.
+        """
+        return self
+
+    def local_content(self, supernet: SupernetSpec) -> dict[str, str]:
+        """Return digests of what lies on this machine and decides a result: of files and folders named by their paths.
+
+        Not among them are folders of data that are known by their names. What is not there is left out.
+
+        Args:
+            supernet: the network that is built for the task.
+
+        Returns:
+            field of a trial that names it -> digest (`dms_bench.config.content`).
+        """
+        checkpoint = digest_of_path(supernet.checkpoint) if supernet.checkpoint is not None else None
+        found = {"supernet.checkpoint": checkpoint, "supernet.model": self.local_model(supernet)}
+        return {field: digest for field, digest in found.items() if digest is not None}
+
+    def local_model(self, supernet: SupernetSpec) -> str | None:
+        """Return a digest of the file or folder that says what network this is; None where its name does."""
+        return None
 
     def weight_files(self, supernet: SupernetSpec) -> list[Path]:
         """Return the files that a supernet's weights are read from, in an order that is always the same.

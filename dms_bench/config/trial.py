@@ -6,10 +6,20 @@ from collections.abc import Iterator, Mapping
 from functools import cached_property
 from typing import Annotated, Any, Literal, Self, cast
 
-from pydantic import BeforeValidator, Field, SerializeAsAny, ValidationInfo, field_validator, model_validator
+from pydantic import (
+    BeforeValidator,
+    Field,
+    PrivateAttr,
+    SerializeAsAny,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
+from pydantic.json_schema import SkipJsonSchema
 
 from dms_bench.config.base import Spec, Written
 from dms_bench.config.budget import NO_ORDER, BudgetSpec, MacsBudget, MemoryBudget, bound_the_same, constraints_of
+from dms_bench.config.content import digest_of_path
 from dms_bench.config.method import MethodSpec
 from dms_bench.config.plugins import METHODS, TASKS, parse_plugin, plugin_class
 from dms_bench.config.recipe import Recipe
@@ -88,6 +98,15 @@ class Trial(Spec):
     """Decides everything random: initial weights, order and augmentation of the data, what a method draws."""
     resources: Resources = Resources()
     """What the trial runs on. It does not decide the result and is not part of the trial's hash."""
+    # In no hash of a trial that names nothing on this machine.
+    content: Annotated[SkipJsonSchema[dict[str, str]], Field(exclude_if=lambda content: not content)] = Field(
+        default_factory=dict
+    )
+    """Digests of the files and folders that the trial names by their paths, by the field that does so. They are filled
+    in, so that another content makes another trial."""
+
+    # Where a site has the data elsewhere, by which versions before did not know the trial.
+    _written_task: TaskSpec | None = PrivateAttr(default=None)
 
     @field_validator("pretrain", "search", "retrain", mode="before")
     @classmethod
@@ -224,6 +243,19 @@ class Trial(Spec):
             unused["retrain"] = None
         return self.model_copy(update=unused)
 
+    def with_content(self) -> Self:
+        """Return the trial with digests of the files and folders that it names, as they are now."""
+        content = self.task.local_content(self.supernet)
+        if self.network != self.supernet:  # the method brings its own
+            of_network = self.task.local_model(self.network)
+            content |= {"method.model": of_network} if of_network else {}
+        for stage in ("pretrain", "search", "retrain"):
+            recipe: Recipe | None = getattr(self, stage)
+            for number, path in enumerate(recipe.weight_files() if recipe is not None else ()):
+                if digest := digest_of_path(str(path)):
+                    content[f"{stage}.weights[{number}]"] = digest
+        return self.model_copy(update={"content": content}) if content else self
+
     @property
     def network(self) -> SupernetSpec:
         """The network that is trained and cut: the supernet, unless the method brings its own."""
@@ -248,8 +280,33 @@ class Trial(Spec):
 
     @cached_property
     def hash(self) -> str:
-        """Content hash of everything that decides the result (where it runs does not)."""
-        return self.model_copy(update={"resources": Resources()}).content_hash()
+        """Content hash of everything that decides the result; where it runs, and where data lie, does not."""
+        return self.identity().content_hash()
+
+    @property
+    def former_hash(self) -> str | None:
+        """The hash by which versions before knew the trial; None where it is the same.
+
+        Also None where the trial names files of this machine: nobody knows what they were then.
+        """
+        former = self.as_written().model_copy(update={"resources": Resources()}).content_hash()
+        return former if former != self.hash and not self.content else None
+
+    def placed(self, roots: Mapping[str, str], workers: int | None) -> Self:
+        """Return the trial with its data where a site has them; arguments as of `TaskSpec.placed`."""
+        if not roots and workers is None:
+            return self
+        copy = self.model_copy(update={"task": self.task.placed(roots, workers)})
+        copy._written_task = self.task
+        return copy
+
+    def as_written(self) -> Self:
+        """Return the trial with its data where the suite has them."""
+        return self.model_copy(update={"task": self._written_task}) if self._written_task is not None else self
+
+    def identity(self) -> Self:
+        """Return the trial with the usual values of all that does not change its result."""
+        return self.model_copy(update={"resources": Resources(), "task": self.task.identity()})
 
     def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
         """Copy the fields and change some, as pydantic does, but not the hash that was computed before."""

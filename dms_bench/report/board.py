@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import groupby
 
+from dms_bench.config.selection import EVERYTHING, Known, Selection, budget_names
 from dms_bench.errors import UserError
 from dms_bench.report.families import UNTESTED, family
 from dms_bench.report.letters import grouped
@@ -20,8 +21,8 @@ CONTROL, CEILING, OURS = "random", "supernet", "dms"
 UNCUT = (CEILING, "longer")
 #: Settings that belong to a method alone: those it is tuned by. All others are part of the comparison.
 _OWN_SETTINGS = ("method.", "search.")
-#: What trials of one row may differ in: the seed, and what rows are grouped by anyway.
-_NOT_A_SETTING = ("seed", "experiment", "pipeline", "method.kind", "budget.")
+#: What trials of one row may differ in: the seed, where data lie, and what rows are grouped by anyway.
+_NOT_A_SETTING = ("seed", "experiment", "pipeline", "method.kind", "budget.", *names.PLACES)
 
 
 @dataclass(frozen=True)
@@ -112,18 +113,41 @@ class Row:
     environment: dict[str, tuple[str, ...]] = field(repr=False)
 
 
-def leaderboard(uri: str, suite: str | None = None, *, tuned: bool = False) -> list[Row]:
+def leaderboard(uri: str, suite: str | None = None, *, tuned: bool = False, only: Selection = EVERYTHING) -> list[Row]:
     """Return a row per task, model, budget, method and setting of a suite (default: of all suites), best first.
 
     Args:
         uri: tracking URI.
         suite: name of the suite.
         tuned: show one setting of each method, the one with the best mean on the validation split over seeds.
+        only: which rows, and of which seeds. Rows are left out last, so that nothing about the others depends on it.
 
     Raises:
-        UserError: no such store or suite, it has no trials, or none that settings can be chosen by.
+        UserError: no such store or suite, it has no trials, or none that settings can be chosen by, or none is chosen.
     """
-    return rows(read_records(uri, suite), tuned=tuned)
+    records = read_records(uri, suite)
+    if not only:
+        return rows(records, tuned=tuned)
+    only.check([_known(record) for record in records])
+    found = rows([record for record in records if only.fits(_known(record), ("seed",))], tuned=tuned)
+    return [row for row in found if only.fits(_row_known(row))]
+
+
+def _known(record: Record) -> Known:
+    """Return what a trial is chosen by."""
+    tags = record.tags
+    # As in its row: the supernet is not cut for a budget.
+    budget = () if tags[names.METHOD] == CEILING else budget_names(tags[names.BUDGET])
+    return Known((tags[names.EXPERIMENT],), (_name(record), tags[names.METHOD]), budget, (str(record.seed),))
+
+
+def _row_known(row: Row) -> Known:
+    """Return what a row is chosen by, but for the seeds."""
+    # Behind a label may stand the settings in which its rows differ.
+    label = row.method.rpartition(" (")[0] if row.method.endswith(")") else row.method
+    return Known(
+        (row.experiment,), (row.method, label, row.kind), () if row.budget == "-" else budget_names(row.budget), ()
+    )
 
 
 def rows(records: Sequence[Record], *, tuned: bool = False) -> list[Row]:

@@ -30,6 +30,7 @@ def run_suite(suite: Suite, *, fresh: bool = False, console: Console | None = No
     from rich.console import Console
 
     from dms_bench import tracking
+    from dms_bench.runtime.adopt import adopt
     from dms_bench.runtime.driver import Driver
     from dms_bench.runtime.sampling import sampled_sweeps
     from dms_bench.runtime.session import on_a_cluster
@@ -41,10 +42,12 @@ def run_suite(suite: Suite, *, fresh: bool = False, console: Console | None = No
     trials = resolve(suite)
     with folder.claimed(CLAIM_SECONDS if on_a_cluster() else 0.0):  # a job's driver outlives its head for some seconds
         sweeps = list(sampled_sweeps(suite, folder.path))
+        drawn = [trial for sweep in sweeps for trial in sweep.all_drawn]
+        added = [trial for family in families(suite) for trial in family.trials]
+        if moved := adopt((*trials, *drawn, *added), folder, uri, suite.name):
+            console.print(f"{suite.name}: {moved} trial{'s' * (moved != 1)} of a version before go by their new hashes")
         if fresh:
             check([*trials, *(sweep.example for sweep in sweeps)])  # what is refused costs no earlier result
-            drawn = [trial for sweep in sweeps for trial in sweep.all_drawn]
-            added = [trial for family in families(suite) for trial in family.trials]
             forgotten = {trial.hash for trial in (*trials, *drawn, *added)}
             tracking.forget(uri, suite.name, forgotten)
             folder.clear(forgotten)

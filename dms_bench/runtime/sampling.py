@@ -22,9 +22,9 @@ from dms_bench.config import (
     Sampling,
     Suite,
     Trial,
-    grid_points,
     resolve_sample,
     sample_space,
+    sampled,
 )
 from dms_bench.trial.storage import write_atomic
 
@@ -97,12 +97,17 @@ class SampledSweep:
         self.drawn.clear()
         self._path.unlink(missing_ok=True)
 
-    @property
+    @cached_property
     def _path(self) -> Path:
         """The list's file; another space, sampler or experiment has another one, more samples have the same."""
-        content = [self.experiment.model_dump(mode="json"), dict(self.point)]
+        content: list[Any] = [self.experiment.model_dump(mode="json"), dict(self.point)]
         content[0]["sweep"]["sample"].pop("samples")
         content[0]["sweep"].pop("grid")
+        former = self._named(content)  # in versions before, in which it depended on where data lie
+        content[0] |= {"task": self.example.task.identity().model_dump(mode="json"), "resources": None}
+        return former if former.exists() else self._named(content)
+
+    def _named(self, content: list[Any]) -> Path:
         text = json.dumps(content, sort_keys=True, default=str)
         return self.folder / "samples" / f"{hashlib.sha256(text.encode()).hexdigest()[:12]}.json"
 
@@ -188,10 +193,8 @@ class Sampler:
 
 def sampled_sweeps(suite: Suite, folder: Path) -> Iterator[SampledSweep]:
     """Yield the sampled sweeps of a suite: one per experiment that samples and point of its grid."""
-    for experiment in suite.experiments:
-        if experiment.sweep.sample is not None:
-            for point in grid_points(experiment):
-                yield SampledSweep(suite, experiment, point, folder)
+    for experiment, point, _ in sampled(suite):
+        yield SampledSweep(suite, experiment, point, folder)
 
 
 def _choice(values: Any, position: Any) -> Any:

@@ -12,6 +12,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from dms_bench.config import Suite, load_suite
+from dms_bench.config.request import NOTHING, Request
 from dms_bench.errors import TrialFailure, UserError
 from dms_bench.tracking import redact, shown
 from dms_bench.tracking.secrets import has_secrets
@@ -42,6 +43,7 @@ def submit(
     *,
     profile: str | None = None,
     smoke: bool = False,
+    request: Request = NOTHING,
     fresh: bool = False,
     patience: float = 600.0,
 ) -> int:
@@ -57,6 +59,7 @@ def submit(
         address: of the cluster's dashboard, for example `http://127.0.0.1:8265`.
         profile: one of the suite's `profiles`.
         smoke: run the suite's `smoke` section.
+        request: changes to the suite, and which of its trials are meant.
         fresh: forget the suite's earlier results first (not again where the job is submitted again).
         patience: seconds to wait, each time, for a cluster that no longer answers.
 
@@ -67,11 +70,19 @@ def submit(
         UserError: the suite is wrong, the cluster does not answer, or the working folder is too large.
         TrialFailure: the cluster is gone before the job has ended, and does not come back.
     """
-    suite = load_suite(Path(suite_path), profile=profile, smoke=smoke)
+    suite = load_suite(Path(suite_path), profile=profile, smoke=smoke, request=request)
     client = _client(address)
     for submission in range(RESUBMISSIONS + 1):
         first = submission == 0
-        command = entrypoint(suite, Path(suite_path), address, profile=profile, smoke=smoke, fresh=fresh and first)
+        command = entrypoint(
+            suite,
+            Path(suite_path),
+            address,
+            profile=profile,
+            smoke=smoke,
+            request=request,
+            fresh=fresh and first,
+        )
         job = _submit(client, command, suite, 0.0 if first else patience)
         print(f"submitted {job} to {shown(address)}" + ("" if first else ", to go on from there"), flush=True)
         try:
@@ -146,7 +157,14 @@ class _JobWatch:
 
 
 def entrypoint(
-    suite: Suite, path: Path, address: str, *, profile: str | None = None, smoke: bool = False, fresh: bool = False
+    suite: Suite,
+    path: Path,
+    address: str,
+    *,
+    profile: str | None = None,
+    smoke: bool = False,
+    request: Request = NOTHING,
+    fresh: bool = False,
 ) -> str:
     """Return the job's command.
 
@@ -158,8 +176,10 @@ def entrypoint(
         raise UserError(f"{path}: only the working folder {folder} is sent to the cluster; put the suite below it")
     words = ["python", "-m", "dms_bench", "run", path.resolve().relative_to(folder).as_posix()]
     words += ["--profile", profile] if profile else []
-    words += ["--smoke"] * smoke + ["--fresh"] * fresh
-    local = urlsplit(address).hostname in _LOOPBACK
+    words += ["--smoke"] * smoke + request.words + ["--fresh"] * fresh
+    local = is_local(address)
+    if request.site_path is not None:
+        words += ["--site", _site_of_job(request.site_path, local)]
     storage, tracking = Path(suite.storage).expanduser(), suite.tracking
     relative = {
         "storage": not storage.is_absolute(),
@@ -178,6 +198,22 @@ def entrypoint(
             raise UserError(f"suite {suite.name!r}: tracking {shown(tracking)!r} holds a secret: name an absolute path")
         words += ["--tracking", resolve_uri(tracking)]
     return shlex.join(words)
+
+
+def is_local(address: str) -> bool:
+    """Tell whether a cluster's dashboard is on this machine."""
+    return urlsplit(address).hostname in _LOOPBACK
+
+
+def _site_of_job(path: Path, local: bool) -> str:
+    """Return where a job finds a site file. Raises UserError where it is not sent to the cluster."""
+    if path.resolve().is_relative_to(Path.cwd()):
+        return path.resolve().relative_to(Path.cwd()).as_posix()
+    if not local:
+        raise UserError(
+            f"{path}: only the working folder {Path.cwd()} is sent to the cluster; put the site file below it"
+        )
+    return str(path.resolve())
 
 
 def _client(address: str) -> Any:

@@ -9,7 +9,7 @@ from dms_bench.tracking.reading import values_of
 from dms_bench.tracking.result import StageCost, TrialResult
 from dms_bench.tracking.secrets import redact, shown
 from dms_bench.tracking.store import check, connect, resolve_uri
-from dms_bench.tracking.suite_run import SuiteRun, finished, forget, open_suite
+from dms_bench.tracking.suite_run import SuiteRun, finished, forget, open_suite, rename
 from dms_bench.tracking.trial_run import TrackingLost, TrialRun
 
 __all__ = [
@@ -28,6 +28,7 @@ __all__ = [
     "open_suite",
     "read_decided",
     "redact",
+    "rename",
     "resolve_uri",
     "shown",
     "values_of",

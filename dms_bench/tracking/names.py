@@ -6,6 +6,8 @@ import re
 
 #: Prefix of everything that dms_bench tags; a run with the tag `TRIAL` is a trial's.
 TRIAL = "dms.trial"
+#: The hash by which a version before knew it.
+FORMER = "dms.trial_before"
 SUITE = "dms.suite"
 #: Of the suite; runs from before there were others have none, which is the first.
 VERSION = "dms.version"
@@ -40,6 +42,9 @@ DECIDED = "dms.decided"
 ENVIRONMENT = "dms.environment"
 #: Its entry with the hash of the files that the supernet's weights came from, where they came from files.
 WEIGHTS = "weights"
+
+#: Fields of trials, as params name them, that say where data lie and who loads them: no settings of an experiment.
+PLACES = tuple(f"task.data.{field}" for field in ("root", "called", "workers", "download"))
 
 #: MLflow's own tag that makes a run a child of another.
 PARENT_RUN = "mlflow.parentRunId"

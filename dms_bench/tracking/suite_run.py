@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -96,6 +96,35 @@ def finished(uri: str, suite_name: str) -> dict[str, str]:
         if status != names.RUNNING and statuses.get(trial.tags[names.TRIAL]) != names.FINISHED:
             statuses[trial.tags[names.TRIAL]] = status
     return statuses
+
+
+def rename(uri: str, suite_name: str, trials: Mapping[str, str]) -> set[str]:
+    """Give trials another hash, unless the store has one of that hash already.
+
+    Args:
+        uri: tracking URI.
+        suite_name: of their suite.
+        trials: former hash -> present hash.
+
+    Returns:
+        The present hashes of those that were there.
+
+    Raises:
+        UserError: the store does not answer.
+    """
+    path = sqlite_path(resolve_uri(uri))
+    if path is not None and not path.exists():
+        return set()
+    recorded = read_trials(uri, [suite_name], tags_only=True)
+    known = {trial.hash for trial in recorded}
+    renamed = {trial.run_id: trial.hash for trial in recorded if trials.get(trial.hash, trial.hash) not in known}
+    if renamed:
+        client = connect(uri)
+        with answering(uri):
+            for run_id, former in renamed.items():
+                client.set_tag(run_id, names.FORMER, former)
+                client.set_tag(run_id, names.TRIAL, trials[former])
+    return {trials[former] for former in renamed.values()}
 
 
 def forget(uri: str, suite_name: str, trials: Collection[str]) -> int:

@@ -58,4 +58,6 @@ def _key(trial: Trial, group: WorkerGroup) -> str:
         "device": group.hardware().device,
         "cpus": trial.resources.cpus,
     }
+    if "supernet.model" in trial.content:  # of a file, which may come to say something else
+        content["model"] = trial.content["supernet.model"]
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]

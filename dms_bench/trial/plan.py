@@ -15,18 +15,14 @@ nothing before it is measured, and counts as the whole supernet, as a number of 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from dms_bench.config import (
-    Experiment,
-    Range,
     Suite,
     Trial,
     families,
-    grid_points,
     resolve,
-    resolve_sample,
-    sample_space,
+    sampled,
 )
 from dms_bench.config.budget import ConstraintSpec, LatencyBudget, MemoryBudget, constraints_of, format_amount
 from dms_bench.errors import Refusals, UserError
@@ -105,13 +101,11 @@ def plan(suite: Suite) -> list[PlannedTrial]:
         preflight.check_recipes(trial)
         with preflight.refusals.of(trial.experiment):
             planned.append(estimator.planned(trial))
-    for experiment in suite.experiments:
-        if experiment.sweep.sample:
-            for point in grid_points(experiment):
-                with preflight.refusals.of(experiment.name):
-                    first = resolve_sample(suite, experiment, point, _first_sample(experiment))
-                    preflight.check_recipes(first)
-                    planned.append(estimator.planned(first, samples=experiment.sweep.sample.samples))
+    for experiment, _, first in sampled(suite):
+        assert experiment.sweep.sample is not None
+        preflight.check_recipes(first)
+        with preflight.refusals.of(experiment.name):
+            planned.append(estimator.planned(first, samples=experiment.sweep.sample.samples))
     preflight.refusals.check()
     return planned
 
@@ -153,11 +147,6 @@ def total_days(planned: list[PlannedTrial]) -> dict[str, float]:
     for stage in shared.values():
         total[stage.stage] = total.get(stage.stage, 0.0) + stage.gpu_days
     return total
-
-
-def _first_sample(experiment: Experiment) -> dict[str, Any]:
-    space = sample_space(experiment)
-    return {field: drawn.low if isinstance(drawn, Range) else drawn[0] for field, drawn in space.items()}
 
 
 def _share(trial: Trial, constraint: ConstraintSpec, supernet: Count) -> float:

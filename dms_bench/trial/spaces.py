@@ -44,7 +44,9 @@ def space_of(task: TaskSpec, supernet: SupernetSpec) -> SearchSpace:
     Raises:
         UserError: the supernet cannot be built, or what is wanted to be searched does not fit it.
     """
-    return _find(task.model_dump_json(), untrained(supernet).model_dump_json())
+    # The file that describes a network may come to say something else.
+    local = task.local_model(untrained(supernet)) or ""
+    return _find(task.model_dump_json(), untrained(supernet).model_dump_json(), local)
 
 
 def untrained(supernet: SupernetSpec) -> SupernetSpec:
@@ -55,7 +57,7 @@ def untrained(supernet: SupernetSpec) -> SupernetSpec:
 
 
 @lru_cache(maxsize=4)
-def _find(task_json: str, supernet_json: str) -> SearchSpace:
+def _find(task_json: str, supernet_json: str, local: str) -> SearchSpace:
     spec = parse_plugin(TASKS, json.loads(task_json))
     assert isinstance(spec, TaskSpec)
     supernet = SupernetSpec.model_validate_json(supernet_json)
@@ -70,6 +72,8 @@ def _find(task_json: str, supernet_json: str) -> SearchSpace:
     config = Path(os.path.expanduser(supernet.model), "config.json")
     if os.path.isfile(config):  # a folder of transformers
         content["config"] = [config.read_text(), version("transformers")]
+    elif local:
+        content["local"] = local
     return cached(content, type(spec), find)[0]
 
 

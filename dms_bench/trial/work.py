@@ -77,20 +77,39 @@ class Work(BaseModel):
         return stages
 
 
-def supernet_hash(trial: Trial) -> str | None:
-    """Return the hash of the supernet's training, equal for all trials that can share it; None if there is none."""
+def supernet_hash(trial: Trial, *, former: bool = False) -> str | None:
+    """Return the hash of the supernet's training, equal for all trials that can share it; None if there is none.
+
+    Args:
+        trial: one of them.
+        former: the hash in versions before, in which it depended on where data lie.
+    """
     if trial.pretrain is None or not trial.needs_pretrained:
         return None
-    content = trial.model_dump(mode="json", include={"task", "pretrain", "seed", "version"})
+    known = trial.as_written() if former else trial.identity()
+    content = known.model_dump(mode="json", include={"task", "pretrain", "seed", "version"})
     content["supernet"] = trial.network.model_dump(mode="json")
-    return _hash(content)
+    return _hash(content | _local(trial, ("search.", "retrain.")))
 
 
-def search_hash(trial: Trial) -> str | None:
-    """Return the hash of a search for several budgets, equal for the trials of each; None for a search of its own."""
+def search_hash(trial: Trial, *, former: bool = False) -> str | None:
+    """Return the hash of a search for several budgets, equal for the trials of each; None for a search of its own.
+
+    Args:
+        trial: one of them.
+        former: the hash in versions before, in which it depended on where data lie.
+    """
     if not trial.method.searched_budgets:
         return None
-    return _hash(trial.model_dump(mode="json", exclude={"experiment", "budget", "retrain", "repair", "resources"}))
+    apart = {"experiment", "budget", "retrain", "repair", "resources", "content"}
+    known = trial.as_written() if former else trial.identity()
+    return _hash(known.model_dump(mode="json", exclude=apart) | _local(trial, ("retrain.",)))
+
+
+def _local(trial: Trial, unused: tuple[str, ...]) -> dict[str, dict[str, str]]:
+    """Return the digests of files that shared work depends on, where there are any; not those of some stages."""
+    content = {field: digest for field, digest in trial.content.items() if not field.startswith(unused)}
+    return {"content": content} if content else {}
 
 
 def _hash(content: dict[str, Any]) -> str:

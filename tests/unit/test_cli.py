@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from dms_bench import cli
+from dms_bench.config.request import NOTHING
 from dms_bench.errors import TrialFailure, UserError
 
 SUITE = """
@@ -28,6 +29,7 @@ experiments:
 @pytest.fixture
 def suite(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
     path = Path("benchmarks/tiny.yaml")
     path.parent.mkdir()
     path.write_text(SUITE)
@@ -56,6 +58,48 @@ def test_without_a_command_it_says_what_there_is(dms_bench):
 
 def test_validate(dms_bench, suite):
     assert dms_bench("validate", suite) == (0, f"{suite}: valid, 2 trials in 1 experiment\n", "")
+
+
+def test_validate_takes_settings(dms_bench, suite):
+    suite.write_text(SUITE + "profiles: {full: {defaults: {sweep: {grid: {seed: [0, 1, 2]}}}}}\n")
+    assert dms_bench("validate", suite)[1] == f"{suite}: valid, 2 trials in 1 experiment; profile full: 6\n"
+    assert dms_bench("validate", suite, "--profile", "full")[1] == f"{suite}: valid, 6 trials in 1 experiment\n"
+    chosen = ("--profile", "full", "--only", "method=dms", "--only", "seed=0,2")
+    assert dms_bench("validate", suite, *chosen)[1] == f"{suite}: valid, 2 trials in 1 experiment\n"
+    code, out, err = dms_bench("validate", suite, "--set", "search.epohcs=3")
+    assert (code, out) == (2, "")
+    assert err.startswith(f"error: {suite}: --set search.epohcs=3: unknown field; did you mean 'epochs'")
+    assert err.count("\n") == 1
+
+
+def test_the_plan_is_that_of_the_settings(dms_bench, suite):
+    code, out, err = dms_bench("plan", suite, "--set", "search.epochs=7", "--only", "method=dms")
+    assert (code, err) == (0, "")
+    assert "search 7 x" in out
+    assert "random" not in out
+    assert out.splitlines()[-1].startswith("1 trial, ")
+
+
+def test_a_site_file_is_used_and_named(dms_bench, suite, monkeypatch):
+    from dms_bench.runtime import run
+
+    calls = []
+    monkeypatch.setattr(run, "run_suite", lambda suite, *, fresh: calls.append(suite) or 0)
+    own, given = Path("config/dms_bench/site.yaml"), Path("site.yaml")
+    own.parent.mkdir(parents=True)
+    own.write_text("{storage: /own, tracking: 'http://own:5000'}")
+    given.write_text("resources: {cpus: 3}")
+    code, out, err = dms_bench("plan", suite)
+    assert (code, out.splitlines()[0], err) == (0, f"site: {own.absolute()}", "")
+    assert dms_bench("run", suite, "--tracking", "http://other:5000")[1] == f"site: {own.absolute()}\n"
+    assert dms_bench("run", suite, "--site", given)[1] == "site: site.yaml\n"
+    own.unlink()
+    assert dms_bench("run", suite)[1] == ""
+    assert [(made.storage, made.tracking) for made in calls] == [
+        ("/own", "http://other:5000"),
+        *[("runs", "sqlite:///mlflow.db")] * 2,
+    ]
+    assert dms_bench("plan", suite, "--site", "stie.yaml")[2].startswith("error: stie.yaml: no such file; did you mean")
 
 
 def test_a_suite_that_decides_has_a_range_of_trials(dms_bench, suite):
@@ -168,10 +212,11 @@ def test_submit_hands_over_the_suite_and_returns_the_jobs_exit_code(dms_bench, s
     monkeypatch.setattr(submit, "submit", lambda *given, **options: calls.append((*given, options)) or 1)
     assert dms_bench("submit", suite)[0] == 1
     there = ("--address", "http://ray.example:8265", "--patience", "0.5")
+    nothing = {"profile": None, "request": NOTHING}
     assert dms_bench("submit", suite, *there, "--smoke", "--fresh")[0] == 1
     assert calls == [
-        (suite, "http://127.0.0.1:8265", {"profile": None, "smoke": False, "fresh": False, "patience": 600.0}),
-        (suite, "http://ray.example:8265", {"profile": None, "smoke": True, "fresh": True, "patience": 30.0}),
+        (suite, "http://127.0.0.1:8265", nothing | {"smoke": False, "fresh": False, "patience": 600.0}),
+        (suite, "http://ray.example:8265", nothing | {"smoke": True, "fresh": True, "patience": 30.0}),
     ]
 
 
@@ -244,7 +289,9 @@ def board(monkeypatch):
     from dms_bench import report
 
     asked = []
-    monkeypatch.setattr(report, "leaderboard", lambda uri, suite, *, tuned: asked.append((uri, suite, tuned)) or [])
+    monkeypatch.setattr(
+        report, "leaderboard", lambda uri, suite, *, tuned, only: asked.append((uri, suite, tuned, str(only))) or []
+    )
     formats = {"table": Text("a table"), "csv": "task,mean\n", "html": "<html></html>"}
     monkeypatch.setattr(report, "render", lambda rows, format, title, *, costs, decided: formats[format])
     return asked
@@ -260,10 +307,10 @@ def test_leaderboard(dms_bench, board, tmp_path, monkeypatch):
         assert dms_bench("leaderboard", "--format", format, "--output", file)[:2] == (0, f"wrote {file}\n")
         assert file.read_text() == content
     server = "http://127.0.0.1:5000"
-    assert dms_bench("leaderboard", "--tuned")[0] == 0
+    assert dms_bench("leaderboard", "--tuned", "--only", "method=dms", "--only", "seed=0,1")[0] == 0
     here = "sqlite:///mlflow.db"
-    asked = [(here, None, False), (here, "quick", False), (server, None, False), (server, None, False)]
-    assert board == [*asked, (server, None, True)]
+    asked = [(here, None), (here, "quick"), (server, None), (server, None)]
+    assert board == [*((*each, False, "") for each in asked), (server, None, True, "--only method=dms --only seed=0,1")]
 
 
 def test_show_and_export_name_a_trial(dms_bench, store, tmp_path):

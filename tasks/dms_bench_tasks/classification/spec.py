@@ -12,11 +12,13 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 from pydantic import BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
 from dms_bench.config.base import Spec
+from dms_bench.config.content import digest_of_path
 from dms_bench.config.own_network import NetworkName
 from dms_bench.config.recipe import Recipe
 from dms_bench.config.supernet import SupernetSpec
 from dms_bench.config.task import PERCENT, TaskSpec, Unit
 from dms_bench.config.units import WholeCount, also_boolean
+from dms_bench_tasks.common.place import folder_name, placed
 from dms_bench_tasks.common.recipe import SteppedRecipe
 
 Share = Annotated[float, Field(ge=0, lt=1)]
@@ -113,6 +115,10 @@ class FashionData(Spec):
         """Return the set's short name."""
         return self.name
 
+    def identity(self) -> Self:
+        """Return the data as they are known wherever the original lies; the part that comes along is the original's."""
+        return self.model_copy(update={"root": None})
+
 
 class Splits(Spec):
     """The data set's own names for its splits (or its sub-folders)."""
@@ -131,6 +137,10 @@ class Splits(Spec):
         return self
 
 
+#: Data sets of timm's that are whatever lies in `root`.
+_FOLDERS = ("torch/image_folder", "torch/folder", "wds/")
+
+
 class TimmData(Spec):
     """Any data set that `timm.data.create_dataset` opens."""
 
@@ -140,6 +150,8 @@ class TimmData(Spec):
     """timm's name of the set: empty for a folder of images, torch/cifar10, hfds/<repository>, wds/<name>, ..."""
     root: str | None = None
     """Folder of the data; needed for a folder of images."""
+    called: Annotated[str | None, Field(exclude_if=lambda value: value is None)] = None
+    """Name of the data on boards, where it is not the folder's or the set's. null: that."""
     splits: Splits = Splits()
     """The data set's own names for its splits."""
     classes: Annotated[int, Field(ge=2)]
@@ -175,8 +187,14 @@ class TimmData(Spec):
 
     def label(self) -> str:
         """Return the set's short name."""
-        name = self.dataset or str(self.root)
+        name = self.called or self.dataset or str(self.root)
         return name.rstrip("/").rpartition("/")[2]
+
+    def identity(self) -> Self:
+        """Return the data as they are known wherever they lie: a folder of images by its name."""
+        by_folder = not self.dataset or self.dataset.lower().startswith(_FOLDERS)
+        root = f"data/{self.called or folder_name(str(self.root))}" if by_folder else None
+        return self.model_copy(update={"root": root, "called": None, "workers": 2, "download": False})
 
 
 def _name_alone(value: Any) -> Any:
@@ -396,6 +414,29 @@ class ClassificationTask(TaskSpec):
             if values is not None and len(values) != self.channels:
                 raise ValueError(f"data.{field} has {len(values)} values for {self.channels} channels")
         return self
+
+    def identity(self) -> Self:
+        """Return the task with its data as they are known wherever they lie."""
+        if isinstance(self.data, TimmData | FashionData):
+            return self.model_copy(update={"data": self.data.identity()})
+        return self
+
+    def placed(self, roots: Mapping[str, str], workers: int | None) -> Self:
+        """Return the task with its data where a site has them."""
+        return self.model_copy(update={"data": placed(self.data, self.data.label(), roots, workers)})
+
+    def local_content(self, supernet: SupernetSpec) -> dict[str, str]:
+        """Return digests of weights, of a folder of transformers and of a map of classes."""
+        class_map = self.data.class_map if isinstance(self.data, TimmData) else None
+        digest = digest_of_path(class_map) if class_map is not None else None
+        return super().local_content(supernet) | ({"task.data.class_map": digest} if digest is not None else {})
+
+    def local_model(self, supernet: SupernetSpec) -> str | None:
+        """Return a digest of a folder of transformers, with its weights where they are read."""
+        if not Path(supernet.model, "config.json").expanduser().is_file():
+            return None
+        weights = (".safetensors", ".bin") if supernet.pretrained else ()
+        return digest_of_path(supernet.model, (".json", ".py", *weights))
 
     def weight_files(self, supernet: SupernetSpec) -> list[Path]:
         """Return the files that weights are read from, those of a folder of transformers among them."""

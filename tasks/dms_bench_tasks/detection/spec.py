@@ -5,15 +5,22 @@ Reading it imports neither torch nor Ultralytics. Options carry Ultralytics' nam
 
 from __future__ import annotations
 
+import json
+import os
+import re
 from collections.abc import Mapping
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, Self
 
+import yaml
 from pydantic import BeforeValidator, Field
 
 from dms_bench.config.base import Spec
+from dms_bench.config.content import digest_of_path, digest_of_text
 from dms_bench.config.recipe import Recipe
+from dms_bench.config.supernet import SupernetSpec
 from dms_bench.config.task import PERCENT, TaskSpec, Unit
 from dms_bench.config.units import WholeCount
+from dms_bench_tasks.common.place import placed
 
 Share = Annotated[float, Field(ge=0, le=1)]
 OpenShare = Annotated[float, Field(gt=0, lt=1)]
@@ -73,6 +80,10 @@ class YoloData(Spec):
     def label(self) -> str:
         """Return the set's short name."""
         return self.path.rstrip("/").rpartition("/")[2].removesuffix(".yaml").removesuffix(".yml")
+
+    def identity(self) -> Self:
+        """Return the data as they are known wherever they lie."""
+        return self.model_copy(update={"root": f"data/{self.label()}", "workers": 8})
 
 
 def _by_name(value: Any) -> Any:
@@ -173,6 +184,38 @@ class DetectionTask(TaskSpec):
     image_size: Annotated[int, Field(ge=32, le=8192, multiple_of=32)] = 640
     """Height and width of the input in pixels, a multiple of 32."""
 
+    def identity(self) -> Self:
+        """Return the task with its data as they are known wherever they lie."""
+        return self.model_copy(update={"data": self.data.identity()}) if isinstance(self.data, YoloData) else self
+
+    def placed(self, roots: Mapping[str, str], workers: int | None) -> Self:
+        """Return the task with its data where a site has them."""
+        return self.model_copy(update={"data": placed(self.data, self.data.label(), roots, workers)})
+
+    def local_content(self, supernet: SupernetSpec) -> dict[str, str]:
+        """Return digests of weights, and of the YAMLs of model and data where they are none of Ultralytics' own."""
+        data = _digest_of_data(self.data.path) if isinstance(self.data, YoloData) else None
+        return super().local_content(supernet) | ({"task.data": data} if data is not None else {})
+
+    def local_model(self, supernet: SupernetSpec) -> str | None:
+        """Return a digest of the model's YAML, where it is none of Ultralytics' own."""
+        # Ultralytics reads yolov8.yaml for yolov8n.yaml, where there is one.
+        names = (re.sub(r"(\d+)([nslmx])(.+)?$", r"\1\3", supernet.model), supernet.model)
+        return next((digest_of_path(name) for name in names if os.path.isfile(name)), None)
+
     def label(self) -> str:
         """Return the task as the leaderboard prints it, for example `glyph-scenes 160px`."""
         return f"{self.data.label()} {self.image_size}px"
+
+
+def _digest_of_data(path: str) -> str | None:
+    """Return a digest of what a data YAML says, but for where the data lie; None where there is no such file."""
+    if not os.path.isfile(path):
+        return None
+    try:
+        with open(path, encoding="utf-8") as file:
+            content = yaml.safe_load(file)
+        kept = {field: value for field, value in content.items() if field not in ("path", "download")}
+        return digest_of_text(json.dumps(kept, sort_keys=True, default=str))
+    except (OSError, ValueError, TypeError, AttributeError, yaml.YAMLError):  # which who reads it reports
+        return digest_of_path(path)

@@ -13,16 +13,22 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from dms_bench.config.base import Spec
+from dms_bench.config.content import digest_of_path
 from dms_bench.config.recipe import Recipe
 from dms_bench.config.supernet import SupernetSpec
 from dms_bench.config.task import PERCENT, TaskSpec, Unit
 from dms_bench.config.units import WholeCount, also_boolean
 from dms_bench.errors import nearest
+from dms_bench_tasks.common.place import folder_name, placed
 from dms_bench_tasks.common.recipe import SteppedRecipe
 
 Share = Annotated[float, Field(ge=0, lt=1)]
 OpenShare = Annotated[float, Field(gt=0, lt=1)]
 
+#: Files of a folder of transformers by which a tokenizer is what it is, and a network without and with its weights.
+_OF_TOKENIZER = (".json", ".py", ".txt", ".model", ".jinja")
+_OF_NETWORK = (".json", ".py")
+_WITH_WEIGHTS = (*_OF_NETWORK, ".safetensors", ".bin")
 _PARTS = ("train", "val", "test")
 _COUNT = Unit("", 0)
 #: Zero-shot items that are generated from the task's own text, beside lm-eval's own tasks.
@@ -55,6 +61,8 @@ class TextData(Spec):
     """`text`: text files in a folder."""
     root: str
     """The folder with the sub-folders `train`, `val` and `test`, or the files `train.txt`, `val.txt` and `test.txt`."""
+    called: Annotated[str | None, Field(exclude_if=lambda value: value is None)] = None
+    """Name of the data on boards, where it is not the folder's. null: the folder's."""
     pattern: str = "**/*.txt"
     """Shell-style pattern of the files in a sub-folder."""
     # In no hash of a trial without them.
@@ -66,8 +74,12 @@ class TextData(Spec):
     """About how many characters of the test split are used, in pieces from all over it. null: all."""
 
     def label(self) -> str:
-        """Return the folder's name."""
-        return self.root.rstrip("/").rpartition("/")[2]
+        """Return the data's name."""
+        return self.called or folder_name(self.root)
+
+    def identity(self) -> Self:
+        """Return the data as they are known wherever they lie."""
+        return self.model_copy(update={"root": f"real-data/{self.label()}", "called": None})
 
 
 class HubData(Spec):
@@ -279,6 +291,31 @@ class LanguageTask(TaskSpec):
         if NEXT_LINE in self.zero_shot and isinstance(self.data, AlpacaData):
             raise ValueError("zero_shot 'next_line' needs plain text, not instructions")
         return self
+
+    def identity(self) -> Self:
+        """Return the task with its data as they are known wherever they lie."""
+        return self.model_copy(update={"data": self.data.identity()}) if isinstance(self.data, TextData) else self
+
+    def placed(self, roots: Mapping[str, str], workers: int | None) -> Self:
+        """Return the task with its data where a site has them."""
+        return self.model_copy(update={"data": placed(self.data, self.data.label(), roots, workers)})
+
+    def local_content(self, supernet: SupernetSpec) -> dict[str, str]:
+        """Return digests of network, weights, tokenizer, text and corpora, where these lie on this machine."""
+        found = {f"task.corpora.{corpus.name}": digest_of_path(corpus.path) for corpus in self.corpora}
+        if self.tokenizer not in ("bytes", "bpe"):
+            found["task.tokenizer"] = digest_of_path(self.tokenizer, _OF_TOKENIZER)
+        match self.data:
+            case TextData(root=path) | HubData(dataset=path) | AlpacaData(path=path):
+                found["task.data"] = digest_of_path(path)
+        local = {field: digest for field, digest in found.items() if digest is not None}
+        return super().local_content(supernet) | local
+
+    def local_model(self, supernet: SupernetSpec) -> str | None:
+        """Return a digest of a folder of transformers, with its weights where they are read."""
+        if not Path(supernet.model, "config.json").expanduser().is_file():  # the name of a type, or on the hub
+            return None
+        return digest_of_path(supernet.model, _WITH_WEIGHTS if supernet.pretrained else _OF_NETWORK)
 
     def label(self) -> str:
         """Return the task as the leaderboard prints it: data, tokenizer, protocol and harness."""

@@ -11,6 +11,7 @@ from typing import ClassVar
 import pytest
 from rich.console import Console
 
+from dms_bench.config import read_selection
 from dms_bench.config.budget import ParamsBudget
 from dms_bench.config.suite import Suite
 from dms_bench.config.task import PERCENT, Unit
@@ -18,6 +19,7 @@ from dms_bench.config.trial import Trial
 from dms_bench.errors import UserError
 from dms_bench.methods.rankings.spec import L1
 from dms_bench.report import Row, leaderboard, render, show
+from dms_bench.report.board import rows as rows_of
 from dms_bench.report.layout import blocks, footnotes
 from dms_bench.report.records import read_records
 from dms_bench.report.statistics import estimate
@@ -343,3 +345,37 @@ def test_a_record_from_before_tasks_said_it_has_the_units_that_were_known(board_
     old = replace(record, tags={name: value for name, value in record.tags.items() if name != names.UNITS})
     assert [old.unit(name) for name in ("top1", "map50_95", "perplexity")] == [PERCENT, PERCENT, Unit()]
     assert [record.unit(name) for name in ("top1", "map50_95")] == [PERCENT, Unit()]
+
+
+def test_rows_are_chosen_and_stay_what_they_are(board_uri: str) -> None:
+    everything = leaderboard(board_uri, "quick")
+    chosen = leaderboard(board_uri, "quick", only=read_selection(["method=dms,supernet", "budget=30%"]))
+    assert chosen == [
+        row for row in everything if row.kind == "supernet" or (row.kind, row.budget) == ("dms", "macs 30%")
+    ]
+    assert {row.kind for row in chosen} == {"dms", "supernet"}
+
+
+def test_of_chosen_seeds_the_means_are_taken(board_uri: str) -> None:
+    (row,) = leaderboard(board_uri, "quick", only=read_selection(["method=dms", "budget=macs 30%", "seed=0,1"]))
+    ours, random = VALUES["dms", "30%"], VALUES["random", "30%"]
+    assert row.values == {seed: ours[seed] for seed in (0, 1)}
+    assert row.mean == pytest.approx((ours[0] + ours[1]) / 2)
+    assert row.delta_random == pytest.approx(sum(ours[seed] - random[seed] for seed in (0, 1)) / 2)
+
+
+def test_what_no_trial_of_a_board_has_is_named(board_uri: str) -> None:
+    with pytest.raises(UserError, match=r"^--only method=dsm: there is none; did you mean 'dms'"):
+        leaderboard(board_uri, "quick", only=read_selection(["method=dsm"]))
+
+
+def test_where_the_data_lay_is_no_setting(publish: Publish, make_trial: Callable[..., Trial], store: str) -> None:
+    for seed in range(3):
+        for method in ("dms", "random"):
+            publish(make_trial(method, seed), 70.0 + seed)
+    records = read_records(store, "paper")
+    for record in records:
+        record.params["task.data.root"] = f"/{'abc'[record.seed]}/cars"
+        record.params["task.data.workers"] = str(record.seed)
+    board = rows_of(records)
+    assert [(row.method, row.n, row.delta_n) for row in board] == [("dms", 3, 3), ("random", 3, 0)]

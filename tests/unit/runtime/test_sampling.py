@@ -1,5 +1,8 @@
 """Sampled sweeps go on where they stopped, with the same samples."""
 
+import hashlib
+import json
+
 import pytest
 
 from dms_bench.config import parse_suite
@@ -54,6 +57,40 @@ def test_there_is_a_sweep_per_point_of_the_grid(tmp_path):
     sweeps = list(sampled_sweeps(_suite(), tmp_path))
     assert [sweep.example.seed for sweep in sweeps] == [0, 1]
     assert len({sweep._path for sweep in sweeps}) == 2
+
+
+def _pictures(folder, **data):
+    """A sweep over a task whose data may lie anywhere."""
+    experiment = {
+        "name": "pictures",
+        "task": {"kind": "classification", "data": {"name": "timm", "classes": 5, **data}},
+        "supernet": {"model": "resnet18"},
+        "budget": {"kind": "macs", "target": "50%"},
+        "method": "l1",
+        "pipeline": "DMSp",
+        "pretrain": {"epochs": 1, "lr": 0.1},
+        "retrain": {"epochs": 1, "lr": 0.1},
+        "sweep": {"sample": {"samples": 3, "space": {"retrain.lr": {"low": 0.1, "high": 1.0}}}},
+    }
+    suite = parse_suite({"name": "sampled", "experiments": [experiment]})
+    return next(iter(sampled_sweeps(suite, folder)))
+
+
+def test_samples_are_the_same_wherever_the_data_lie(tmp_path):
+    _pictures(tmp_path, root="/a/cars").note({"retrain.lr": 0.5})
+    assert _pictures(tmp_path, root="/b/cars", workers=9).drawn == [{"retrain.lr": 0.5}]
+    assert _pictures(tmp_path, root="/a/birds").drawn == []
+
+
+def test_samples_of_a_version_before_are_found(tmp_path):
+    """Their list was named after all of the experiment, but for the number of samples and the grid."""
+    experiment = _pictures(tmp_path, root="/a/cars").experiment.model_dump(mode="json")
+    del experiment["sweep"]["sample"]["samples"], experiment["sweep"]["grid"]
+    text = json.dumps([experiment, {}], sort_keys=True)
+    path = tmp_path / "samples" / f"{hashlib.sha256(text.encode()).hexdigest()[:12]}.json"
+    path.parent.mkdir()
+    path.write_text('[{"retrain.lr": 0.25}]')
+    assert _pictures(tmp_path, root="/a/cars").drawn == [{"retrain.lr": 0.25}]
 
 
 @pytest.mark.parametrize("algorithm", ["random", "optuna"])

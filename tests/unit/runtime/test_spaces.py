@@ -45,6 +45,14 @@ def ask(**supernet):
     return spaces.space_of(task, SupernetSpec(model="mlp", **supernet))
 
 
+def test_a_file_that_describes_the_network_counts_by_its_content(found, monkeypatch):
+    toy = type(parse_plugin(TASKS, {"kind": "toy", "width": 12}))
+    for says in ("one", "other", "one"):
+        monkeypatch.setattr(toy, "local_model", lambda self, supernet, says=says: says)
+        ask()
+    assert len(found) == 2
+
+
 @pytest.mark.parametrize(
     ("name", "size", "attention"), [("test_vit", 32, "dims"), ("test_vit", 32, "both"), ("levit_128s", 64, "heads")]
 )

@@ -1,10 +1,11 @@
+import shlex
 from types import SimpleNamespace
 
 import pytest
 from ray.exceptions import AuthenticationError
 from ray.job_submission import JobStatus, JobSubmissionClient
 
-from dms_bench.config import Suite
+from dms_bench.config import Suite, read_request
 from dms_bench.errors import TrialFailure, UserError
 from dms_bench.runtime import submit as module
 from dms_bench.runtime.submit import RESUBMISSIONS, entrypoint, submit
@@ -27,6 +28,31 @@ def test_on_this_machine_results_stay_in_the_working_folder(tmp_path):
         f"python -m dms_bench run suites/quick.yaml --profile full --smoke --storage {tmp_path}/runs "
         f"--tracking sqlite:///{tmp_path}/mlflow.db"
     )
+
+
+def test_the_job_is_asked_for_the_same(tmp_path):
+    request = read_request(["search.epochs=2", "a:method={kind: dms}"], ["seed=0,1"])
+    suite = _suite(storage="/shared/runs", tracking="http://mlflow.example:5000")
+    command = entrypoint(suite, tmp_path / "quick.yaml", THERE, request=request, fresh=True)
+    assert shlex.split(command)[5:] == [
+        *("--set", "search.epochs=2", "--set", "a:method={kind: dms}", "--only", "seed=0,1", "--fresh"),
+    ]
+
+
+def test_a_site_file_is_sent_along_where_it_can_be(tmp_path):
+    suite = _suite(storage="/shared/runs", tracking="http://mlflow.example:5000")
+    inside, outside = tmp_path / "places" / "site.yaml", tmp_path.parent / f"{tmp_path.name}.yaml"
+    inside.parent.mkdir()
+    for path in (inside, outside):
+        path.write_text("{}")
+
+    def words(path, address):
+        return entrypoint(suite, tmp_path / "quick.yaml", address, request=read_request(site=path)).split()[5:]
+
+    assert words(inside, THERE) == ["--site", "places/site.yaml"]
+    assert words(outside, HERE) == ["--site", str(outside)]
+    with pytest.raises(UserError, match="put the site file below it"):
+        words(outside, THERE)
 
 
 @pytest.mark.parametrize("fields", [{"storage": "/shared/runs"}, {"tracking": "http://mlflow.example:5000"}])
