@@ -1,0 +1,107 @@
+"""The files of one network in other runtimes' forms: each written, and checked, once, when it is first asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+from functools import cached_property
+from pathlib import Path
+
+from torch import Tensor, nn
+
+from dms_bench.deploy.accuracy import MOST, Measured, top1
+from dms_bench.deploy.int8 import CALIBRATION, MOST_LOST, quantise
+from dms_bench.deploy.onnx import export_onnx
+from dms_bench.deploy.openvino import convert_int8, export_openvino
+from dms_bench.deploy.runtimes import OPENVINO, Predict, eager, need, onnx_runtime, openvino_runtime
+from dms_bench.errors import UserError
+from dms_bench.tasks import Labelled, Task
+
+ONNX, OPENVINO_XML = "model.onnx", "model.xml"
+INT8, INT8_XML = "model.int8.onnx", "model.int8.xml"
+
+
+class Files:
+    """Where a network's files are written, and what was found of those in eight bits.
+
+    Args:
+        model: the network, on the CPU and in eval mode.
+        task: its task.
+        folder: of the files that are to stay.
+        scratch: of those that are only needed on the way.
+        kept: names of those that are to stay.
+    """
+
+    def __init__(self, model: nn.Module, task: Task, folder: Path, scratch: Path, kept: Collection[str]) -> None:
+        self.model, self.task = model, task
+        self.example: Tensor = task.example_input(1)
+        self._folder, self._scratch, self._kept = folder, scratch, frozenset(kept)
+
+    def _at(self, name: str) -> Path:
+        return (self._folder if name in self._kept else self._scratch) / name
+
+    @cached_property
+    def onnx(self) -> Path:
+        """`model.onnx`, compared with the network. Raises UserError."""
+        export_onnx(self.model, self.example, self._at(ONNX))
+        return self._at(ONNX)
+
+    @cached_property
+    def openvino(self) -> Path:
+        """`model.xml`, with `model.bin` beside it, compared with the network. Raises UserError."""
+        need(OPENVINO, "OpenVINO", "openvino")  # before the way over ONNX, which takes long
+        export_openvino(self.onnx, self._at(OPENVINO_XML), self.model, self.example)
+        return self._at(OPENVINO_XML)
+
+    @cached_property
+    def int8(self) -> Path:
+        """`model.int8.onnx`, its accuracy looked at. Raises UserError."""
+        calibration = self.calibration()  # before anything is written: a task may have no samples
+        quantise(self.onnx, calibration, self._at(INT8))
+        self.int8_measured = self._looked_at(self._at(INT8), onnx_runtime(self._at(INT8)))
+        return self._at(INT8)
+
+    @cached_property
+    def openvino_int8(self) -> Path:
+        """`model.int8.xml`, with `model.int8.bin` beside it, its accuracy looked at. Raises UserError."""
+        need(OPENVINO, "OpenVINO", "openvino")
+        convert_int8(self.int8, self._at(INT8_XML))
+        self.openvino_int8_measured = self._looked_at(self._at(INT8_XML), openvino_runtime(self._at(INT8_XML)))
+        return self._at(INT8_XML)
+
+    #: Top-1 of the network and of its file in eight bits, on the validation split.
+    int8_measured: Measured
+    openvino_int8_measured: Measured
+
+    def calibration(self) -> Iterator[Tensor]:
+        """Return batches of the training split's samples, always the same.
+
+        Raises:
+            UserError: the task has no samples to calibrate on.
+        """
+        samples = self._labelled.labelled(self.model, "train", CALIBRATION)
+        return (inputs for inputs, _ in samples)
+
+    @property
+    def _labelled(self) -> Labelled:
+        if not isinstance(self.task, Labelled):
+            raise UserError("8 bits are for networks that classify: this task has no samples to calibrate and check by")
+        return self.task
+
+    def _looked_at(self, path: Path, predict: Predict) -> Measured:
+        """Measure a file beside the network; remove it where it has lost too much. Raises UserError."""
+        samples = self._labelled.labelled(self.model, "val", MOST)
+        measured = top1([eager(self.model), predict], samples)
+        before, after = measured.top1
+        if before - after > MOST_LOST:
+            for file in (path, *([path.with_suffix(".bin")] if path.suffix == ".xml" else [])):
+                file.unlink()
+            raise UserError(
+                f"{path}: not written: 8 bits take top-1 from {before:.1f} % to {after:.1f} % of "
+                f"{measured.samples} validation samples"
+            )
+        return measured
+
+
+def size_of(path: Path) -> int:
+    """Return the bytes of a file, with those of the weights beside it where it is OpenVINO's."""
+    return path.stat().st_size + (path.with_suffix(".bin").stat().st_size if path.suffix == ".xml" else 0)
