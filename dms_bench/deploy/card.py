@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from dms_bench.config.task import Unit
 from dms_bench.deploy.compare import Comparison
 from dms_bench.deploy.table import render
 from dms_bench.errors import UserError
@@ -119,7 +120,7 @@ def _numbers(record: Record) -> list[tuple[str, str]]:
     found = []
     for name, value in sorted(metrics.items()):
         if (measure := name.removeprefix("test/")) != name:
-            unit = record.unit(measure)
+            unit = Unit(decimals=0) if measure == "n" else record.unit(measure)
             found.append((f"{fmt.heading(measure, unit.symbol)}, test", fmt.measure(value, None, unit.decimals)))
     if record.validation is not None:
         metric = record.tags[names.METRIC]

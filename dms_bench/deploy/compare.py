@@ -12,7 +12,6 @@ from torch import Tensor, nn
 from dms_bench.deploy.accuracy import MOST, top1
 from dms_bench.deploy.eager_int8 import quantised
 from dms_bench.deploy.files import Files, size_of
-from dms_bench.deploy.int8 import CALIBRATION
 from dms_bench.deploy.runtimes import Predict, eager, onnx_runtime, openvino_runtime
 from dms_bench.deploy.timing import medians, ratios, rounds
 from dms_bench.errors import UserError
@@ -83,7 +82,7 @@ def compare(model: nn.Module, task: Task, files: Files, weights: Path) -> Compar
         ("fp32", "PyTorch"): lambda: _Form(eager(model), eager(model), weights.stat().st_size),
         ("fp32", "ONNX Runtime"): lambda: _onnx(files.onnx),
         ("fp32", "OpenVINO"): lambda: _openvino(files.openvino, example),
-        ("int8", "PyTorch"): lambda: _pytorch_int8(model, files.calibration(), example),
+        ("int8", "PyTorch"): lambda: _pytorch_int8(model, files.calibration, example),
         ("int8", "ONNX Runtime"): lambda: _onnx(files.int8),
         ("int8", "OpenVINO"): lambda: _openvino(files.openvino_int8, example),
     }
@@ -101,7 +100,7 @@ def compare(model: nn.Module, task: Task, files: Files, weights: Path) -> Compar
         Row(*key, *figures[key], forms[key].size, forms[key].note) if key in forms else Row(*key, note=refused[key])
         for key in wanted
     )
-    return Comparison(rows, measured.samples, CALIBRATION, len(spent), cpu_name(), _versions())
+    return Comparison(rows, measured.samples, files.calibrated, len(spent), cpu_name(), _versions())
 
 
 def _pytorch_int8(model: nn.Module, samples: Iterable[Tensor], example: Tensor) -> _Form:

@@ -14,14 +14,12 @@ from typing import TYPE_CHECKING, Any
 from dms_bench.deploy.card import CARD, Written, write_card
 from dms_bench.deploy.compare import Comparison, compare
 from dms_bench.deploy.files import INT8, INT8_XML, ONNX, OPENVINO_XML, Files
-from dms_bench.deploy.int8 import CALIBRATION
 from dms_bench.deploy.program import write_program
 from dms_bench.errors import UserError
 from dms_bench.tasks import Deployed
 from dms_bench.trial.record import ARCHITECTURE, WEIGHTS, load, task_of
 
 if TYPE_CHECKING:
-    from dms_bench.deploy.accuracy import Measured
     from dms_bench.tracking.reading import Record
 
 PROGRAM = "model.pt2"
@@ -132,17 +130,18 @@ def _form(files: Files, name: str) -> Iterator[Written]:
     elif name == OPENVINO_XML:
         yield from (Written(files.openvino), Written(files.openvino.with_suffix(".bin")))
     elif name == INT8:
-        yield Written(files.int8, _said(files.int8_measured))
+        yield Written(files.int8, _said(files, name))
     else:
         xml = files.openvino_int8
-        yield from (Written(xml, _said(files.openvino_int8_measured)), Written(xml.with_suffix(".bin")))
+        yield from (Written(xml, _said(files, name)), Written(xml.with_suffix(".bin")))
 
 
-def _said(measured: Measured) -> str:
+def _said(files: Files, name: str) -> str:
+    measured = files.measured[name]
     before, after = measured.top1
     return (
         f"top-1 {after:.1f} % of {measured.samples} validation samples, {before:.1f} % in single precision; "
-        f"calibrated with at most {CALIBRATION} training samples"
+        f"calibrated with {files.calibrated} training samples"
     )
 
 

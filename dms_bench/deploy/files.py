@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection
 from functools import cached_property
 from pathlib import Path
 
@@ -35,51 +35,74 @@ class Files:
         self.model, self.task = model, task
         self.example: Tensor = task.example_input(1)
         self._folder, self._scratch, self._kept = folder, scratch, frozenset(kept)
+        #: Name of a file that was tried -> why there is none, if there is none.
+        self._outcomes: dict[str, UserError | None] = {}
+        #: Name of a file in eight bits -> top-1 of the network and of the file, on the validation split.
+        self.measured: dict[str, Measured] = {}
 
-    def _at(self, name: str) -> Path:
-        return (self._folder if name in self._kept else self._scratch) / name
-
-    @cached_property
+    @property
     def onnx(self) -> Path:
         """`model.onnx`, compared with the network. Raises UserError."""
-        export_onnx(self.model, self.example, self._at(ONNX))
-        return self._at(ONNX)
+        return self._once(ONNX, lambda path: export_onnx(self.model, self.example, path))
 
-    @cached_property
+    @property
     def openvino(self) -> Path:
         """`model.xml`, with `model.bin` beside it, compared with the network. Raises UserError."""
-        need(OPENVINO, "OpenVINO", "openvino")  # before the way over ONNX, which takes long
-        export_openvino(self.onnx, self._at(OPENVINO_XML), self.model, self.example)
-        return self._at(OPENVINO_XML)
 
-    @cached_property
+        def write(path: Path) -> None:
+            need(OPENVINO, "OpenVINO", "openvino")  # before the way over ONNX, which takes long
+            export_openvino(self.onnx, path, self.model, self.example)
+
+        return self._once(OPENVINO_XML, write)
+
+    @property
     def int8(self) -> Path:
         """`model.int8.onnx`, its accuracy looked at. Raises UserError."""
-        calibration = self.calibration()  # before anything is written: a task may have no samples
-        quantise(self.onnx, calibration, self._at(INT8))
-        self.int8_measured = self._looked_at(self._at(INT8), onnx_runtime(self._at(INT8)))
-        return self._at(INT8)
 
-    @cached_property
+        def write(path: Path) -> None:
+            calibration = self.calibration  # before anything is written: a task may have no samples
+            quantise(self.onnx, calibration, path)
+            self._look_at(path, onnx_runtime)
+
+        return self._once(INT8, write)
+
+    @property
     def openvino_int8(self) -> Path:
         """`model.int8.xml`, with `model.int8.bin` beside it, its accuracy looked at. Raises UserError."""
-        need(OPENVINO, "OpenVINO", "openvino")
-        convert_int8(self.int8, self._at(INT8_XML))
-        self.openvino_int8_measured = self._looked_at(self._at(INT8_XML), openvino_runtime(self._at(INT8_XML)))
-        return self._at(INT8_XML)
 
-    #: Top-1 of the network and of its file in eight bits, on the validation split.
-    int8_measured: Measured
-    openvino_int8_measured: Measured
+        def write(path: Path) -> None:
+            need(OPENVINO, "OpenVINO", "openvino")
+            convert_int8(self.int8, path)
+            self._look_at(path, openvino_runtime)
 
-    def calibration(self) -> Iterator[Tensor]:
-        """Return batches of the training split's samples, always the same.
+        return self._once(INT8_XML, write)
+
+    def _once(self, name: str, write: Callable[[Path], object]) -> Path:
+        path = (self._folder if name in self._kept else self._scratch) / name
+        if name not in self._outcomes:
+            try:
+                write(path)
+                self._outcomes[name] = None
+            except UserError as error:
+                self._outcomes[name] = error
+        if (error := self._outcomes[name]) is not None:
+            raise error
+        return path
+
+    @cached_property
+    def calibration(self) -> list[Tensor]:
+        """Batches of the training split's samples, always the same.
 
         Raises:
             UserError: the task has no samples to calibrate on.
         """
         samples = self._labelled.labelled(self.model, "train", CALIBRATION)
-        return (inputs for inputs, _ in samples)
+        return [inputs for inputs, _ in samples]
+
+    @property
+    def calibrated(self) -> int:
+        """Number of samples that eight bits are calibrated on."""
+        return sum(map(len, self.calibration))
 
     @property
     def _labelled(self) -> Labelled:
@@ -87,19 +110,19 @@ class Files:
             raise UserError("8 bits are for networks that classify: this task has no samples to calibrate and check by")
         return self.task
 
-    def _looked_at(self, path: Path, predict: Predict) -> Measured:
+    def _look_at(self, path: Path, opened: Callable[[Path], Predict]) -> None:
         """Measure a file beside the network; remove it where it has lost too much. Raises UserError."""
         samples = self._labelled.labelled(self.model, "val", MOST)
-        measured = top1([eager(self.model), predict], samples)
+        measured = top1([eager(self.model), opened(path)], samples)
         before, after = measured.top1
         if before - after > MOST_LOST:
-            for file in (path, *([path.with_suffix(".bin")] if path.suffix == ".xml" else [])):
+            for file in {path, path.with_suffix(".bin")} if path.suffix == ".xml" else {path}:
                 file.unlink()
             raise UserError(
-                f"{path}: not written: 8 bits take top-1 from {before:.1f} % to {after:.1f} % of "
+                f"{path.name} is not written: 8 bits take top-1 from {before:.1f} % to {after:.1f} % of "
                 f"{measured.samples} validation samples"
             )
-        return measured
+        self.measured[path.name] = measured
 
 
 def size_of(path: Path) -> int:

@@ -42,7 +42,7 @@ def notes(comparison: Comparison) -> list[str]:
     """Return what the figures were measured on, a line each."""
     versions = ", ".join(f"{name} {version}" for name, version in comparison.versions.items())
     return [
-        f"top-1 on {comparison.pictures} samples of the test split; int8 is calibrated with at most "
+        f"top-1 on {comparison.pictures} samples of the test split; int8 is calibrated with "
         f"{comparison.calibration} samples of the training split.",
         f"Latency of one sample on one thread of {comparison.device}: medians of {comparison.rounds} rounds in which "
         "all take turns. OpenVINO is compiled for one sample.",

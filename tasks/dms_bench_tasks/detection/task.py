@@ -130,9 +130,7 @@ class Detection:
         if chooses_boxes(model):
             gives = "[batch, boxes, 6]: corners of a box in pixels, its score and its class"
         else:
-            gives = (
-                f"[batch, {places}, places]: centre, width and height of a box in pixels, a score for each class; "
-            )
+            gives = f"[batch, {places}, places]: centre, width and height of a box in pixels, a score for each class; "
             gives += "of boxes that overlap the caller keeps the best"
         return f"float32 [batch, 3, {size}, {size}]: RGB from 0 to 1", f"float32 {gives}"
 
