@@ -85,8 +85,8 @@ class Files:
                 self._outcomes[name] = None
             except UserError as error:
                 self._outcomes[name] = error
-        if (error := self._outcomes[name]) is not None:
-            raise error
+        if (refused := self._outcomes[name]) is not None:
+            raise refused
         return path
 
     @cached_property
