@@ -20,8 +20,8 @@ from dms_bench.deploy.unfinished import unfinished
 
 #: Training samples that ranges of activations are taken from.
 CALIBRATION = 256
-#: What computes in eight bits: layers, and what is folded into them or only chooses among their outputs. Additions stay
-#: out: that of a norm's epsilon to a variance, rounded to the variance's scale, divides by zero (vision transformers).
+#: What computes in eight bits: layers, and what is folded into them or only chooses among their outputs. Additions and
+#: norms stay out: one scale for all of a transformer's stream rounds the values of its smaller tokens away.
 OPERATORS = ("Conv", "Gemm", "MatMul", "Relu", "Clip", "MaxPool")
 #: Largest loss, in points of top-1, with which a file is handed out.
 MOST_LOST = 10.0
