@@ -53,7 +53,7 @@ def detector() -> tuple[nn.Module, Tensor]:
     from tests.unit.detection.detection_helpers import TINY, cut_at_random, lively, task
 
     images = torch.rand(3, 3, 64, 64, generator=torch.Generator().manual_seed(0))
-    small = cut_at_random(lively(build(TINY, 5, 0)), images[:2], 0).eval()
+    small = cut_at_random(lively(build(TINY, 3, 0)), images[:2], 0).eval()
     return task().deployed(small), images
 
 
