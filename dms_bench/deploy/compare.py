@@ -11,11 +11,11 @@ from torch import Tensor, nn
 
 from dms_bench.deploy.accuracy import MOST, top1
 from dms_bench.deploy.eager_int8 import quantised
-from dms_bench.deploy.files import Files, size_of
+from dms_bench.deploy.files import Files, labelled, size_of
 from dms_bench.deploy.runtimes import Predict, eager, onnx_runtime, openvino_runtime
 from dms_bench.deploy.timing import medians, ratios, rounds
 from dms_bench.errors import UserError
-from dms_bench.tasks import Labelled, Task
+from dms_bench.tasks import Task
 from dms_bench.tracking.environment import cpu_name
 
 
@@ -74,8 +74,7 @@ def compare(model: nn.Module, task: Task, files: Files, weights: Path) -> Compar
     Raises:
         UserError: the task does not.
     """
-    if not isinstance(task, Labelled):
-        raise UserError("--compare is for networks that classify: this task has no samples with labels to compare by")
+    samples = labelled(task).labelled(model, "test", MOST)
     example = task.example_input(1)
 
     wanted: dict[tuple[str, str], Callable[[], _Form]] = {
@@ -93,7 +92,7 @@ def compare(model: nn.Module, task: Task, files: Files, weights: Path) -> Compar
             forms[key] = form()
         except UserError as error:
             refused[key] = str(error)
-    measured = top1([form.predict for form in forms.values()], task.labelled(model, "test", MOST))
+    measured = top1([form.predict for form in forms.values()], samples)
     spent = rounds([form.timed for form in forms.values()], example)
     figures = dict(zip(forms, zip(measured.top1, medians(spent), ratios(spent), strict=True), strict=True))
     rows = tuple(

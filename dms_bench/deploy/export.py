@@ -11,10 +11,12 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
+from dms_bench.deploy import runtimes
 from dms_bench.deploy.card import CARD, Written, write_card
 from dms_bench.deploy.compare import Comparison, compare
-from dms_bench.deploy.files import INT8, INT8_XML, ONNX, OPENVINO_XML, Files
+from dms_bench.deploy.files import INT8, INT8_XML, ONNX, OPENVINO_XML, Files, labelled
 from dms_bench.deploy.program import write_program
+from dms_bench.deploy.runtimes import need
 from dms_bench.errors import UserError
 from dms_bench.tasks import Deployed
 from dms_bench.trial.record import ARCHITECTURE, WEIGHTS, load, task_of
@@ -82,6 +84,7 @@ def export(
     from dms_bench.tracking import connect, names
 
     forms = forms or Forms()
+    _check_installed(forms)
     record = find(read_records(uri, suite), trial)
     if record.status != names.FINISHED:
         raise UserError(f"trial {record.name} is {record.status}: only a finished one can be exported")
@@ -93,6 +96,8 @@ def export(
     client = connect(uri)
     written = [Written(_fetched(client, record, name, output)) for name in (ARCHITECTURE, WEIGHTS)]
     task = task_of(output)
+    if forms.int8 or forms.compare:
+        labelled(task)
     written += [Written(path) for path in task.export(load(output), output)]
     model = task.deployed(load(output)) if isinstance(task, Deployed) else load(output)
     notes: list[str] = []
@@ -110,6 +115,14 @@ def export(
     description = json.loads((output / ARCHITECTURE).read_text())
     card = write_card(output / CARD, record, task, model, written, comparison, description)
     return Exported([*written, Written(card)], notes, comparison)
+
+
+def _check_installed(forms: Forms) -> None:
+    """Refuse, before anything is written, what needs packages that are missing. Raises UserError."""
+    if forms.onnx or forms.openvino or forms.int8:
+        need(runtimes.ONNX, "ONNX", "onnx")
+    if forms.openvino:
+        need(runtimes.OPENVINO, "OpenVINO", "openvino")
 
 
 def _written(files: Files, forms: Forms) -> Iterator[Written]:

@@ -96,7 +96,7 @@ class Files:
         Raises:
             UserError: the task has no samples to calibrate on.
         """
-        samples = self._labelled.labelled(self.model, "train", CALIBRATION)
+        samples = labelled(self.task).labelled(self.model, "train", CALIBRATION)
         return [inputs for inputs, _ in samples]
 
     @property
@@ -104,15 +104,9 @@ class Files:
         """Number of samples that eight bits are calibrated on."""
         return sum(map(len, self.calibration))
 
-    @property
-    def _labelled(self) -> Labelled:
-        if not isinstance(self.task, Labelled):
-            raise UserError("8 bits are for networks that classify: this task has no samples to calibrate and check by")
-        return self.task
-
     def _look_at(self, path: Path, opened: Callable[[Path], Predict]) -> None:
         """Measure a file beside the network; remove it where it has lost too much. Raises UserError."""
-        samples = self._labelled.labelled(self.model, "val", MOST)
+        samples = labelled(self.task).labelled(self.model, "val", MOST)
         measured = top1([eager(self.model), opened(path)], samples)
         before, after = measured.top1
         if before - after > MOST_LOST:
@@ -123,6 +117,13 @@ class Files:
                 f"{measured.samples} validation samples"
             )
         self.measured[path.name] = measured
+
+
+def labelled(task: Task) -> Labelled:
+    """Return a task that has samples with labels. Raises UserError for another."""
+    if not isinstance(task, Labelled):
+        raise UserError("--int8 and --compare are for networks that classify: this task has no samples with labels")
+    return task
 
 
 def size_of(path: Path) -> int:
