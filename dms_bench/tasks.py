@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -183,6 +183,38 @@ class Caches(Protocol):
         Raises:
             UserError: that cannot be told.
         """
+
+
+@runtime_checkable
+class Labelled(Protocol):
+    """What a task has besides, whose networks classify: exports in eight bits are calibrated and compared by it."""
+
+    def labelled(
+        self, model: nn.Module, split: Literal["train", "val", "test"], most: int
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield inputs [batch, ...] and labels [batch] on the CPU: at most so many samples, always the same.
+
+        Args:
+            model: the network, whose own normalisation inputs may have.
+            split: of the data; what is calibrated is so by `train` alone.
+            most: samples, drawn at random where the split has more; none is augmented.
+        """
+
+
+@runtime_checkable
+class Deployed(Protocol):
+    """What a task has besides, whose networks give other runtimes something else than what is traced."""
+
+    def deployed(self, model: nn.Module) -> nn.Module:
+        """Return a cut network as it leaves dms_bench: from one tensor of inputs to one of results, in eval mode."""
+
+
+@runtime_checkable
+class Described(Protocol):
+    """What a task has besides, for the cards of its networks."""
+
+    def inputs_and_outputs(self, model: nn.Module) -> tuple[str, str]:
+        """Say what a network (as `deployed`, where there is that) takes, and what it gives, a line each."""
 
 
 #: What a task must have.

@@ -9,6 +9,7 @@ import typer
 
 from dms_bench.cli.asked import OnlyRows
 from dms_bench.cli.output import Output, write
+from dms_bench.errors import UserError
 
 Trial = Annotated[
     str,
@@ -19,6 +20,9 @@ Tracking = Annotated[str, typer.Option(help="MLflow tracking URI.", envvar="MLFL
 #: The same as `dms_bench.report.render.Format`, which would take long to import.
 Format = Literal["table", "markdown", "csv", "html"]
 SummaryFormat = Literal["table", "markdown", "csv", "json", "html"]
+
+#: The same as `dms_bench.deploy.table.Format`.
+CompareFormat = Literal["table", "markdown", "csv"]
 
 #: Where results are, unless one says otherwise.
 STORE = "sqlite:///mlflow.db"
@@ -112,14 +116,44 @@ def show(trial: Trial, suite: Suite = None, tracking: Tracking = STORE) -> None:
 def export(
     trial: Trial,
     output: Annotated[
-        Path, typer.Option("--output", "-o", metavar="DIR", help="Folder to write into.", show_default=False)
-    ],
+        Path | None,
+        typer.Option(
+            "--output", "-o", metavar="DIR", help="Folder to write into; needed without --compare.", show_default=False
+        ),
+    ] = None,
     onnx: Annotated[bool, typer.Option("--onnx", help="Write model.onnx, too, checked by ONNX Runtime.")] = False,
+    openvino: Annotated[
+        bool, typer.Option("--openvino", help="Write model.xml and model.bin, too, checked by OpenVINO.")
+    ] = False,
+    int8: Annotated[
+        bool, typer.Option("--int8", help="Write model.int8.onnx, too: 8 bits, calibrated on training pictures.")
+    ] = False,
+    compare: Annotated[
+        bool,
+        typer.Option("--compare", help="Compare fp32 and int8 in PyTorch, ONNX Runtime, OpenVINO: accuracy, latency."),
+    ] = False,
+    format: Annotated[
+        CompareFormat, typer.Option("--format", "-f", help="How to write the comparison, with --compare.")
+    ] = "table",
     suite: Suite = None,
     tracking: Tracking = STORE,
 ) -> None:
-    """Write a finished trial's network into a folder, which `dms_bench.load(folder)` reads."""
-    from dms_bench.trial.export import export
+    """Write a finished trial's network into a folder: for `dms_bench.load(folder)`, torch alone, other runtimes."""
+    from tempfile import TemporaryDirectory
 
-    for path in export(tracking, trial, output, suite, onnx=onnx):
-        typer.echo(f"wrote {path}")
+    if output is None and not compare:
+        raise UserError("Missing option '--output' / '-o'.")
+
+    from dms_bench.deploy.export import Forms, export
+    from dms_bench.deploy.table import render
+
+    forms = Forms(onnx=onnx, openvino=openvino, int8=int8, compare=compare)
+    with TemporaryDirectory() as nowhere:
+        exported = export(tracking, trial, output or nowhere, suite, forms=forms)
+    for note in exported.notes:
+        typer.echo(note, err=True)
+    for file in exported.files if output else ():
+        said = f" ({file.about})" if file.about else ""
+        typer.echo(f"wrote {file.path}{said}", err=compare)  # what is compared goes to the standard output, alone
+    if exported.comparison is not None:
+        write(render(exported.comparison, format), None)

@@ -35,6 +35,6 @@ def test_a_folder_with_a_module_called_tasks(command):
     code, out, _ = _python(command.folder, "-m", "dms_bench", "export", key, "--output", "exported")
     assert code == 0
     written = {Path(line.removeprefix("wrote ")).name for line in out.splitlines()}
-    assert written == {"architecture.json", "weights.safetensors", "toy.txt"}
+    assert written == {"architecture.json", "weights.safetensors", "toy.txt", "model.pt2", "README.md"}
     script = "import dms_bench; print(sum(tensor.numel() for tensor in dms_bench.load('exported').parameters()))"
     assert _python(command.folder, "-c", script)[1] == f"{result.params}\n"

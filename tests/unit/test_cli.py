@@ -322,6 +322,36 @@ def test_show_and_export_name_a_trial(dms_bench, store, tmp_path):
     assert dms_bench("export", "x") == (2, "", "error: Missing option '--output' / '-o'.\n")
 
 
+def test_export_says_what_it_wrote_and_keeps_a_comparison_apart(dms_bench, monkeypatch, tmp_path):
+    from dms_bench.deploy import export as exporting
+    from dms_bench.deploy.card import Written
+    from dms_bench.deploy.compare import Comparison, Row
+
+    asked = []
+    comparison = Comparison((Row("fp32", "PyTorch", 81.25, 1.5, 1.0, 100),), 360, 256, 20, "a processor")
+
+    def export(uri, trial, output, suite, *, forms):
+        asked.append((trial, str(output), suite, forms))
+        files = [Written(tmp_path / "model.onnx"), Written(tmp_path / "model.int8.onnx", "top-1 80.0 %")]
+        return exporting.Exported(files, ["no model.pt2: why"], comparison if forms.compare else None)
+
+    monkeypatch.setattr(exporting, "export", export)
+    code, out, err = dms_bench("export", "x", "-o", tmp_path, "--onnx", "--int8", "--suite", "quick")
+    wrote = f"wrote {tmp_path}/model.onnx\nwrote {tmp_path}/model.int8.onnx (top-1 80.0 %)\n"
+    assert (code, out, err) == (0, wrote, "no model.pt2: why\n")
+    assert asked == [("x", str(tmp_path), "quick", exporting.Forms(onnx=True, int8=True))]
+
+    code, out, err = dms_bench("export", "x", "-o", tmp_path, "--compare", "--format", "csv")
+    assert (code, err) == (0, "no model.pt2: why\n" + wrote)
+    assert out.splitlines()[1] == "fp32,PyTorch,81.25,1.5,1.0,100,,360,256,20"
+
+    code, out, err = dms_bench("export", "x", "--compare", "--format", "markdown")
+    assert (code, err) == (0, "no model.pt2: why\n")  # the files go with their folder
+    assert "| fp32 | PyTorch | 81.2 |" in out
+    assert not Path(asked[-1][1]).exists()
+    assert asked[-1][3] == exporting.Forms(compare=True)
+
+
 def test_space_as_json(dms_bench):
     code, out, err = dms_bench("space", "test_vit", "--image-size", "32", "--channels", "1", "--format", "json")
     assert (code, err) == (0, "")

@@ -28,15 +28,19 @@ ALLOWED = {
     "report": ("errors config tracking", "matplotlib numpy rich scipy"),
     "trial": (
         "errors kernels scaling config decisions tasks.py methods tracking report",
-        "torch pydantic safetensors onnxruntime",
+        "torch pydantic safetensors",
     ),
+    "deploy": ("errors config tasks.py tracking report trial", "torch rich onnxruntime openvino"),
     "testing": ("errors scaling config tasks.py methods trial", "torch numpy"),
     "runtime": (
         "errors kernels scaling config decisions tasks.py methods tracking report trial",
         "torch ray optuna pydantic rich",
     ),
     "__init__": ("trial", ""),
-    "cli": ("errors data scaling config dms_bench_tasks tracking report trial runtime __init__", "typer rich yaml"),
+    "cli": (
+        "errors data scaling config dms_bench_tasks tracking report trial deploy runtime __init__",
+        "typer rich yaml",
+    ),
     "__main__": ("cli", ""),
 }
 #: Packages and modules of `dms_bench.scaling`, lowest first; each may import those before it.

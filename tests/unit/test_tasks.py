@@ -12,13 +12,17 @@ from dms_bench_waves.task import Waves
 
 from dms_bench.config.task import TaskSpec
 from dms_bench.errors import UserError
-from dms_bench.tasks import Task, make_task
+from dms_bench.tasks import Deployed, Described, Task, make_task
 
 ROOT = Path(__file__).parents[2]
 CALLERS = [
-    path for part in ("trial", "runtime", "methods", "cli") for path in (ROOT / "dms_bench" / part).rglob("*.py")
+    path
+    for part in ("trial", "deploy", "runtime", "methods", "cli")
+    for path in (ROOT / "dms_bench" / part).rglob("*.py")
 ]
 PROTOCOL = {name for name in vars(Task) if not name.startswith("_")}
+#: What a task may have besides, and is asked for by its type before it is called.
+OPTIONAL = {name for own in (Deployed, Described) for name in vars(own) if not name.startswith("_")}
 
 
 class Inheriting(Task):
@@ -41,7 +45,7 @@ def test_nothing_is_called_on_a_task_that_the_protocol_does_not_have():
     for path in CALLERS:
         called |= set(re.findall(r"\btask(?:\(\))?\.(\w+)\b(?=[(,)\n])", path.read_text()))
     assert {"train_samples", "build", "fit", "evaluate", "losses"} <= called
-    assert called - set(dir(TaskSpec)) - set(TaskSpec.model_fields) <= PROTOCOL | {"metric", "libraries"}
+    assert called - set(dir(TaskSpec)) - set(TaskSpec.model_fields) <= PROTOCOL | OPTIONAL | {"metric", "libraries"}
     assert called >= PROTOCOL  # nor does it have what nobody calls
 
 

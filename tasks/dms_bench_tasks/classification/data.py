@@ -52,6 +52,9 @@ class DataSource(Protocol):
     def statistics(self, model: nn.Module) -> tuple[Tensor, Tensor] | None:
         """Return mean and deviation, [channels] each, that a network's images are normalised by; None: as all are."""
 
+    def normalisation(self, model: nn.Module) -> str:
+        """Say by which mean and deviation a network's images are normalised, and of which range that is."""
+
     def evaluation(
         self, model: nn.Module, split: Split, device: torch.device, shard: Shard = WHOLE, limit: int | None = None
     ) -> Iterator[Batch]:

@@ -78,6 +78,11 @@ class EmbeddedSource:
     def statistics(self, model: nn.Module) -> None:
         """Return nothing: images are normalised by their own statistics, for every network alike."""
 
+    def normalisation(self, model: nn.Module) -> str:
+        """Say the training split's mean and deviation."""
+        mean, deviation = self._statistics
+        return f"from 0 to 255, less {mean:.6g}, divided by {deviation:.6g}"
+
     def normalise(self, images: Tensor, device: torch.device) -> Tensor:
         """Turn uint8 images into floats of mean 0 and deviation 1 on the device.
 

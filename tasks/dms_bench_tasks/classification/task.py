@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -105,6 +105,20 @@ class Classification:
         """
         measured = measure.measure(model, self._data.evaluation(model.to(device), split, device), device)
         return measured | (measures(self._data.left_out()) if split == "test" else {})
+
+    def labelled(
+        self, model: nn.Module, split: Literal["train", "val", "test"], most: int
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield images [batch, channels, size, size] as evaluation sees them, and labels [batch]; `most` at most."""
+        for images, labels in self._data.evaluation(model, split, torch.device("cpu"), limit=most):
+            yield images[:most], labels[:most]  # whole batches are read: the last may have too many
+            most -= len(labels)
+
+    def inputs_and_outputs(self, model: nn.Module) -> tuple[str, str]:
+        """Say how pictures are normalised, and what the scores are of."""
+        size = self.spec.image_size
+        inputs = f"float32 [batch, {self.spec.channels}, {size}, {size}]: pixels {self._data.normalisation(model)}"
+        return inputs, f"float32 [batch, {self.spec.data.classes}]: a score for each class, before the softmax"
 
     def export(self, model: nn.Module, folder: Path) -> list[Path]:
         """Write nothing: timm opens no network whose layers differ from its own."""

@@ -164,6 +164,13 @@ class TimmSource:
         config = self._input(model)
         return torch.tensor(config["mean"]), torch.tensor(config["std"])
 
+    def normalisation(self, model: nn.Module) -> str:
+        """Say mean and deviation of each channel, and how timm brings pictures to the network's size."""
+        config = self._input(model)
+        mean, deviation = (", ".join(f"{value:.6g}" for value in config[name]) for name in ("mean", "std"))
+        by_size = f"resized ({config['interpolation']}) and cut to {config['crop_pct']:.3g} in the middle"
+        return f"from 0 to 1, less ({mean}), divided by ({deviation}), by channel; pictures are {by_size}"
+
     def _input(self, model: nn.Module) -> dict[str, Any]:
         options = {"in_chans": self.channels, "input_size": (self.channels, self.size, self.size)}
         for name in ("mean", "std", "crop_pct", "interpolation"):

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from ultralytics import __version__
 from ultralytics.nn.modules.conv import Concat
 from ultralytics.nn.tasks import DetectionModel
@@ -80,6 +80,32 @@ def portable(detector: Detector) -> DetectionModel:
         copy.__dict__.pop(name, None)
     copy.__class__ = DetectionModel
     return copy.eval()
+
+
+class _Decoding(nn.Module):
+    """A network that returns its decoded predictions alone."""
+
+    def __init__(self, network: DetectionModel) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, images: Tensor) -> Tensor:
+        predictions: Tensor = self.network(images)
+        return predictions
+
+
+def decoding(detector: Detector) -> nn.Module:
+    """Return a copy that gives decoded predictions as one tensor, for any number of images."""
+    network = portable(detector)
+    # Ultralytics' own switches: predictions alone, and no anchors that are kept from one call to the next.
+    network.model[-1].export = network.model[-1].dynamic = True
+    return _Decoding(network).eval()
+
+
+def chooses_boxes(network: nn.Module) -> bool:
+    """Whether the head of what `decoding` returned chooses among boxes that overlap by itself."""
+    assert isinstance(network, _Decoding)
+    return bool(network.network.model[-1].end2end)
 
 
 def save(detector: Detector, names: dict[int, str], image_size: int, folder: Path) -> list[Path]:

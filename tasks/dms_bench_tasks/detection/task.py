@@ -115,6 +115,25 @@ class Detection:
         measured = evaluate(detector_of(model), self._source.path, split, self.spec.image_size, device)
         return measured | (measures(self._source.left_out()) if split == "test" else {})
 
+    def deployed(self, model: nn.Module) -> nn.Module:
+        """Return the network with its predictions decoded, as Ultralytics exports it."""
+        from dms_bench_tasks.detection.model import detector_of
+        from dms_bench_tasks.detection.portable import decoding
+
+        return decoding(detector_of(model))
+
+    def inputs_and_outputs(self, model: nn.Module) -> tuple[str, str]:
+        """Say how boxes are written, which depends on the head."""
+        from dms_bench_tasks.detection.portable import chooses_boxes
+
+        size, places = self.spec.image_size, 4 + len(self._source.names)
+        if chooses_boxes(model):
+            gives = "[batch, boxes, 6]: corners of a box in pixels, its score and its class"
+        else:
+            gives = f"[batch, {places}, places]: centre, width and height of a box in pixels, a score for each class; "
+            gives += "of boxes that overlap the caller keeps the best"
+        return f"float32 [batch, 3, {size}, {size}]: RGB from 0 to 1", f"float32 {gives}"
+
     def export(self, model: nn.Module, folder: Path) -> list[Path]:
         """Write `best.pt`, which Ultralytics' `YOLO` opens, and `train.py`, which trains it on."""
         from dms_bench_tasks.detection.model import detector_of

@@ -115,6 +115,13 @@ class Language:
             results |= {notice.name: float(notice.count) for notice in self._text.notices()}
         return results
 
+    def inputs_and_outputs(self, model: nn.Module) -> tuple[str, str]:
+        """Say the length of a text, and what the scores are of."""
+        context = self.spec.context
+        return f"int64 [batch, {context}]: tokens of `transformers/`", (
+            f"float32 [batch, {context}, tokens]: a score for each next token, before the softmax"
+        )
+
     def export(self, model: nn.Module, folder: Path) -> list[Path]:
         """Write `transformers/`, which `AutoModelForCausalLM.from_pretrained` opens without dms_bench."""
         return [export.save(model, tokenizer_of(self.spec), folder / "transformers")]

@@ -198,3 +198,40 @@ def test_what_is_left_out_is_counted_said_once_and_recorded(odd: Path, caplog: p
     assert not any(name.startswith("left_out") for name in own.evaluate(model, "val", CPU))
     seen = [own._data.evaluation(model, split, CPU) for split in ("train", "val")]
     assert sum(len(labels) for batches in seen for _, labels in batches) == 40
+
+
+def test_labelled_pictures_are_of_their_split_and_normalised_as_the_card_says(tmp_path: Path) -> None:
+    rng = np.random.default_rng(1)
+    drawn: dict[str, dict[str, np.ndarray]] = {"train": {}, "val": {}}
+    for split, count in (("train", 10), ("val", 4)):
+        for label in ("cat", "dog"):
+            (tmp_path / split / label).mkdir(parents=True)
+            for number in range(count):
+                pixels = rng.integers(256, size=(32, 32, 3), dtype=np.uint8)
+                Image.fromarray(pixels).save(tmp_path / split / label / f"{number}.png")
+                drawn[split][f"{label}/{number}.png"] = pixels
+    own = task(tmp_path, mean=[0.1, 0.2, 0.3], std=[0.4, 0.5, 0.6], crop_pct=1.0)
+    network = own.build(NET)
+    takes, gives = own.inputs_and_outputs(network)
+    assert takes.startswith(
+        "float32 [batch, 3, 32, 32]: pixels from 0 to 1, less (0.1, 0.2, 0.3), divided by (0.4, 0.5, 0.6), by channel;"
+    )
+    assert gives.startswith("float32 [batch, 2]:")
+
+    def written(pixels: np.ndarray) -> bytes:
+        scaled = (pixels / 255 - np.array([0.1, 0.2, 0.3])) / np.array([0.4, 0.5, 0.6])
+        return np.round(scaled.transpose(2, 0, 1) * 1000).astype(np.int32).tobytes()
+
+    origin = source(tmp_path)
+    for split, folder_of, most in (("train", "train", 7), ("val", "train", 100), ("test", "val", 5)):
+        found = list(own.labelled(network, split, most))  # type: ignore[arg-type]
+        images, labels = (torch.cat(parts).numpy() for parts in zip(*found, strict=True))
+        expected = {
+            written(drawn[folder_of][name]): int(name.startswith("dog")) for name in map(str, names(origin, split))
+        }
+        assert len(labels) == min(most, len(expected))
+        keys = [np.round(image * 1000).astype(np.int32).tobytes() for image in images.astype(np.float64)]
+        assert len(set(keys)) == len(keys)
+        assert [expected[key] for key in keys] == labels.tolist()
+        again = torch.cat([part for part, _ in own.labelled(network, split, most)])  # type: ignore[arg-type]
+        assert np.array_equal(again.numpy(), images)

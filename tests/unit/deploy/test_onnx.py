@@ -7,9 +7,9 @@ import timm
 import torch
 from torch import nn
 
+from dms_bench.deploy import onnx, runtimes
 from dms_bench.errors import UserError
 from dms_bench.scaling import cut, find_space
-from dms_bench.trial import onnx
 
 CASES = {
     "resnet18": (64, {"channels": (16, 16, 32, 32)}),
@@ -54,7 +54,7 @@ def test_onnx_runtime_computes_the_cut_network_at_any_batch_size(name, attention
 
 
 def test_a_file_that_computes_something_else_is_not_handed_out(tmp_path, monkeypatch):
-    monkeypatch.setattr(onnx, "_difference", lambda model, path, inputs: 0.5)
+    monkeypatch.setattr(onnx, "difference", lambda model, predict, example: 0.5)
     with pytest.raises(UserError, match=r"differ from the network's own by 5\.0e-01"):
         onnx.export_onnx(nn.Linear(4, 2), torch.randn(1, 4), tmp_path / "model.onnx")
     assert list(tmp_path.iterdir()) == []
@@ -72,6 +72,6 @@ def test_what_cannot_be_exported_says_so_in_one_line(tmp_path):
 
 
 def test_missing_packages_are_named(tmp_path, monkeypatch):
-    monkeypatch.setattr(onnx, "find_spec", lambda name: None if name == "onnxruntime" else object())
+    monkeypatch.setattr(runtimes, "find_spec", lambda name: None if name == "onnxruntime" else object())
     with pytest.raises(UserError, match=r"needs onnxruntime: install dms-bench\[onnx\]"):
         onnx.export_onnx(nn.Linear(4, 2), torch.randn(1, 4), tmp_path / "model.onnx")
