@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
@@ -21,7 +21,8 @@ from dms_bench.scaling import Supernet, reinitialise
 from dms_bench_tasks.classification.multiples import multiplied
 from dms_bench_tasks.classification.sources import Scores, other_source
 from dms_bench_tasks.classification.supernets import SUPERNETS
-from dms_bench_tasks.common.weights import file_at, give, without
+from dms_bench_tasks.common.notes import say_once
+from dms_bench_tasks.common.weights import bare, give, read, without
 
 #: Arguments of `timm.create_model` that other fields of the suite decide.
 _RESERVED = {
@@ -109,35 +110,73 @@ def example_input(batch: int, channels: int, size: int) -> Tensor:
 def load_weights(model: nn.Module, path: str, *, fresh_head: bool = False) -> None:
     """Load a safetensors or weights-only checkpoint.
 
+    The first convolution is adapted to another number of channels as timm does it, which is said.
+
     Args:
         model: the network.
         path: of the checkpoint.
-        fresh_head: leave the classifier as it was drawn, whatever the checkpoint has in its place.
+        fresh_head: leave the classifier as it was drawn, whatever the checkpoint has in its place; said, too.
 
     Raises:
         UserError: it is missing, damaged or belongs to another network, whose tensors are named; which layers classify
             is not known.
     """
-    from timm.models import load_state_dict
-
-    file = file_at(path)
-    try:
-        state = load_state_dict(file, weights_only=True)
-    except Exception as error:  # unpickling a damaged file can raise anything
-        raise UserError(f"supernet.checkpoint {path!r} cannot be loaded: {_one_line(error)}") from error
+    state = read(path)
     drawn = _names_of_head(model) if fresh_head else set()
-    give(model, without(state, drawn), path, drawn)
+    body = without(state, drawn)
+    try:
+        give(model, body, path, drawn, _first_convolution(model))
+    except UserError as error:
+        if not fresh_head and classifies_otherwise(model, state):
+            raise UserError(f"{error}; fresh_head: true draws the classifier anew, for other classes") from error
+        raise
+    if len(body) < len(state):
+        say_once(f"supernet.checkpoint {path!r}: its classifier is not taken; it is drawn anew")
 
 
-def _names_of_head(model: nn.Module) -> set[str]:
-    """Return the names of the classifier's tensors. Raises UserError where it is not known."""
+def classifies_otherwise(model: nn.Module, state: Mapping[str, Any]) -> bool:
+    """Whether a checkpoint fits a network but for the shapes of its classifier, which tells other classes apart."""
+    expected, head = model.state_dict(), _names_if_known(model)
+    shapes = {name: getattr(tensor, "shape", None) for name, tensor in bare(state, expected).items()}
+    return any(name in shapes and shapes[name] != expected[name].shape for name in head)
+
+
+def _first_convolution(model: nn.Module) -> dict[str, Callable[[Tensor], Tensor]]:
+    """Return what fits the weight of the convolution that reads the image to its channels, by name, as timm does."""
+    from timm.models._manipulate import adapt_input_conv
+
+    for name, module in model.named_modules():
+        if isinstance(module, nn.Conv2d):
+            channels = module.weight.size(1)
+            if module.groups > 1 or channels not in (1, 3):
+                break
+
+            def fit(weight: Tensor) -> Tensor:
+                given = weight.size(1) if weight.dim() == 4 else 0
+                if given not in (1, 3):
+                    return weight
+                base = {} if given == 3 else {"base_chans": given}
+                adapted: Tensor = adapt_input_conv(channels, weight, **base)
+                return adapted
+
+            return {f"{name}.weight": fit}
+    return {}
+
+
+def _names_if_known(model: nn.Module) -> set[str]:
+    """Return the names of the classifier's tensors; none where it is not known."""
     heads = _heads(model)
-    names = {
+    return {
         f"{path}.{name}"
         for path, module in model.named_modules()
         if any(module is head for head in heads)
         for name in module.state_dict()
     }
+
+
+def _names_of_head(model: nn.Module) -> set[str]:
+    """Return the names of the classifier's tensors. Raises UserError where it is not known."""
+    names = _names_if_known(model)
     if not names:
         raise UserError("supernet.fresh_head: which layers of this network classify is not known")
     return names

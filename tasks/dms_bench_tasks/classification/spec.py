@@ -5,6 +5,7 @@ Reading it imports neither torch nor timm. Options carry timm's names and mean w
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self
@@ -121,12 +122,14 @@ class Splits(Spec):
     """Name of the training split, or its sub-folder."""
     val: str | None = None
     """Name of the split for validation. null: hold out `val_fraction` of `train`, for sets without a split to spare."""
-    test: str = "validation"
-    """Name of the split that is measured once, at the end."""
+    test: str | None = "validation"
+    """Name of the split that is measured once, at the end. null: hold out `test_fraction` of `train`, for a folder of
+    classes without splits (whose `train` is `.`, the folder itself)."""
 
     @model_validator(mode="after")
     def _test_is_separate(self) -> Self:
-        if len({self.train, self.val, self.test}) < 3:
+        named = [name for name in (self.train, self.val, self.test) if name is not None]
+        if len(set(named)) < len(named):
             raise ValueError(f"train {self.train!r}, val {self.val!r} and test {self.test!r} must be different splits")
         return self
 
@@ -146,6 +149,9 @@ class TimmData(Spec):
     """Number of classes."""
     val_fraction: OpenShare = 0.1
     """Share of `train` that is held out for validation where `splits.val` is not given."""
+    # In no hash of a trial without it.
+    test_fraction: Annotated[OpenShare | None, Field(exclude_if=lambda value: value is None)] = None
+    """Share of `train` that is held out for the test, where `splits.test` is null."""
     seed: Annotated[int, Field(ge=0)] = 0
     """Seed of what is held out."""
     train_images: WholeCount | None = None
@@ -172,6 +178,21 @@ class TimmData(Spec):
         if not self.dataset and self.root is None:
             raise ValueError("give 'root' (a folder of images) or 'dataset' (a data set that timm knows)")
         return self
+
+    @model_validator(mode="after")
+    def _a_test_is_held_out_or_there(self) -> Self:
+        if (self.splits.test is None) != (self.test_fraction is not None):
+            raise ValueError("give 'test_fraction' where splits.test is null, and only there")
+        if self.splits.test is None and self.splits.val is not None:
+            raise ValueError("splits.val names a split, but splits.test is null: name both, or let both be held out")
+        if self.test_fraction is not None and self.val_fraction + self.test_fraction >= 1:
+            raise ValueError("val_fraction and test_fraction leave nothing to train on")
+        return self
+
+    @property
+    def folder(self) -> str | None:
+        """The folder of the data, `~` written out."""
+        return None if self.root is None else os.path.expanduser(self.root)
 
     def label(self) -> str:
         """Return the set's short name."""

@@ -71,7 +71,7 @@ class Source:
         """Names of the classes; the images need not be there."""
         if isinstance(self.data, GlyphScenes):
             return dict(enumerate(scenes.KINDS[: self.data.classes]))
-        return _names(self.data.path)
+        return _names(os.path.expanduser(self.data.path))
 
     @property
     def cache(self) -> str | bool:
@@ -255,10 +255,11 @@ def _folder(data: YoloData) -> Path:
 
 def _source(data: YoloData) -> str:
     """Return the path of the YAML that is given, or of a copy that names the folder that is."""
+    given = os.path.expanduser(data.path)
     if data.root is None:
-        return data.path
+        return given
     path = _folder(data) / "source.yaml"
-    _write(path, yaml.safe_dump(_content(data.path) | {"path": str(Path(data.root).absolute())}))
+    _write(path, yaml.safe_dump(_content(given) | {"path": str(Path(data.root).expanduser().absolute())}))
     return str(path)
 
 

@@ -158,6 +158,7 @@ class DetectionTask(TaskSpec):
     metric: ClassVar[str] = "map50_95"
     units: ClassVar[Mapping[str, Unit]] = {"map50_95": PERCENT, "map50": PERCENT}
     libraries: ClassVar[tuple[str, ...]] = ("ultralytics",)
+    has_head: ClassVar[bool] = True
     example: ClassVar[dict[str, Any]] = {
         "task": {"kind": "detection", "data": {"name": "glyph-scenes", "train": 1000}, "image_size": 160},
         "supernet": {"model": "yolov8n.yaml"},

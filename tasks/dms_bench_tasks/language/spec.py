@@ -49,12 +49,13 @@ class PystdlibData(Spec):
 
 
 class TextData(Spec):
-    """A folder with the sub-folders (or `.txt` files) train, val and test; every file is a document."""
+    """A folder with the sub-folders (or `.txt` files) train, val and test, every file a document; or one text file."""
 
     name: Literal["text"] = "text"
     """`text`: text files in a folder."""
     root: str
-    """The folder with the sub-folders `train`, `val` and `test`, or the files `train.txt`, `val.txt` and `test.txt`."""
+    """The folder with the sub-folders `train`, `val` and `test`, or the files `train.txt`, `val.txt` and `test.txt`; or
+    one text file, whose last tenth is the test split and whose tenth before that is for validation."""
     pattern: str = "**/*.txt"
     """Shell-style pattern of the files in a sub-folder."""
     # In no hash of a trial without them.
@@ -66,8 +67,8 @@ class TextData(Spec):
     """About how many characters of the test split are used, in pieces from all over it. null: all."""
 
     def label(self) -> str:
-        """Return the folder's name."""
-        return self.root.rstrip("/").rpartition("/")[2]
+        """Return the folder's or file's name."""
+        return self.root.rstrip("/").rpartition("/")[2].removesuffix(".txt")
 
 
 class HubData(Spec):
