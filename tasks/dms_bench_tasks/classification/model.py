@@ -83,7 +83,7 @@ def _of_timm(supernet: SupernetSpec, classes: int, channels: int, size: int) -> 
     create: Callable[..., nn.Module] = SUPERNETS.get(name) or partial(timm.create_model, name)
     if supernet.multiplied:
         create = multiplied(name, supernet.width, supernet.depth)
-    sized = {"img_size": size} if _size_is_built_in(name) else {}
+    sized = {"img_size": size} if size_is_built_in(name) else {}
     return create(pretrained=supernet.pretrained, num_classes=classes, in_chans=channels, **supernet.args, **sized)
 
 
@@ -142,25 +142,23 @@ def classifies_otherwise(model: nn.Module, state: Mapping[str, Any]) -> bool:
 
 
 def _first_convolution(model: nn.Module) -> dict[str, Callable[[Tensor], Tensor]]:
-    """Return what fits the weight of the convolution that reads the image to its channels, by name, as timm does."""
-    from timm.models._manipulate import adapt_input_conv
-
+    """Return what fits the weight of the convolution that reads the image to its channels, by the weight's name."""
     for name, module in model.named_modules():
         if isinstance(module, nn.Conv2d):
-            channels = module.weight.size(1)
-            if module.groups > 1 or channels not in (1, 3):
-                break
-
-            def fit(weight: Tensor) -> Tensor:
-                given = weight.size(1) if weight.dim() == 4 else 0
-                if given not in (1, 3):
-                    return weight
-                base = {} if given == 3 else {"base_chans": given}
-                adapted: Tensor = adapt_input_conv(channels, weight, **base)
-                return adapted
-
-            return {f"{name}.weight": fit}
+            return {f"{name}.weight": partial(_for_channels, module.weight.size(1))}
     return {}
+
+
+def _for_channels(channels: int, weight: Tensor) -> Tensor:
+    """Adapt a convolution's weight to grey or colour images as timm does; as it is where it is for neither."""
+    from timm.models._manipulate import adapt_input_conv
+
+    given = weight.size(1) if weight.dim() == 4 else 0
+    if {channels, given} != {1, 3}:
+        return weight
+    base = {} if given == 3 else {"base_chans": given}
+    adapted: Tensor = adapt_input_conv(channels, weight, **base)
+    return adapted
 
 
 def _names_if_known(model: nn.Module) -> set[str]:
@@ -291,7 +289,7 @@ def _check_name(name: str) -> None:
         raise UserError(f"timm has no model {name!r}; {nearest(name, [*timm.list_models(), *SUPERNETS])}")
 
 
-def _size_is_built_in(name: str) -> bool:
+def size_is_built_in(name: str) -> bool:
     """Whether the network must be told the image's size (position embeddings, windows)."""
     from timm.models import get_pretrained_cfg
 

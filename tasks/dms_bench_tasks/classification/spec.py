@@ -14,6 +14,7 @@ from pydantic import BeforeValidator, ConfigDict, Field, field_validator, model_
 
 from dms_bench.config.base import Spec
 from dms_bench.config.own_network import NetworkName
+from dms_bench.config.proposal import Brought
 from dms_bench.config.recipe import Recipe
 from dms_bench.config.supernet import SupernetSpec
 from dms_bench.config.task import PERCENT, TaskSpec, Unit
@@ -24,6 +25,10 @@ Share = Annotated[float, Field(ge=0, lt=1)]
 OpenShare = Annotated[float, Field(gt=0, lt=1)]
 #: In pixels; more is a mistake.
 ImageSize = Annotated[int, Field(ge=8, le=8192)]
+#: Sets that need no files, by name.
+EMBEDDED = ("glyphs", "digits", "fashion_mnist")
+#: Endings of images' names; timm reads some of them.
+PICTURES = (".avif", ".bmp", ".gif", ".jp2", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
 #: They are drawn, and held in memory.
 RenderedImages = Annotated[WholeCount, Field(le=1_000_000)]
 
@@ -383,6 +388,7 @@ class ClassificationTask(TaskSpec):
     units: ClassVar[Mapping[str, Unit]] = {"top1": PERCENT, "top5": PERCENT}
     libraries: ClassVar[tuple[str, ...]] = ("timm",)
     has_head: ClassVar[bool] = True
+    proposal: ClassVar[str] = "dms_bench_tasks.classification.proposal:propose"
     multiplies: ClassVar[bool] = True
     example: ClassVar[dict[str, Any]] = {
         "task": {"kind": "classification", "data": {"name": "glyphs", "train": 4000}, "image_size": 32},
@@ -416,6 +422,11 @@ class ClassificationTask(TaskSpec):
             if values is not None and len(values) != self.channels:
                 raise ValueError(f"data.{field} has {len(values)} values for {self.channels} channels")
         return self
+
+    @classmethod
+    def takes(cls, brought: Brought) -> bool:
+        """Whether the data is an embedded set, or a folder with pictures."""
+        return brought.data in EMBEDDED or (brought.path.is_dir() and brought.holds(PICTURES))
 
     def weight_files(self, supernet: SupernetSpec) -> list[Path]:
         """Return the files that weights are read from, those of a folder of transformers among them."""

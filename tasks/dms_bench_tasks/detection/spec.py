@@ -11,6 +11,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import BeforeValidator, Field
 
 from dms_bench.config.base import Spec
+from dms_bench.config.proposal import Brought
 from dms_bench.config.recipe import Recipe
 from dms_bench.config.task import PERCENT, TaskSpec, Unit
 from dms_bench.config.units import WholeCount
@@ -159,6 +160,7 @@ class DetectionTask(TaskSpec):
     units: ClassVar[Mapping[str, Unit]] = {"map50_95": PERCENT, "map50": PERCENT}
     libraries: ClassVar[tuple[str, ...]] = ("ultralytics",)
     has_head: ClassVar[bool] = True
+    proposal: ClassVar[str] = "dms_bench_tasks.detection.proposal:propose"
     example: ClassVar[dict[str, Any]] = {
         "task": {"kind": "detection", "data": {"name": "glyph-scenes", "train": 1000}, "image_size": 160},
         "supernet": {"model": "yolov8n.yaml"},
@@ -171,6 +173,11 @@ class DetectionTask(TaskSpec):
     """The images: a mapping, or the name of the embedded set (glyph-scenes), or the path of a data YAML alone."""
     image_size: Annotated[int, Field(ge=32, le=8192, multiple_of=32)] = 640
     """Height and width of the input in pixels, a multiple of 32."""
+
+    @classmethod
+    def takes(cls, brought: Brought) -> bool:
+        """Whether the data is a data YAML of Ultralytics, or the embedded set."""
+        return brought.data == "glyph-scenes" or brought.data.endswith((".yaml", ".yml"))
 
     def label(self) -> str:
         """Return the task as the leaderboard prints it, for example `glyph-scenes 160px`."""

@@ -65,7 +65,7 @@ def load_weights(model: DetectionModel, path: str, *, fresh_head: bool = False) 
     Raises:
         UserError: it is missing, damaged or belongs to another network, whose tensors are named.
     """
-    state = _tensors(path)
+    state = tensors_of(path)
     drawn = names_of_classes(model) if fresh_head else set()
     body = without(state, drawn | {name.removeprefix("model.") for name in drawn})  # of layers alone
     with torch.random.fork_rng(devices=[]):
@@ -98,7 +98,7 @@ def detects_others(model: DetectionModel, state: Mapping[str, Any]) -> bool:
     return any(name in shapes and shapes[name] != expected[name].shape for name in names_of_classes(model))
 
 
-def _tensors(path: str) -> Mapping[str, Any]:
+def tensors_of(path: str) -> Mapping[str, Any]:
     """Read tensors by name. Raises UserError."""
     content = _content(path)
     network = _network(content)

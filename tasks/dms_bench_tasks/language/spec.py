@@ -13,6 +13,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from dms_bench.config.base import Spec
+from dms_bench.config.proposal import Brought
 from dms_bench.config.recipe import Recipe
 from dms_bench.config.supernet import SupernetSpec
 from dms_bench.config.task import PERCENT, TaskSpec, Unit
@@ -23,6 +24,8 @@ from dms_bench_tasks.common.recipe import SteppedRecipe
 Share = Annotated[float, Field(ge=0, lt=1)]
 OpenShare = Annotated[float, Field(gt=0, lt=1)]
 
+#: Endings of files of text, and of records.
+TEXTS, RECORDS = (".txt",), (".jsonl", ".json", ".parquet", ".csv")
 _PARTS = ("train", "val", "test")
 _COUNT = Unit("", 0)
 #: Zero-shot items that are generated from the task's own text, beside lm-eval's own tasks.
@@ -225,6 +228,7 @@ class LanguageTask(TaskSpec):
     libraries: ClassVar[tuple[str, ...]] = ("transformers",)
     recipe_class: ClassVar[type[Recipe]] = LanguageRecipe
     caches: ClassVar[bool] = True
+    proposal: ClassVar[str] = "dms_bench_tasks.language.proposal:propose"
     metric: ClassVar[str] = "perplexity"
     higher_is_better: ClassVar[bool] = False
     units: ClassVar[Mapping[str, Unit]] = {
@@ -280,6 +284,18 @@ class LanguageTask(TaskSpec):
         if NEXT_LINE in self.zero_shot and isinstance(self.data, AlpacaData):
             raise ValueError("zero_shot 'next_line' needs plain text, not instructions")
         return self
+
+    @classmethod
+    def takes(cls, brought: Brought) -> bool:
+        """Whether the data is Python's library, a file of text or records, or a folder of text files and no pictures.
+
+        What a network of pictures has beside these, such as boxes, is text, too.
+        """
+        if brought.data == "pystdlib":
+            return True
+        if brought.path.is_dir():
+            return brought.holds(TEXTS) and not brought.holds((".jpeg", ".jpg", ".png"))
+        return brought.holds((*TEXTS, *RECORDS))
 
     def label(self) -> str:
         """Return the task as the leaderboard prints it: data, tokenizer, protocol and harness."""
