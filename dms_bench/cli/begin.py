@@ -21,8 +21,8 @@ def new(
     model: Annotated[
         str,
         typer.Option(
-            help="A model of timm, a YAML of Ultralytics or a .pt file that it trained, a folder or type of transformers; "
-            "what a suite's `supernet.model` may be.",
+            help="A model of timm, a YAML of Ultralytics or a .pt file that it trained, a folder or type of "
+            "transformers; what a suite's `supernet.model` may be.",
             show_default=False,
         ),
     ],

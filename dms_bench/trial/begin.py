@@ -86,7 +86,7 @@ def begin(brought: Brought, targets: Mapping[str, str], kind: str | None, comman
         ),
     ]
     choices = (*_resources(brought), *proposal.choices, *comparison)
-    smoke = {**proposal.smoke, "budget": small, "sweep": {"grid": {"seed": [0]}}}
+    smoke = {**proposal.smoke, **({"budget": small} if small != budget else {}), "sweep": {"grid": {"seed": [0]}}}
     text = _written(suite_name, name, choices, smoke, command, proposal)
     document = yaml.safe_load(text)
     suite = _parsed(document)
@@ -120,7 +120,7 @@ def _nothing(brought: Brought) -> str:
     """Say why no task takes the data."""
     path = brought.path
     if not path.exists():
-        return "does not exist: give a folder of pictures or text, a data YAML, a text file, or the name of an embedded set"
+        return "does not exist: give a folder of pictures or text, a data YAML, a text file, or an embedded set"
     if path.is_dir():
         empty = not any(files for _, _, files in os.walk(path, followlinks=True))
         held = "is empty" if empty else "holds neither pictures nor text files"
@@ -204,13 +204,15 @@ def _written(
 ) -> str:
     """Return the file's content."""
     first = (
-        f"Written by `{command}`. The reason for a choice stands above it; change what you know better, then look at the "
-        "cost again with `dms-bench plan`."
+        f"Written by `{command}`. The reason for a choice stands above it; change what you know better, then look at "
+        "the cost again with `dms-bench plan`."
     )
     lines = [*commented(first)]
     for note in proposal.notes:
         lines += commented(note)
-    about = f"{name} on {proposal.data_name} at a smaller budget: DMS, one width ratio, random architectures, and the whole."
+    about = (
+        f"{name} on {proposal.data_name}, cut to a budget: DMS, one width ratio, random architectures, and the whole."
+    )
     lines += [*mapping({"name": suite_name, "description": about}), "", "experiments:"]
     body = list(fields(choices, indent=4))
     lines += [f"  - name: {name}", *body, ""]

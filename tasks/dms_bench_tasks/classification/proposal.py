@@ -65,7 +65,7 @@ def propose(brought: Brought) -> Proposal:
             "DMSp" if weights else "DMSnp",
             "pretrain, search, retrain the searched weights"
             if weights
-            else "search and retrain from random weights, as no weights are given (--pretrained, --checkpoint)",
+            else "search and retrain from random weights, as none are given (--pretrained, --checkpoint)",
         ),
         *_recipes(brought, network, samples, pictures, weights),
     ]
@@ -145,8 +145,8 @@ def _recipes(brought: Brought, network: nn.Module, samples: int, pictures: int, 
     if pictures < _MANY and brought.data not in EMBEDDED:
         recipe["scale"] = [0.35, 1.0]
     why = (
-        f"{epochs} epochs of {per_epoch} steps on {samples} pictures: about {int(wanted)} steps "
-        f"{'with' if gpu else 'without'} a GPU, for a first answer; "
+        f"{epochs} epochs of {per_epoch} steps on {samples} pictures, for a first answer "
+        f"{'with' if gpu else 'without'} a GPU; "
         + ("SGD as in Goyal et al. 2017" if recipe["opt"] == "sgd" else "AdamW as in DeiT (Touvron et al. 2021)")
         + ", with the rate scaled to the batch"
         + (", a tenth of it as the weights have learnt something" if weights else "")
@@ -195,7 +195,7 @@ def _smoke(spec: ClassificationTask, pictures: int, size: int, samples: int, wei
         data = {"name": "glyphs", **data, "classes": min(36, spec.data.classes)}
     small = ({"image_size": size} if size != spec.image_size else {}) | ({"data": data} if data else {})
     batch = max(2, power_of_two(min(16, samples / 4)))
-    recipe = {"epochs": 1, "epoch_steps": 2, "batch_size": batch, "warmup_epochs": 0, "amp": "none"}
+    recipe = {"epochs": 1, "epoch_steps": 2, "batch_size": batch, "warmup_epochs": 0}
     if generated:
         recipe["scale"] = [0.08, 1.0]  # of pictures in files alone
     stages = ("pretrain", "search", "retrain") if weights else ("search", "retrain")

@@ -84,7 +84,7 @@ def propose(brought: Brought) -> Proposal:
             "DMSp" if checkpoint else "DMSnp",
             "start from the trained weights, search, retrain the searched weights"
             if checkpoint
-            else "search and retrain from random weights, as no weights are given (a .pt file as --model, or --checkpoint)",
+            else "search and retrain from random weights, as none are given (a .pt file as --model, or --checkpoint)",
         ),
         *_recipes(gpu, samples, len(names), checkpoint is not None, fresh),
     ]
@@ -104,8 +104,6 @@ def _data(brought: Brought) -> tuple[dict[str, Any], str]:
         return data | {"test": "test"}, "; its own val and test"
     share = 0.1 if _images(content["train"]) < _FEW else 0.02
     data |= {"test": "val", "val_fraction": share}
-    if brought.gpus == 0:
-        data["workers"] = 0
     return data, f"; its val is the test, and {share:.0%} of train is held out for validation"
 
 
@@ -167,8 +165,8 @@ def _recipes(gpu: bool, samples: int, classes: int, weights: bool, fresh: bool) 
     if gpu:
         recipe["amp"] = "bf16"
     why = (
-        f"{epochs} epochs of {per_epoch} steps: about {wanted} steps {'with' if gpu else 'without'} a GPU, for a first "
-        f"answer; {optimiser}. Longer training is better, and costs as much more"
+        f"{epochs} epochs of {per_epoch} steps, for a first answer {'with' if gpu else 'without'} a GPU; {optimiser}. "
+        "Longer training is better, and costs as much more"
     )
     short = max(1, epochs // 2)
     search = recipe | {"epochs": short, "warmup_epochs": _warmup(short), "close_mosaic": max(1, short // 5)}

@@ -68,12 +68,11 @@ def propose(brought: Brought) -> Proposal:
             "DMSp" if weights else "DMSnp",
             "start from the weights, search, retrain the searched weights"
             if weights
-            else "search and retrain from random weights, as no weights are given (a folder with weights, or --checkpoint)",
+            else "search and retrain from random weights, as none are given (a folder with weights, or --checkpoint)",
         ),
         *_recipes(gpu, sequences, weights),
     ]
     recipe = {"epochs": 1, "steps": 2, "batch_size": max(1, power_of_two(min(4, sequences / 2))), "warmup_steps": 0}
-    recipe["amp"] = "none"
     limits = {"train": 100_000, "val": 20_000, "test": 20_000} if data["name"] in ("text", "pystdlib") else {}
     smoke = {"task": {"generate": 0, **({"data": limits} if limits else {})}, "search": recipe, "retrain": recipe}
     return Proposal(choices, smoke, LanguageTask.model_validate({"data": data}).data.label())
