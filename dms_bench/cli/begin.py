@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shlex
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -62,8 +61,11 @@ def new(
     targets = {"macs": macs, "params": params, "latency": latency}
     gpus, cpus = machine()
     brought = Brought(model, data, checkpoint, pretrained, gpus, cpus)
-    command = shlex.join(["dms-bench", *sys.argv[1:]])
-    begun = begin(brought, {kind: target for kind, target in targets.items() if target is not None}, task, command)
+    given = {kind: target for kind, target in targets.items() if target is not None}
+    options = {"model": model, "data": data, **given, "checkpoint": checkpoint, "task": task}
+    words = [word for name, value in options.items() if value is not None for word in (f"--{name}", value)]
+    command = shlex.join(["dms-bench", "new", *words, *(["--pretrained"] if pretrained else [])])
+    begun = begin(brought, given, task, command)
     planned = plan(begun.suite)
     write(begun.text, output)
     for line in (*_chosen(begun), *cost_lines(planned, begun.suite.experiments[0].resources is not None)):

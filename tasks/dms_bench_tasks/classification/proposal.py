@@ -37,6 +37,11 @@ def propose(brought: Brought) -> Proposal:
     Raises:
         UserError: there is no such network, its weights do not fit, or the folder holds no classes of pictures.
     """
+    if brought.model.endswith((".pt", ".pth", ".safetensors")):
+        raise UserError(
+            f"--model {brought.model!r} is a file of weights: give it as --checkpoint, and the name of its network "
+            "(such as resnet18) as --model"
+        )
     own = model.own_size(brought.model)
     weights = brought.checkpoint is not None or brought.pretrained or is_folder(brought.model)
     data, side, why_data, pictures = _data(brought, weights)
@@ -195,7 +200,7 @@ def _smoke(spec: ClassificationTask, pictures: int, size: int, samples: int, wei
         data = {"name": "glyphs", **data, "classes": min(36, spec.data.classes)}
     small = ({"image_size": size} if size != spec.image_size else {}) | ({"data": data} if data else {})
     batch = max(2, power_of_two(min(16, samples / 4)))
-    recipe = {"epochs": 1, "epoch_steps": 2, "batch_size": batch, "warmup_epochs": 0}
+    recipe: dict[str, Any] = {"epochs": 1, "epoch_steps": 2, "batch_size": batch, "warmup_epochs": 0}
     if generated:
         recipe["scale"] = [0.08, 1.0]  # of pictures in files alone
     stages = ("pretrain", "search", "retrain") if weights else ("search", "retrain")

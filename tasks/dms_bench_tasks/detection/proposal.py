@@ -54,7 +54,8 @@ def propose(brought: Brought) -> Proposal:
     models.configuration(SupernetSpec(model=name))  # refused before anything of the data is looked at
     data, parts = _data(brought)
     gpu = brought.gpus > 0
-    source = Source(DetectionTask(data=data))
+    spec = DetectionTask.model_validate({"data": data})
+    source = Source(spec)
     source.check()
     samples, names = source.train_samples(), source.names
     side = _side(source)
@@ -89,7 +90,7 @@ def propose(brought: Brought) -> Proposal:
         *_recipes(gpu, samples, len(names), checkpoint is not None, fresh),
     ]
     stages = ("pretrain", "search", "retrain") if fresh else ("search", "retrain")
-    return Proposal(choices, _smoke(samples, names, supernet, stages), DetectionTask(data=data).data.label())
+    return Proposal(choices, _smoke(samples, names, supernet, stages), spec.data.label())
 
 
 def _data(brought: Brought) -> tuple[dict[str, Any], str]:
