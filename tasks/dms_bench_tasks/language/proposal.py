@@ -108,6 +108,8 @@ def _data(brought: Brought) -> tuple[dict[str, Any], str]:
     if brought.data == "pystdlib":
         return {"name": "pystdlib"}, "the source text of Python's own library"
     path = brought.path
+    if not path.exists():
+        raise UserError(f"--data {brought.data!r} does not exist")
     if path.suffix.lower() in RECORDS:
         return _records(brought)
     data: dict[str, Any] = {"name": "text", "root": brought.data}

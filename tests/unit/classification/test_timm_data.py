@@ -198,3 +198,36 @@ def test_what_is_left_out_is_counted_said_once_and_recorded(odd: Path, caplog: p
     assert not any(name.startswith("left_out") for name in own.evaluate(model, "val", CPU))
     seen = [own._data.evaluation(model, split, CPU) for split in ("train", "val")]
     assert sum(len(labels) for batches in seen for _, labels in batches) == 40
+
+
+def test_a_folder_of_classes_without_splits_is_split(folder: Path) -> None:
+    fields: dict[str, Any] = {"splits": {"train": ".", "val": None, "test": None}, "test_fraction": 0.25}
+    origin = source(folder / "train", **fields)
+    origin.check()
+    parts = [names(origin, split) for split in ("train", "val", "test")]
+    assert [len(part) for part in parts] == [22, 8, 10]
+    assert len(set.union(*parts)) == 40
+    assert origin.train_samples() == 22
+    assert source(folder / "train", **fields, train_images=40).train_samples() == 22
+    assert parts[2] != names(source(folder / "train", **fields, seed=1), "test")
+    assert all(lost.count == 0 for lost in origin.left_out().values())
+
+
+@pytest.mark.parametrize(
+    ("fields", "text"),
+    [
+        ({"splits": {"test": None}}, "give 'test_fraction' where splits.test is null, and only there"),
+        ({"test_fraction": 0.2}, "give 'test_fraction' where splits.test is null, and only there"),
+        ({"splits": {"val": "val", "test": None}, "test_fraction": 0.2}, "names a split, but splits.test is null"),
+        ({"splits": {"test": None}, "test_fraction": 0.8}, "val_fraction and test_fraction leave nothing to train on"),
+        ({"splits": {"train": "x", "test": "x"}}, "must be different splits"),
+    ],
+)
+def test_splits_that_cannot_be_held_out_are_refused(folder: Path, fields: dict[str, Any], text: str) -> None:
+    with pytest.raises(ValueError, match=text):
+        task(folder, **fields)
+
+
+def test_home_may_be_a_tilde(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(folder.parent))
+    assert names(source(folder, root=f"~/{folder.name}"), "test") == names(source(folder), "test")

@@ -80,7 +80,7 @@ def test_records_are_read_by_their_column() -> None:
         ("lama", "text.txt", "--model 'lama' is neither a folder nor a type of transformers; did you mean 'llama'"),
         ("./none", "text.txt", "supernet.model './none' does not exist"),
         ("llama", "none.txt", "--data 'none.txt' does not exist"),
-        ("llama", "short.txt", "text"),
+        ("llama", "short.txt", "short: the val split has 2 tokens, less than a sequence"),
     ],
 )
 def test_mistakes_are_one_line(model: str, data: str, line: str, capsys: pytest.CaptureFixture[str]) -> None:
