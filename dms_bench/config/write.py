@@ -46,6 +46,12 @@ def mapping(content: Mapping[str, Any], indent: int = 0) -> Iterator[str]:
     yield from fields([Choice(name, value) for name, value in content.items()], indent)
 
 
+def as_mapping(text: str) -> dict[str, Any]:
+    """Return what lines that were written here say."""
+    content: dict[str, Any] = yaml.safe_load(text)
+    return content
+
+
 def _inline(value: Any) -> str:
     text = yaml.safe_dump(value, sort_keys=False, default_flow_style=True, width=10_000, allow_unicode=True)
     return text.removesuffix("...\n").strip()

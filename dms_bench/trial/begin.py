@@ -12,14 +12,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, cast
 
-import yaml
-
 from dms_bench.config import InvalidSpecError, Suite, Trial, parse_suite, resolve
 from dms_bench.config.budget import BudgetSpec, LatencyBudget, constraints_of, format_amount, parse_budget
 from dms_bench.config.plugins import TASKS, registered
 from dms_bench.config.proposal import Brought, Choice, Proposal
 from dms_bench.config.task import TaskSpec
-from dms_bench.config.write import commented, fields, mapping
+from dms_bench.config.write import as_mapping, commented, fields, mapping
 from dms_bench.errors import UserError, nearest
 from dms_bench.scaling import SearchSpace, budget_of
 from dms_bench.trial.preflight import Preflight
@@ -88,7 +86,7 @@ def begin(brought: Brought, targets: Mapping[str, str], kind: str | None, comman
     choices = (*_resources(brought), *proposal.choices, *comparison)
     smoke = {**proposal.smoke, **({"budget": small} if small != budget else {}), "sweep": {"grid": {"seed": [0]}}}
     text = _written(suite_name, name, choices, smoke, command, proposal)
-    document = yaml.safe_load(text)
+    document = as_mapping(text)
     suite = _parsed(document)
     preflight = Preflight()
     for checked in (suite, _parsed(document, smoke=True)):
@@ -147,7 +145,7 @@ def _name(text: str) -> str:
 
 def _trial(suite_name: str, name: str, proposal: Proposal) -> Trial:
     """Return a trial of the proposal, whose network and task the budget is chosen for."""
-    experiment = yaml.safe_load("\n".join(fields(proposal.choices)))
+    experiment = as_mapping("\n".join(fields(proposal.choices)))
     rest = {"name": name, "method": "supernet", "budget": {"kind": "macs", "target": 1.0}}
     return resolve(_parsed({"name": suite_name, "experiments": [experiment | rest]}))[0]
 
