@@ -167,7 +167,7 @@ def _budget(
     half = {"kind": "macs", "target": format_amount(possible)}
     if given is None:
         why = "half of the network's MACs" if possible == _HALF else "the network's MACs, near to half of them"
-        return half, half, f"{why}, as none is given; its architectures have {least:.1%} to {most:.0%}"
+        return half, half, f"{why}, as none is given; its architectures have {100 * least:.2g}% to {most:.0%}"
     budget, written = given
     parts = []
     for bound in constraints_of(budget):
@@ -175,7 +175,7 @@ def _budget(
             parts.append("latency is measured when the suite runs, and whether the budget is within reach is said then")
         elif bound.kind in ("macs", "params"):
             low, high = _reach(space, bound.kind)
-            parts.append(f"architectures of this network have {low:.1%} to {high:.0%} of its {bound.kind}")
+            parts.append(f"architectures of this network have {100 * low:.2g}% to {high:.0%} of its {bound.kind}")
     # A count or a time is out of reach of a network on smaller pictures.
     shares = all(not isinstance(bound, LatencyBudget) and bound.target <= 1 for bound in constraints_of(budget))
     return written, written if shares else half, "; ".join(parts)

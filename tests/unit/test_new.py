@@ -200,6 +200,7 @@ def test_a_latency_is_judged_when_the_suite_runs(new: Callable[..., tuple[int, s
         ({}, {}, "--data 'pets' does not exist: give a folder of pictures"),
         ({"cats": 0}, {}, "--data 'pets' is empty: give a folder"),
         ({".": 4}, {}, "data folder 'pets': 4 pictures lie in no class: put those of each class into a sub-folder"),
+        ({"images/train": 4, "images/val": 2}, {}, "data folder 'pets': its pictures lie in train, val, which are no"),
         ({"cats": 4}, {}, "data folder 'pets' has a single class, 'cats': put"),
         ({"cats": 8, "dogs": 8}, {"model": "resnet8"}, "timm has no model 'resnet8'; did you mean 'resnet"),
         (

@@ -109,6 +109,11 @@ def _check(what: str, pictures: dict[str, str]) -> None:
             f"{what}: {direct} pictures lie in no class: put those of each class into a sub-folder of its own, such as "
             "cats/ and dogs/"
         )
+    if {name.lower() for name in classes} <= {*_TRAIN, *_VAL, *_TEST, "images", "labels"}:
+        raise UserError(
+            f"{what}: its pictures lie in {', '.join(sorted(classes))}, which are no classes: put those of each class "
+            "into a sub-folder of its own (for objects with boxes, give the data YAML)"
+        )
     if len(classes) < 2:
         raise UserError(
             f"{what} has a single class, {min(classes)!r}: put the pictures of each class into a sub-folder of its own "

@@ -19,6 +19,8 @@ _TUNING = 0.2
 _BATCH = {False: 16, True: 32}
 #: Largest height and width of the input, without and with a GPU.
 _SIZE = {False: 320, True: 640}
+#: Height and width of generated scenes.
+_SCENES = 160
 #: Below so many pictures, a fiftieth of them says too little.
 _FEW = 2_000
 #: Training pictures up to which the smoke variant uses them.
@@ -54,12 +56,12 @@ def propose(brought: Brought) -> Proposal:
     models.configuration(SupernetSpec(model=name))  # refused before anything of the data is looked at
     data, parts = _data(brought)
     gpu = brought.gpus > 0
-    spec = DetectionTask.model_validate({"data": data})
+    generated = data["name"] == "glyph-scenes"
+    spec = DetectionTask.model_validate({"data": data, **({"image_size": _SCENES} if generated else {})})
     source = Source(spec)
     source.check()
     samples, names = source.train_samples(), source.names
-    side = _side(source)
-    image_size, why_size = _size(size, side, gpu)
+    image_size, why_size = (_SCENES, "scenes are drawn at this size") if generated else _size(size, _side(source), gpu)
     supernet: dict[str, Any] = {"model": name}
     why_weights = ""
     if checkpoint is not None:
