@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -68,8 +68,6 @@ class Proposal:
     smoke: Mapping[str, Any]
     #: The data's short name.
     data_name: str
-    #: What the user should know beside the choices, in a line each.
-    notes: Sequence[str] = field(default=())
 
 
 def power_of_two(most: float) -> int:

@@ -41,7 +41,6 @@ class Begun:
     suite: Suite
     #: What was chosen, by the fields of an experiment.
     choices: tuple[Choice, ...]
-    notes: tuple[str, ...]
 
 
 def machine() -> tuple[int, int]:
@@ -95,7 +94,7 @@ def begin(brought: Brought, targets: Mapping[str, str], kind: str | None, comman
                 preflight.check_recipes(each)
                 preflight.check_networks(each)
         preflight.refusals.check()
-    return Begun(text, suite, choices, tuple(proposal.notes))
+    return Begun(text, suite, choices)
 
 
 def _task(brought: Brought, kind: str | None) -> type[TaskSpec]:
@@ -206,8 +205,6 @@ def _written(
         "the cost again with `dms-bench plan`."
     )
     lines = [*commented(first)]
-    for note in proposal.notes:
-        lines += commented(note)
     about = (
         f"{name} on {proposal.data_name}, cut to a budget: DMS, one width ratio, random architectures, and the whole."
     )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -30,8 +29,6 @@ class Folder:
     classes: tuple[str, ...]
     #: Pictures of `train`, held-out ones included.
     images: int
-    #: Pictures of the smallest class.
-    fewest: int
     #: Pictures of all splits.
     all_images: int
     #: Median of the pictures' shorter sides, in pixels.
@@ -64,16 +61,14 @@ def look_at(root: Path, named: str) -> Folder:
         test, val = val, None  # what is published for validation is measured once, at the end
     labelled = pictures[train or "."]
     _check(f"{what}{f', sub-folder {train!r}' if train else ''}", labelled)
-    counts = Counter(labelled.values())
     chosen = list(labelled)[:: max(1, len(labelled) // _LOOKED_AT)]
     sides, modes = _looked_at(chosen)
     if not sides:
         raise UserError(f"{what}: none of its pictures can be read")
     return Folder(
         {"train": train or ".", "val": val if train else None, "test": test if train else None},
-        tuple(sorted(counts)),
+        tuple(sorted(_classes(labelled))),
         len(labelled),
-        min(counts.values()),
         sum(len(found) for name, found in pictures.items() if name in (train or ".", val, test)),
         int(median(sides)),
         modes <= {"L", "1", "I;16"},
