@@ -13,6 +13,7 @@ from dms_bench_tasks.classification import folders, model
 from dms_bench_tasks.classification.sources import is_folder
 from dms_bench_tasks.classification.spec import EMBEDDED, ClassificationTask, TimmData
 from dms_bench_tasks.classification.task import Classification
+from dms_bench_tasks.classification.weights import classifies_otherwise
 from dms_bench_tasks.common.weights import read
 
 #: Optimiser steps of a training from random weights, without and with a GPU: a first answer, not the best one.
@@ -129,7 +130,7 @@ def _weights(brought: Brought, network: nn.Module, weights: bool) -> tuple[dict[
             else ({}, "")
         )
     fields: dict[str, Any] = {"checkpoint": brought.checkpoint}
-    if not model.classifies_otherwise(network, read(brought.checkpoint)):
+    if not classifies_otherwise(network, read(brought.checkpoint)):
         return fields, "weights to start from"
     return fields | {"fresh_head": True}, "it tells other classes apart: its classifier is drawn anew, and pretrained"
 
