@@ -15,7 +15,7 @@ import typer
 from typer.exceptions import TyperException
 
 from dms_bench import __version__
-from dms_bench.cli import data, machine, networks, papers, results, suites
+from dms_bench.cli import begin, data, machine, networks, papers, results, suites
 from dms_bench.cli.exchange import results as exchange
 from dms_bench.errors import TrialFailure, UserError
 
@@ -34,6 +34,7 @@ _INTERRUPTED = 130
 _GARBAGE = 100_000
 
 for command in (
+    begin.new,
     *(suites.validate, suites.plan, suites.run, suites.submit, suites.ls, suites.schema),
     *(results.leaderboard, results.summary, results.pareto, results.show, results.export),
     networks.space,

@@ -76,7 +76,7 @@ def plan(
 ) -> None:
     """Show the trials of a suite, and how much training they are, without running anything."""
     from dms_bench.config import families, load_suite, read_request
-    from dms_bench.trial.plan import plan, plan_added, total_days, total_macs
+    from dms_bench.trial.plan import cost_lines, plan, plan_added, total_macs
 
     request = read_request(set_, only, site, here=True)
     loaded = load_suite(suite, profile=profile, smoke=smoke, request=request)
@@ -99,20 +99,12 @@ def plan(
         estimates = ", ".join(f"{stage.stage} {stage.gpu_days:.3g}" for stage in trial.stages)
         rows.append((*identity, stages, f"{trial.training_macs:.2e}", *([estimates] if costly else [])))
     write(columns((*headings, "training MACs", *(["A100 days"] if costly else [])), rows), None)
-    trials = sum(trial.count for trial in planned)
-    typer.echo(
-        f"{trials} trial{'s' * (trials != 1)}, about {total_macs(planned):.2e} MACs of training "
-        "(3 x forward MACs x samples x epochs)"
-    )
-    if loaded.resources.gpus:
-        days = total_days(planned)
-        stages = ", ".join(f"{stage} {value:.3g}" for stage, value in days.items())
-        basis = "from the paper's 2.5 for 100 epochs of EfficientNet-B0"
-        typer.echo(f"about {sum(days.values()):.3g} A100 days ({stages}), {basis}")
+    for line in cost_lines(planned, costly):
+        typer.echo(line)
     if deciding:
         from dms_bench.trial.prospects import prospects
 
-        added = plan_added(loaded)
+        added, trials = plan_added(loaded), sum(trial.count for trial in planned)
         typer.echo(
             f"that is the least; at most {trials + len(added)} trials and {total_macs([*planned, *added]):.2e} MACs, "
             "as seeds are added until the comparisons are decided"

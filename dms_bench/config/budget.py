@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Annotated, Literal
+from collections.abc import Iterable, Mapping
+from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, TypeAdapter, ValidationError
 
 from dms_bench.config.base import Spec
+from dms_bench.config.problems import problems_of
 from dms_bench.config.units import Amount, Latency, Size, parse_latency
+from dms_bench.errors import UserError
 
 
 class MacsBudget(Spec):
@@ -161,6 +163,32 @@ def in_order(budgets: Iterable[BudgetSpec]) -> tuple[BudgetSpec, ...]:
     """Return the different budgets, from large to small within a kind."""
     different = {budget.content_hash(): budget for budget in budgets}
     return tuple(sorted(different.values(), key=lambda budget: (budget.kind, -budget.order(), budget.content_hash())))
+
+
+_ANY: TypeAdapter[BudgetSpec] = TypeAdapter(BudgetSpec)
+
+
+def parse_budget(targets: Mapping[str, str]) -> tuple[BudgetSpec, dict[str, Any]]:
+    """Read a budget that stands by itself, outside of a suite.
+
+    Args:
+        targets: what may be spent, as text, by kind (`macs`, `params`, `latency`); several hold together.
+
+    Returns:
+        The budget, and how a suite writes it.
+
+    Raises:
+        UserError: a target is no amount; the first that is none is named as an option.
+    """
+    parts = [{"kind": kind, "target": target} for kind, target in targets.items()]
+    for part in parts:
+        try:
+            _ANY.validate_python(part)
+        except ValidationError as error:
+            text = problems_of(error, part)[0][1]
+            raise UserError(f"--{part['kind']}: {text}") from None
+    written: dict[str, Any] = {**parts[0]} if len(parts) == 1 else {"kind": "all", "of": parts}
+    return _ANY.validate_python(written), written
 
 
 def bound_the_same(budgets: Iterable[BudgetSpec]) -> bool:

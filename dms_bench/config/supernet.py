@@ -83,8 +83,8 @@ class SupernetSpec(Spec):
     of PyTorch, object detection these and the .pt files that Ultralytics trains."""
     # In no hash of a trial without it.
     fresh_head: Annotated[bool, Field(exclude_if=lambda fresh: not fresh)] = False
-    """Draw the classifier anew instead of taking the checkpoint's, which tells other classes apart; for image
-    classification, where something trains it before networks are compared."""
+    """Draw what tells classes apart anew (a classifier, or that part of a detector's head) instead of taking the
+    checkpoint's, which knows other classes; where something trains it before networks are compared."""
     weight_sharing: bool = False
     """Let subnets share weights: `pretrain` trains a random architecture of the space on every step, made of the
     leading elements and blocks, and random search and evolution cut out the same ones."""

@@ -9,6 +9,7 @@ from typing import ClassVar, NamedTuple, Self
 
 from dms_bench.config.content import digest_of_path
 from dms_bench.config.plugins import PluginSpec
+from dms_bench.config.proposal import Brought
 from dms_bench.config.recipe import Recipe
 from dms_bench.config.supernet import SupernetSpec
 
@@ -59,6 +60,14 @@ class TaskSpec(PluginSpec):
     """What that size is a multiple of."""
     multiplies: ClassVar[bool] = False
     """Whether the task can build a supernet with `width` and `depth` multiplied."""
+    proposal: ClassVar[str] = ""
+    """`module:function` of what `dms-bench new` asks for an experiment on a network and data that a user brings (see
+    `dms_bench.config.proposal`); empty where the task proposes none."""
+
+    @classmethod
+    def takes(cls, brought: Brought) -> bool:
+        """Whether what a user brings looks like this task's, as far as names and kinds of files tell."""
+        return False
 
     def label(self) -> str:
         """Return the task as the leaderboard prints it, for example `glyphs 32px`."""

@@ -149,6 +149,26 @@ def total_days(planned: list[PlannedTrial]) -> dict[str, float]:
     return total
 
 
+def cost_lines(planned: list[PlannedTrial], gpus: bool) -> list[str]:
+    """Return in words what trials will cost.
+
+    Args:
+        planned: the trials.
+        gpus: whether they run on GPUs.
+    """
+    trials = sum(trial.count for trial in planned)
+    macs = total_macs(planned)
+    lines = [
+        f"{trials} trial{'s' * (trials != 1)}, about {macs:.2e} MACs of training (3 x forward MACs x samples x epochs)"
+    ]
+    if gpus:
+        days = total_days(planned)
+        stages = ", ".join(f"{stage} {value:.3g}" for stage, value in days.items())
+        basis = "from the paper's 2.5 for 100 epochs of EfficientNet-B0"
+        lines.append(f"about {sum(days.values()):.3g} A100 days ({stages}), {basis}")
+    return lines
+
+
 def _share(trial: Trial, constraint: ConstraintSpec, supernet: Count) -> float:
     """Return a constraint's target as a share of the supernet's cost.
 

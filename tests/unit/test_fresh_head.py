@@ -34,7 +34,8 @@ def test_all_but_the_classifier_is_taken(tmp_path: Path, prefix: str) -> None:
         expected = drawn if name.startswith("classifier.") else given
         assert torch.equal(tensor, expected[name]), name
     assert own["classifier.weight"].size(0) == 4
-    with pytest.raises(UserError, match=r"another shape of 'classifier\.(weight|bias)'"):
+    hint = r"another shape of 'classifier\.(weight|bias)'.*; fresh_head: true draws the classifier anew"
+    with pytest.raises(UserError, match=hint):
         model.build(spec.model_copy(update={"fresh_head": False}), 4, 3, 32, seed=1)
 
 
@@ -74,3 +75,31 @@ def test_what_has_to_be_fetched_first_is_said(tmp_path: Path, monkeypatch: pytes
     with pytest.raises(UserError, match=r"does not exist; `dms-bench data get efficientnet_lite0` brings it$") as error:
         preflight.refusals.check()
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(("given", "wanted"), [(3, 1), (1, 3)])
+def test_the_first_convolution_is_adapted_to_grey_or_colour_and_that_is_said(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, given: int, wanted: int
+) -> None:
+    """A grey image in three equal channels is answered as before, whichever of both the network had learnt."""
+    torch.manual_seed(5)
+    trained = timm.create_model("test_efficientnet", num_classes=4, in_chans=given).eval()
+    save_file(trained.state_dict(), tmp_path / "given.safetensors")
+    spec = SupernetSpec(model="test_efficientnet", checkpoint=str(tmp_path / "given.safetensors"))
+    own = model.build(spec, 4, wanted, 32, seed=1).eval()
+    grey = torch.randn(2, 1, 32, 32)
+    with torch.no_grad():
+        expected = trained(grey.expand(-1, given, -1, -1))
+        torch.testing.assert_close(own(grey.expand(-1, wanted, -1, -1)), expected, rtol=1e-4, atol=1e-5)
+    shapes = [list(network.conv_stem.weight.shape) for network in (own, trained)]
+    assert caplog.messages[-1].endswith(f"'conv_stem.weight' is adapted to {shapes[0]}, from {shapes[1]}")
+
+
+def test_other_shapes_are_refused_with_the_tensor_and_both(tmp_path: Path) -> None:
+    given = timm.create_model("test_efficientnet", num_classes=4).state_dict()
+    given["conv_stem.weight"] = given["conv_stem.weight"][:, :2].contiguous()
+    save_file(given, tmp_path / "given.safetensors")
+    spec = SupernetSpec(model="test_efficientnet", checkpoint=str(tmp_path / "given.safetensors"))
+    wrong = r"another shape of 'conv_stem.weight', which is \[24, 2, 3, 3\], and \[24, 3, 3, 3\] in the network$"
+    with pytest.raises(UserError, match=wrong):
+        model.build(spec, 4, 3, 32, seed=1)

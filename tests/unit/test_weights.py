@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from dms_bench.errors import UserError
-from dms_bench_tasks.common.weights import give
+from dms_bench_tasks.common.weights import give, read
 
 
 def network(features=4):
@@ -57,3 +57,56 @@ def test_a_prefix_that_the_network_has_is_kept(caplog):
 def test_counters_of_old_batch_norms_may_be_missing():
     state = {name: tensor for name, tensor in network().state_dict().items() if "num_batches" not in name}
     give(network(), state, "old.pt")
+
+
+def test_what_a_trainers_module_has_beside_the_network_is_named():
+    """Lightning keeps a network under the name that the user gave it, beside weights of losses and the like."""
+    state = {f"model.{name}": tensor for name, tensor in network().state_dict().items()}
+    with pytest.raises(UserError, match=r"of another network: it has unknown 'criterion.weight'$"):
+        give(network(), state | {"criterion.weight": torch.zeros(2)}, "trainer.ckpt")
+    del state["model.3.bias"]
+    with pytest.raises(UserError, match=r"of another network: it lacks '3.bias'$"):
+        give(network(), state, "trainer.ckpt")
+
+
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        lambda state: {"state_dict": {f"model.{name}": value for name, value in state.items()}, "epoch": 3},
+        lambda state: {"state_dict_ema": state, "state_dict": {name: value + 1 for name, value in state.items()}},
+        lambda state: {"model_ema": {f"module.{name}": value for name, value in state.items()}, "optimizer": {}},
+        lambda state: {"model": {f"module.{name}": value for name, value in state.items()}},
+        lambda state: state,
+    ],
+)
+def test_layouts_of_trainers_are_read(wrap, tmp_path, caplog):
+    trained, path = network(), str(tmp_path / "own.ckpt")
+    wrapped = wrap(trained.state_dict())
+    torch.save(wrapped, path)
+    own = network()
+    give(own, read(path), path)
+    for name, tensor in trained.state_dict().items():
+        assert torch.equal(own.state_dict()[name], tensor), name
+    averaged = [key for key in wrapped if key.endswith("ema")]
+    assert [key for key in averaged if any(key in message for message in caplog.messages)] == averaged
+    assert any("averaged" in message for message in caplog.messages) == bool(averaged)
+
+
+class Malicious:
+    """Makes a file when it is unpickled."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return open, (self.path, "w")
+
+
+def test_code_in_a_checkpoint_is_not_run(tmp_path):
+    torch.save({"state_dict": network().state_dict(), "extra": Malicious(str(tmp_path / "run"))}, tmp_path / "x.pt")
+    with pytest.raises(
+        UserError, match=r"holds a .*open beside tensors, whose code is not run: save its tensors"
+    ) as no:
+        read(str(tmp_path / "x.pt"))
+    assert not (tmp_path / "run").exists()
+    assert "\n" not in str(no.value)

@@ -6,7 +6,6 @@ import copy
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -21,7 +20,7 @@ from dms_bench.scaling import Supernet, reinitialise
 from dms_bench_tasks.classification.multiples import multiplied
 from dms_bench_tasks.classification.sources import Scores, other_source
 from dms_bench_tasks.classification.supernets import SUPERNETS
-from dms_bench_tasks.common.weights import file_at, give, without
+from dms_bench_tasks.classification.weights import classifiers, load_weights
 
 #: Arguments of `timm.create_model` that other fields of the suite decide.
 _RESERVED = {
@@ -82,7 +81,7 @@ def _of_timm(supernet: SupernetSpec, classes: int, channels: int, size: int) -> 
     create: Callable[..., nn.Module] = SUPERNETS.get(name) or partial(timm.create_model, name)
     if supernet.multiplied:
         create = multiplied(name, supernet.width, supernet.depth)
-    sized = {"img_size": size} if _size_is_built_in(name) else {}
+    sized = {"img_size": size} if size_is_built_in(name) else {}
     return create(pretrained=supernet.pretrained, num_classes=classes, in_chans=channels, **supernet.args, **sized)
 
 
@@ -104,43 +103,6 @@ def own_size(name: str) -> int:
 def example_input(batch: int, channels: int, size: int) -> Tensor:
     """Return random images, always the same, [batch, channels, size, size]."""
     return torch.randn(batch, channels, size, size, generator=torch.Generator().manual_seed(0))
-
-
-def load_weights(model: nn.Module, path: str, *, fresh_head: bool = False) -> None:
-    """Load a safetensors or weights-only checkpoint.
-
-    Args:
-        model: the network.
-        path: of the checkpoint.
-        fresh_head: leave the classifier as it was drawn, whatever the checkpoint has in its place.
-
-    Raises:
-        UserError: it is missing, damaged or belongs to another network, whose tensors are named; which layers classify
-            is not known.
-    """
-    from timm.models import load_state_dict
-
-    file = file_at(path)
-    try:
-        state = load_state_dict(file, weights_only=True)
-    except Exception as error:  # unpickling a damaged file can raise anything
-        raise UserError(f"supernet.checkpoint {path!r} cannot be loaded: {_one_line(error)}") from error
-    drawn = _names_of_head(model) if fresh_head else set()
-    give(model, without(state, drawn), path, drawn)
-
-
-def _names_of_head(model: nn.Module) -> set[str]:
-    """Return the names of the classifier's tensors. Raises UserError where it is not known."""
-    heads = _heads(model)
-    names = {
-        f"{path}.{name}"
-        for path, module in model.named_modules()
-        if any(module is head for head in heads)
-        for name in module.state_dict()
-    }
-    if not names:
-        raise UserError("supernet.fresh_head: which layers of this network classify is not known")
-    return names
 
 
 def network(model: nn.Module) -> nn.Module:
@@ -185,7 +147,7 @@ def regularised(model: nn.Module, drop: float | None, drop_path: float | None) -
         UserError: the network has no classifier or no branches of that kind.
     """
     core = network(model)
-    if drop is not None and not _heads(core):
+    if drop is not None and not classifiers(core):
         raise UserError("drop: where the classifier of this network begins is not known; leave drop out of the recipe")
     changed: list[tuple[nn.Module, str, nn.Module | None]] = []
     handles: list[RemovableHandle] = []
@@ -193,7 +155,7 @@ def regularised(model: nn.Module, drop: float | None, drop_path: float | None) -
         if drop_path is not None:
             changed = _set_drop_path(core, drop_path)
         if drop is not None:
-            handles = [head.register_forward_pre_hook(_Dropout(drop)) for head in _heads(core)]
+            handles = [head.register_forward_pre_hook(_Dropout(drop)) for head in classifiers(core)]
         yield
     finally:
         for handle in handles:
@@ -202,13 +164,6 @@ def regularised(model: nn.Module, drop: float | None, drop_path: float | None) -
             if before is None:  # a plain attribute again, not an empty child module
                 delattr(module, name)
             setattr(module, name, before)
-
-
-def _heads(core: nn.Module) -> list[nn.Module]:
-    """Return the final classifiers of a network of timm; distilled networks have two."""
-    get_classifier: Any = getattr(core, "get_classifier", None)
-    heads = get_classifier() if get_classifier else ()
-    return [head for head in (heads if isinstance(heads, tuple | list) else (heads,)) if isinstance(head, nn.Module)]
 
 
 class _Dropout:
@@ -252,7 +207,7 @@ def _check_name(name: str) -> None:
         raise UserError(f"timm has no model {name!r}; {nearest(name, [*timm.list_models(), *SUPERNETS])}")
 
 
-def _size_is_built_in(name: str) -> bool:
+def size_is_built_in(name: str) -> bool:
     """Whether the network must be told the image's size (position embeddings, windows)."""
     from timm.models import get_pretrained_cfg
 

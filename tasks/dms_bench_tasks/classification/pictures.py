@@ -12,12 +12,11 @@ from PIL import Image
 from timm.data.readers.img_extensions import get_img_extensions
 
 from dms_bench.errors import UserError
+from dms_bench_tasks.classification.spec import PICTURES
 from dms_bench_tasks.common.left_out import LeftOut
 
 #: Images of a split that are decoded before anything is trained, evenly spread; there may be millions.
 LOOKED_AT = 2000
-#: Endings of images' names; timm reads some of them.
-_IMAGES = (".avif", ".bmp", ".gif", ".jp2", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
 #: Pillow's name of what an image holds, where no rule makes 8 bits of it.
 _UNKNOWN = {"F": "numbers with a fraction", "I": "integers of 32 bits"}
 
@@ -68,7 +67,7 @@ def other_endings(dataset: Any) -> LeftOut:
     root = getattr(dataset.reader, "root", None)
     if not hasattr(dataset.reader, "samples") or not isinstance(root, str) or not os.path.isdir(root):
         return LeftOut(0, 0, "")
-    passed_over = set(_IMAGES) - get_img_extensions(as_set=True)
+    passed_over = set(PICTURES) - get_img_extensions(as_set=True)
     names = [
         os.path.join(folder, name)
         for folder, _, files in os.walk(root, followlinks=True)

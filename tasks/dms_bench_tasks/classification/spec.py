@@ -5,6 +5,7 @@ Reading it imports neither torch nor timm. Options carry timm's names and mean w
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self
@@ -14,6 +15,7 @@ from pydantic import BeforeValidator, ConfigDict, Field, field_validator, model_
 from dms_bench.config.base import Spec
 from dms_bench.config.content import digest_of_path
 from dms_bench.config.own_network import NetworkName
+from dms_bench.config.proposal import Brought
 from dms_bench.config.recipe import Recipe
 from dms_bench.config.supernet import SupernetSpec
 from dms_bench.config.task import PERCENT, TaskSpec, Unit
@@ -25,6 +27,10 @@ Share = Annotated[float, Field(ge=0, lt=1)]
 OpenShare = Annotated[float, Field(gt=0, lt=1)]
 #: In pixels; more is a mistake.
 ImageSize = Annotated[int, Field(ge=8, le=8192)]
+#: Sets that need no files, by name.
+EMBEDDED = ("glyphs", "digits", "fashion_mnist")
+#: Endings of images' names; timm reads some of them.
+PICTURES = (".avif", ".bmp", ".gif", ".jp2", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
 #: They are drawn, and held in memory.
 RenderedImages = Annotated[WholeCount, Field(le=1_000_000)]
 
@@ -127,12 +133,14 @@ class Splits(Spec):
     """Name of the training split, or its sub-folder."""
     val: str | None = None
     """Name of the split for validation. null: hold out `val_fraction` of `train`, for sets without a split to spare."""
-    test: str = "validation"
-    """Name of the split that is measured once, at the end."""
+    test: str | None = "validation"
+    """Name of the split that is measured once, at the end. null: hold out `test_fraction` of `train`, for a folder of
+    classes without splits (whose `train` is `.`, the folder itself)."""
 
     @model_validator(mode="after")
     def _test_is_separate(self) -> Self:
-        if len({self.train, self.val, self.test}) < 3:
+        named = [name for name in (self.train, self.val, self.test) if name is not None]
+        if len(set(named)) < len(named):
             raise ValueError(f"train {self.train!r}, val {self.val!r} and test {self.test!r} must be different splits")
         return self
 
@@ -158,6 +166,9 @@ class TimmData(Spec):
     """Number of classes."""
     val_fraction: OpenShare = 0.1
     """Share of `train` that is held out for validation where `splits.val` is not given."""
+    # In no hash of a trial without it.
+    test_fraction: Annotated[OpenShare | None, Field(exclude_if=lambda value: value is None)] = None
+    """Share of `train` that is held out for the test, where `splits.test` is null."""
     seed: Annotated[int, Field(ge=0)] = 0
     """Seed of what is held out."""
     train_images: WholeCount | None = None
@@ -184,6 +195,21 @@ class TimmData(Spec):
         if not self.dataset and self.root is None:
             raise ValueError("give 'root' (a folder of images) or 'dataset' (a data set that timm knows)")
         return self
+
+    @model_validator(mode="after")
+    def _a_test_is_held_out_or_there(self) -> Self:
+        if (self.splits.test is None) != (self.test_fraction is not None):
+            raise ValueError("give 'test_fraction' where splits.test is null, and only there")
+        if self.splits.test is None and self.splits.val is not None:
+            raise ValueError("splits.val names a split, but splits.test is null: name both, or let both be held out")
+        if self.test_fraction is not None and self.val_fraction + self.test_fraction >= 1:
+            raise ValueError("val_fraction and test_fraction leave nothing to train on")
+        return self
+
+    @property
+    def folder(self) -> str | None:
+        """The folder of the data, `~` written out."""
+        return None if self.root is None else os.path.expanduser(self.root)
 
     def label(self) -> str:
         """Return the set's short name."""
@@ -381,6 +407,7 @@ class ClassificationTask(TaskSpec):
     libraries: ClassVar[tuple[str, ...]] = ("timm",)
     has_head: ClassVar[bool] = True
     picture_size: ClassVar[str | None] = "image_size"
+    proposal: ClassVar[str] = "dms_bench_tasks.classification.proposal:propose"
     multiplies: ClassVar[bool] = True
     example: ClassVar[dict[str, Any]] = {
         "task": {"kind": "classification", "data": {"name": "glyphs", "train": 4000}, "image_size": 32},
@@ -437,6 +464,11 @@ class ClassificationTask(TaskSpec):
             return None
         weights = (".safetensors", ".bin") if supernet.pretrained else ()
         return digest_of_path(supernet.model, (".json", ".py", *weights))
+
+    @classmethod
+    def takes(cls, brought: Brought) -> bool:
+        """Whether the data is an embedded set, or a folder with pictures."""
+        return brought.data in EMBEDDED or (brought.path.is_dir() and brought.holds(PICTURES))
 
     def weight_files(self, supernet: SupernetSpec) -> list[Path]:
         """Return the files that weights are read from, those of a folder of transformers among them."""

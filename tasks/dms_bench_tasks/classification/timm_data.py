@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Iterator
 from functools import cache
 from importlib.util import find_spec
@@ -103,7 +104,7 @@ class TimmSource:
             if isinstance(view, View) and view.mode:
                 named = f"data {self.data.label()!r}: {split}"
                 lost[split] = looked_at(view.dataset, view.indices, named)
-                if split != "val" or self.data.splits.val is not None:  # or its folder is that of train
+                if split == "train" or getattr(self.data.splits, split) is not None:  # or its folder is that of train
                     lost[split] = lost[split] + other_endings(view.dataset)
         return lost
 
@@ -117,11 +118,13 @@ class TimmSource:
         data = self.data
         if data.train_images is None:
             return len(self.open("train"))
-        return data.train_images - (self._held(data.train_images) if data.splits.val is None else 0)
+        return data.train_images - sum(self._held(data.train_images))
 
-    def _held(self, images: int) -> int:
-        """Return how many of the images are held out for selection."""
-        return max(1, round(images * self.data.val_fraction))
+    def _held(self, images: int) -> tuple[int, int]:
+        """Return how many of the images are held out for selection, and for the test."""
+        data = self.data
+        selection = max(1, round(images * data.val_fraction)) if data.splits.val is None else 0
+        return selection, max(1, round(images * data.test_fraction)) if data.test_fraction is not None else 0
 
     def train(
         self, model: nn.Module, recipe: ClassificationRecipe, shard: Shard, device: torch.device, seed: int
@@ -183,18 +186,27 @@ class TimmSource:
     def open(self, split: Split) -> Any:
         """Return a split without a transform: a `View`, or a stream."""
         names = self.data.splits
-        dataset = self._create_split({"train": names.train, "val": names.val or names.train, "test": names.test}[split])
+        named = {"train": names.train, "val": names.val or names.train, "test": names.test or names.train}
+        dataset = self._create_split(named[split])
         if isinstance(dataset, IterableDataset):
             if names.val is None:
                 raise UserError(f"data {self.data.dataset!r} is a stream: name its selection split in 'splits.val'")
+            if names.test is None:
+                raise UserError(f"data {self.data.dataset!r} is a stream: name its test split in 'splits.test'")
             return dataset
-        if names.val is not None or split == "test":
+        if names.val is not None or (split == "test" and names.test is not None):
             return View(dataset, range(len(dataset)), self._mode)
         order = np.random.default_rng(self.data.seed).permutation(len(dataset))
-        held = self._held(len(dataset))
-        if held >= len(dataset):
-            raise UserError(f"data {self.data.label()!r}: val_fraction leaves nothing of {len(dataset)} images")
-        return View(dataset, np.sort(order[:held] if split == "val" else order[held:]), self._mode)
+        selection, test = self._held(len(dataset))
+        if selection + test >= len(dataset):
+            fractions = "val_fraction and test_fraction leave" if test else "val_fraction leaves"
+            raise UserError(f"data {self.data.label()!r}: {fractions} nothing of {len(dataset)} images")
+        parts = {
+            "val": order[:selection],
+            "test": order[selection : selection + test],
+            "train": order[selection + test :],
+        }
+        return View(dataset, np.sort(parts[split]), self._mode)
 
     @property
     def _mode(self) -> str | None:
@@ -211,17 +223,18 @@ class TimmSource:
         package = _PACKAGES.get(prefix.lower())
         if package is not None and find_spec(package) is None:
             raise UserError(f"data set {data.dataset!r} needs the package {package!r}, which is not installed")
-        if data.root is not None and not data.download and not Path(data.root).exists() and "://" not in data.root:
+        root = data.folder
+        if root is not None and not data.download and not Path(root).exists() and "://" not in root:
             raise UserError(f"data folder {data.root!r} does not exist")
-        if not data.dataset and data.root is not None and Path(data.root).is_dir():
-            self._check_split_folder(Path(data.root), split)
+        if not data.dataset and root is not None and Path(root).is_dir():
+            self._check_split_folder(Path(root), split)
         mode = {"input_img_mode": self._mode} if self._mode else {}
         try:
             dataset = create_dataset(
                 data.dataset,
-                root=data.root,
+                root=root,
                 split=split,
-                class_map=data.class_map,
+                class_map=data.class_map and os.path.expanduser(data.class_map),
                 download=data.download,
                 seed=data.seed,
                 **mode,

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+import re
+from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
+from pickle import UnpicklingError
+from types import MappingProxyType
 from typing import Any
 
+import torch
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from dms_bench.data import advice
@@ -14,6 +19,11 @@ from dms_bench_tasks.common.notes import say_once
 
 #: What wrappers put before the names of a network's tensors: data parallelism, `torch.compile`, a trainer's module.
 PREFIXES = ("module.", "_orig_mod.", "base_model.", "model.", "network.")
+
+#: Where trainers keep averaged weights, and where weights, in the order in which they are looked for: timm's,
+#: Lightning's, others'.
+AVERAGES = ("state_dict_ema", "model_ema", "ema")
+STATES = (*AVERAGES, "state_dict", "model")
 
 
 def file_at(path: str) -> str:
@@ -28,16 +38,56 @@ def file_at(path: str) -> str:
     return str(file)
 
 
-def give(model: nn.Module, state: Mapping[str, Any], path: str, shared: Collection[str] = ()) -> None:
+def read(path: str) -> dict[str, Any]:
+    """Return the tensors of a file by name: of safetensors, or of a checkpoint of PyTorch, whose code is not run.
+
+    Of a trainer's checkpoint they are those of the averaged weights, where it has some, which is said.
+
+    Raises:
+        UserError: it is missing, damaged, or holds more than tensors and plain values.
+    """
+    file, named = file_at(path), f"supernet.checkpoint {path!r}"
+    try:
+        if file.endswith(".safetensors"):
+            tensors: dict[str, Any] = load_file(file)
+            return tensors
+        content = torch.load(file, map_location="cpu", weights_only=True)
+    except Exception as error:  # a damaged file can raise anything
+        why = _first_line(error)
+        if isinstance(error, UnpicklingError) and (found := re.search(r"GLOBAL ([\w.]+)", str(error))):
+            why = f"it holds a {found[1]} beside tensors, whose code is not run: save its tensors alone (a state dict)"
+        raise UserError(f"{named} cannot be loaded: {why}") from error
+    while isinstance(content, dict):
+        key = next((key for key in STATES if isinstance(content.get(key), dict)), None)
+        if key is None:
+            return content
+        if key in AVERAGES:
+            say_once(f"{named}: the averaged weights are taken ({key!r})")
+        content = content[key]
+    raise UserError(f"{named} holds no tensors by name, but a {type(content).__name__}")
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
+def give(
+    model: nn.Module,
+    state: Mapping[str, Any],
+    path: str,
+    shared: Collection[str] = (),
+    adapted: Mapping[str, Callable[[Tensor], Tensor]] = MappingProxyType({}),
+) -> None:
     """Load all tensors of a network, in place.
 
-    A prefix of a known wrapper, before all names or missing before all of them, is put right and said.
+    A prefix of a known wrapper, before the names or missing before all of them, is put right and said.
 
     Args:
         model: the network; where it is refused, some of its weights may have changed.
         state: tensors by name.
         path: where they are from.
         shared: names of tensors that are others' as well, and need not be there.
+        adapted: what makes a tensor of some name fit that has another shape; where it can, that is said.
 
     Raises:
         UserError: tensors are missing, unknown or of another shape; the message names them.
@@ -48,6 +98,13 @@ def give(model: nn.Module, state: Mapping[str, Any], path: str, shared: Collecti
     if not tensors:
         raise UserError(f"{named} holds no tensors by name, but {', '.join(map(repr, list(state)[:5])) or 'nothing'}")
     change, tensors = _best(tensors, expected)
+    shapes = {name: list(tensor.shape) for name, tensor in tensors.items()}
+    made = {
+        name: change_shape(tensors[name])
+        for name, change_shape in adapted.items()
+        if name in tensors and name in expected and tensors[name].shape != expected[name].shape
+    }
+    tensors |= made
     other = [name for name, tensor in tensors.items() if name in expected and tensor.shape != expected[name].shape]
     # PyTorch itself knows which tensors an older network may lack.
     missing, unknown = model.load_state_dict(
@@ -59,12 +116,14 @@ def give(model: nn.Module, state: Mapping[str, Any], path: str, shared: Collecti
         _first("has another shape of {!r}", other),
     ]
     if other:
-        found, needed = (list(shapes[other[0]].shape) for shapes in (tensors, expected))
+        found, needed = (list(where[other[0]].shape) for where in (tensors, expected))
         wrong.append(f"which is {found}, and {needed} in the network")
     if any(wrong):
         raise UserError(f"{named} is of another network: it {', '.join(filter(None, wrong))}")
     if change:
         say_once(f"{named}: {change}")
+    for name in made:
+        say_once(f"{named}: {name!r} is adapted to {list(expected[name].shape)}, from {shapes[name]}")
 
 
 def without(state: Mapping[str, Any], names: Collection[str]) -> dict[str, Any]:
@@ -84,6 +143,11 @@ def share(state: Mapping[str, Any], model: nn.Module) -> float:
     return _overlap(_best(state, expected)[1], expected) / max(1, len(expected))
 
 
+def bare(state: Mapping[str, Any], expected: Mapping[str, Any]) -> dict[str, Any]:
+    """Return tensors by the names that a network has for them, as far as wrappers' prefixes tell."""
+    return _best(state, expected)[1]
+
+
 def _best(tensors: Mapping[str, Any], expected: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
     """Return the names that fit best, and what was changed of them; as they are where nothing fits better."""
     return max(_variants(tensors), key=lambda variant: _overlap(variant[1], expected))  # the first of equals
@@ -94,7 +158,8 @@ def _variants(tensors: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, Any]]
     for prefix in PREFIXES:
         yield f"{prefix!r} is put before its names", {f"{prefix}{name}": value for name, value in tensors.items()}
     left_out, names = "", dict(tensors)
-    while prefix := next((prefix for prefix in PREFIXES if all(name.startswith(prefix) for name in names)), ""):
+    while prefix := next((prefix for prefix in PREFIXES if any(name.startswith(prefix) for name in names)), ""):
+        # A trainer's module may have tensors beside the network, such as weights of a loss: these are named later.
         names = {name.removeprefix(prefix): value for name, value in names.items()}
         left_out += prefix
         yield f"its names begin with {left_out!r}, which is left out", names

@@ -71,7 +71,7 @@ class Source:
         """Names of the classes; the images need not be there."""
         if isinstance(self.data, GlyphScenes):
             return dict(enumerate(scenes.KINDS[: self.data.classes]))
-        return _names(self.data.path)
+        return _names(os.path.expanduser(self.data.path))
 
     @property
     def cache(self) -> str | bool:
@@ -226,6 +226,11 @@ def _read(path: str) -> dict[str, Any]:
     return description
 
 
+def described(path: str) -> dict[str, Any]:
+    """Return Ultralytics' own reading of a data YAML, `~` in its path being the home folder. Raises UserError."""
+    return _read(os.path.expanduser(path))
+
+
 def _with_three_splits(data: YoloData) -> Path:
     """Return a YAML in which the splits are those of `data`: its own, or with a part of `train` held out."""
     folder = _folder(data)
@@ -234,7 +239,7 @@ def _with_three_splits(data: YoloData) -> Path:
     if data.test == "test" and not splits["test"]:
         raise UserError(f"data {data.path!r} has no 'test' split; give test: val, which holds out a part of 'train'")
     if data.test == "val":
-        images = np.array(_images(splits["train"]))
+        images = np.array(images_of(splits["train"]))
         order = np.random.default_rng(data.seed).permutation(len(images))
         held = _held(data, len(images))
         if held >= len(images):
@@ -255,10 +260,11 @@ def _folder(data: YoloData) -> Path:
 
 def _source(data: YoloData) -> str:
     """Return the path of the YAML that is given, or of a copy that names the folder that is."""
+    given = os.path.expanduser(data.path)
     if data.root is None:
-        return data.path
+        return given
     path = _folder(data) / "source.yaml"
-    _write(path, yaml.safe_dump(_content(data.path) | {"path": str(Path(data.root).absolute())}))
+    _write(path, yaml.safe_dump(_content(given) | {"path": str(Path(data.root).expanduser().absolute())}))
     return str(path)
 
 
@@ -293,7 +299,7 @@ def _names(path: str) -> dict[int, str]:
         ) from None
 
 
-def _images(sources: str | list[str]) -> list[str]:
+def images_of(sources: str | list[str]) -> list[str]:
     """Return the images of a split as Ultralytics reads folders and lists: links followed, blanks kept.
 
     Raises:

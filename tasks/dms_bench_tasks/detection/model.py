@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import os
+from collections.abc import Iterator
 from contextlib import contextmanager
 from copy import deepcopy
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any
 
 import torch
@@ -16,13 +16,13 @@ from ultralytics.cfg import get_cfg
 from ultralytics.nn import tasks
 from ultralytics.nn.modules.block import DFL
 from ultralytics.nn.modules.head import Detect
-from ultralytics.nn.tasks import DetectionModel, torch_safe_load, yaml_model_load
+from ultralytics.nn.tasks import DetectionModel, yaml_model_load
 
 from dms_bench.config.supernet import SupernetSpec
 from dms_bench.errors import UserError, nearest
 from dms_bench.scaling import reinitialise
-from dms_bench_tasks.common.weights import file_at, give, share
 from dms_bench_tasks.detection.blocks import split_blocks
+from dms_bench_tasks.detection.weights import load_weights
 
 #: Fields of a model's YAML that a suite may set.
 SCALING = ("scale", "depth_multiple", "width_multiple", "max_channels")
@@ -94,7 +94,7 @@ def build(supernet: SupernetSpec, classes: int, seed: int) -> Detector:
             reason = " ".join(str(error).split())[:200]
             raise UserError(f"supernet.model {supernet.model!r} with {supernet.args}: {reason}") from error
     if supernet.checkpoint is not None:
-        load_weights(model, supernet.checkpoint)
+        load_weights(model, supernet.checkpoint, fresh_head=supernet.fresh_head)
     return model
 
 
@@ -110,12 +110,12 @@ def configuration(supernet: SupernetSpec) -> dict[str, Any]:
     if name.endswith(".pt"):
         raise UserError(
             f"supernet.model {name!r} is a checkpoint: give its path as supernet.checkpoint, and the YAML of its "
-            "network (such as yolov8n.yaml) as supernet.model"
+            "network (such as yolov8n.yaml) as supernet.model; `dms-bench new` writes both"
         )
     if not name.endswith((".yaml", ".yml")):
         raise UserError(f"supernet.model {name!r} is no model YAML of Ultralytics; {nearest(name + '.yaml', known())}")
     try:
-        config: dict[str, Any] = yaml_model_load(name)
+        config: dict[str, Any] = yaml_model_load(os.path.expanduser(name))
     except FileNotFoundError:
         raise UserError(f"supernet.model: Ultralytics has no model {name!r}; {nearest(name, known())}") from None
     except Exception as error:  # whatever the reader of YAMLs meets in what somebody wrote by hand
@@ -178,56 +178,6 @@ def known() -> list[str]:
         if sized:
             names += [f"{sized[1]}{size}{sized[2] or ''}.yaml" for size in ("", *"nsmlx")]
     return names
-
-
-def load_weights(model: Detector, path: str) -> None:
-    """Load weights by our own names or by Ultralytics', whose cross-stage blocks have one convolution for both halves.
-
-    Args:
-        model: the network.
-        path: a safetensors file, a weights-only checkpoint of PyTorch, or one that Ultralytics has trained.
-
-    Raises:
-        UserError: it is missing, damaged or belongs to another network, whose tensors are named.
-    """
-    file = file_at(path)
-    try:
-        state = _tensors(file)
-    except Exception as error:  # a damaged file can raise anything
-        reason = " ".join(str(error).split())[:300]
-        raise UserError(f"supernet.checkpoint {path!r} cannot be loaded: {reason}") from error
-    with torch.random.fork_rng(devices=[]):
-        whole = DetectionModel(deepcopy(model.yaml), ch=3, nc=model.yaml["nc"], verbose=False)
-    if share(state, whole) > share(state, model):
-        give(whole, state, path)
-        split_blocks(whole.model)
-        state = whole.state_dict()
-    give(model, state, path)
-
-
-def _tensors(path: str) -> Mapping[str, Any]:
-    """Read tensors by name; code in a file is not run."""
-    from safetensors.torch import load_file
-
-    if not path.endswith((".pt", ".pth")):
-        tensors: dict[str, Tensor] = load_file(path)
-        return tensors
-    content: Any
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except UnpicklingError:  # Ultralytics keeps whole networks
-        trusted = torch.serialization.get_safe_globals()
-        try:
-            content = torch_safe_load(path, safe_only=True)[0]
-        finally:  # it trusts its classes for the rest of the process
-            torch.serialization.clear_safe_globals()
-            torch.serialization.add_safe_globals(trusted)
-    for key in ("ema", "model", "state_dict"):
-        if content.get(key) is not None:
-            content = content[key]
-            break
-    named: Mapping[str, Any] = content.float().state_dict() if isinstance(content, nn.Module) else content
-    return named
 
 
 def initialise(model: Detector, seed: int) -> None:

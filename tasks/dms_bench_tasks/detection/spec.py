@@ -16,6 +16,7 @@ from pydantic import BeforeValidator, Field
 
 from dms_bench.config.base import Spec
 from dms_bench.config.content import digest_of_path, digest_of_text
+from dms_bench.config.proposal import Brought
 from dms_bench.config.recipe import Recipe
 from dms_bench.config.supernet import SupernetSpec
 from dms_bench.config.task import PERCENT, TaskSpec, Unit
@@ -169,6 +170,8 @@ class DetectionTask(TaskSpec):
     metric: ClassVar[str] = "map50_95"
     units: ClassVar[Mapping[str, Unit]] = {"map50_95": PERCENT, "map50": PERCENT}
     libraries: ClassVar[tuple[str, ...]] = ("ultralytics",)
+    has_head: ClassVar[bool] = True
+    proposal: ClassVar[str] = "dms_bench_tasks.detection.proposal:propose"
     picture_size: ClassVar[str | None] = "image_size"
     picture_step: ClassVar[int] = 32
     example: ClassVar[dict[str, Any]] = {
@@ -202,6 +205,11 @@ class DetectionTask(TaskSpec):
         # Ultralytics reads yolov8.yaml for yolov8n.yaml, where there is one.
         names = (re.sub(r"(\d+)([nslmx])(.+)?$", r"\1\3", supernet.model), supernet.model)
         return next((digest_of_path(name) for name in names if os.path.isfile(name)), None)
+
+    @classmethod
+    def takes(cls, brought: Brought) -> bool:
+        """Whether the data is a data YAML of Ultralytics, or the embedded set."""
+        return brought.data == "glyph-scenes" or brought.data.endswith((".yaml", ".yml"))
 
     def label(self) -> str:
         """Return the task as the leaderboard prints it, for example `glyph-scenes 160px`."""

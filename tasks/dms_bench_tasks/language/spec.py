@@ -14,6 +14,7 @@ from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from dms_bench.config.base import Spec
 from dms_bench.config.content import digest_of_path
+from dms_bench.config.proposal import Brought
 from dms_bench.config.recipe import Recipe
 from dms_bench.config.supernet import SupernetSpec
 from dms_bench.config.task import PERCENT, TaskSpec, Unit
@@ -29,6 +30,8 @@ OpenShare = Annotated[float, Field(gt=0, lt=1)]
 _OF_TOKENIZER = (".json", ".py", ".txt", ".model", ".jinja")
 _OF_NETWORK = (".json", ".py")
 _WITH_WEIGHTS = (*_OF_NETWORK, ".safetensors", ".bin")
+#: Endings of files of text, and of records.
+TEXTS, RECORDS = (".txt",), (".jsonl", ".json", ".parquet", ".csv")
 _PARTS = ("train", "val", "test")
 _COUNT = Unit("", 0)
 #: Zero-shot items that are generated from the task's own text, beside lm-eval's own tasks.
@@ -55,14 +58,15 @@ class PystdlibData(Spec):
 
 
 class TextData(Spec):
-    """A folder with the sub-folders (or `.txt` files) train, val and test; every file is a document."""
+    """A folder with the sub-folders (or `.txt` files) train, val and test, every file a document; or one text file."""
 
     name: Literal["text"] = "text"
     """`text`: text files in a folder."""
     root: str
-    """The folder with the sub-folders `train`, `val` and `test`, or the files `train.txt`, `val.txt` and `test.txt`."""
+    """The folder with the sub-folders `train`, `val` and `test`, or the files `train.txt`, `val.txt` and `test.txt`; or
+    one text file, whose last tenth is the test split and whose tenth before that is for validation."""
     called: Annotated[str | None, Field(exclude_if=lambda value: value is None)] = None
-    """Name of the data on boards, where it is not the folder's. null: the folder's."""
+    """Name of the data on boards, where it is not the folder's or file's. null: that."""
     pattern: str = "**/*.txt"
     """Shell-style pattern of the files in a sub-folder."""
     # In no hash of a trial without them.
@@ -75,7 +79,7 @@ class TextData(Spec):
 
     def label(self) -> str:
         """Return the data's name."""
-        return self.called or folder_name(self.root)
+        return self.called or folder_name(self.root).removesuffix(".txt")
 
     def identity(self) -> Self:
         """Return the data as they are known wherever they lie."""
@@ -236,6 +240,7 @@ class LanguageTask(TaskSpec):
     libraries: ClassVar[tuple[str, ...]] = ("transformers",)
     recipe_class: ClassVar[type[Recipe]] = LanguageRecipe
     caches: ClassVar[bool] = True
+    proposal: ClassVar[str] = "dms_bench_tasks.language.proposal:propose"
     metric: ClassVar[str] = "perplexity"
     higher_is_better: ClassVar[bool] = False
     units: ClassVar[Mapping[str, Unit]] = {
@@ -316,6 +321,18 @@ class LanguageTask(TaskSpec):
         if not Path(supernet.model, "config.json").expanduser().is_file():  # the name of a type, or on the hub
             return None
         return digest_of_path(supernet.model, _WITH_WEIGHTS if supernet.pretrained else _OF_NETWORK)
+
+    @classmethod
+    def takes(cls, brought: Brought) -> bool:
+        """Whether the data is Python's library, a file of text or records, or a folder of text files and no pictures.
+
+        What a network of pictures has beside these, such as boxes, is text, too.
+        """
+        if brought.data == "pystdlib":
+            return True
+        if brought.path.is_dir():
+            return brought.holds(TEXTS) and not brought.holds((".jpeg", ".jpg", ".png"))
+        return brought.holds((*TEXTS, *RECORDS))
 
     def label(self) -> str:
         """Return the task as the leaderboard prints it: data, tokenizer, protocol and harness."""

@@ -30,6 +30,8 @@ _MOST_OF_A_FILE = 40_000
 _PIECE = 4_000
 #: Of twenty files, this many go to each split.
 _SHARES = {"train": 16, "val": 2, "test": 2}
+#: Where the splits of a single file begin and end, as shares of it.
+_STRETCHES = {"train": (0.0, 0.8), "val": (0.8, 0.9), "test": (0.9, 1.0)}
 
 
 def documents(data: PlainData, part: Part) -> list[str]:
@@ -203,22 +205,45 @@ def _standard_library(part: Part, characters: int) -> Iterator[str]:
 def _folder(data: TextData, part: Part) -> list[str]:
     root = Path(expanded(data.root))
     if root.is_file():
-        instead = "; records are read by `name: hub`" if records.reader_of(root) else ""
-        raise UserError(f"data.root {data.root!r} is a file, not a folder{instead}")
+        if records.reader_of(root):
+            raise UserError(f"data.root {data.root!r} is a file of records; these are read by `name: hub`")
+        return _limited([_stretch(_document(root, data), part)], data, part)
     single, folder = root / f"{part}.txt", root / part
     paths = [single] if single.is_file() else sorted(path for path in folder.glob(data.pattern) if path.is_file())
     if not paths:
         missing = f"data.root {data.root!r}: neither {single.name} nor files {data.pattern!r} in {part}/"
         raise UserError(missing + advice(data.root))
-    texts = []
-    for path in paths:
-        text = read(path, f"data.root {data.root!r}")
-        if records.hold_json(text):
-            raise UserError(
-                f"data.root {data.root!r}: {path} holds records in JSON, not text: give `name: hub`, `dataset` and the "
-                "`column` of the text"
-            )
-        texts.append(text)
+    return _limited([_document(path, data) for path in paths], data, part)
+
+
+def _document(path: Path, data: TextData) -> str:
+    """Return what a file holds. Raises UserError where that is no text."""
+    text = read(path, f"data.root {data.root!r}")
+    if records.hold_json(text):
+        raise UserError(
+            f"data.root {data.root!r}: {path} holds records in JSON, not text: give `name: hub`, `dataset` and the "
+            "`column` of the text"
+        )
+    return text
+
+
+def _stretch(text: str, part: Part) -> str:
+    """Return a split of a single text, which shares nothing with the others: of whole lines, where there are lines."""
+    begin, end = (_border(text, round(share * len(text))) for share in _STRETCHES[part])
+    return text[begin:end]
+
+
+def _border(text: str, place: int) -> int:
+    """Return where a split begins near a place in a text: behind a line's end, else behind a word, else just there."""
+    if place < len(text):
+        for separator in ("\n", " "):
+            found = text.rfind(separator, max(0, place - len(text) // 20), place)
+            if found >= 0:
+                return found + 1
+    return place
+
+
+def _limited(texts: list[str], data: TextData, part: Part) -> list[str]:
     limit: int | None = getattr(data, part)
     return texts if limit is None else list(_excerpts(texts, limit))
 

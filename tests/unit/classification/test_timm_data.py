@@ -235,3 +235,36 @@ def test_labelled_pictures_are_of_their_split_and_normalised_as_the_card_says(tm
         assert [expected[key] for key in keys] == labels.tolist()
         again = torch.cat([part for part, _ in own.labelled(network, split, most)])  # type: ignore[arg-type]
         assert np.array_equal(again.numpy(), images)
+
+
+def test_a_folder_of_classes_without_splits_is_split(folder: Path) -> None:
+    fields: dict[str, Any] = {"splits": {"train": ".", "val": None, "test": None}, "test_fraction": 0.25}
+    origin = source(folder / "train", **fields)
+    origin.check()
+    parts = [names(origin, split) for split in ("train", "val", "test")]
+    assert [len(part) for part in parts] == [22, 8, 10]
+    assert len(set.union(*parts)) == 40
+    assert origin.train_samples() == 22
+    assert source(folder / "train", **fields, train_images=40).train_samples() == 22
+    assert parts[2] != names(source(folder / "train", **fields, seed=1), "test")
+    assert all(lost.count == 0 for lost in origin.left_out().values())
+
+
+@pytest.mark.parametrize(
+    ("fields", "text"),
+    [
+        ({"splits": {"test": None}}, "give 'test_fraction' where splits.test is null, and only there"),
+        ({"test_fraction": 0.2}, "give 'test_fraction' where splits.test is null, and only there"),
+        ({"splits": {"val": "val", "test": None}, "test_fraction": 0.2}, "names a split, but splits.test is null"),
+        ({"splits": {"test": None}, "test_fraction": 0.8}, "val_fraction and test_fraction leave nothing to train on"),
+        ({"splits": {"train": "x", "test": "x"}}, "must be different splits"),
+    ],
+)
+def test_splits_that_cannot_be_held_out_are_refused(folder: Path, fields: dict[str, Any], text: str) -> None:
+    with pytest.raises(ValueError, match=text):
+        task(folder, **fields)
+
+
+def test_home_may_be_a_tilde(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(folder.parent))
+    assert names(source(folder, root=f"~/{folder.name}"), "test") == names(source(folder), "test")

@@ -12,9 +12,8 @@ collect_ignore = []
 if find_spec("ultralytics"):
     set_up()  # before test modules import it
 else:
-    collect_ignore = [
-        f"test_detection_{name}.py" for name in ("data", "fit", "methods", "model", "portable", "space", "workers")
-    ]
+    modules = ("data", "fit", "methods", "model", "new", "portable", "space", "workers")
+    collect_ignore = [f"test_detection_{name}.py" for name in modules]
 
 
 @pytest.fixture(autouse=True, scope="package")

@@ -170,6 +170,47 @@ def test_weights_that_ultralytics_has_trained_are_loaded(kind, tmp_path):
         torch.testing.assert_close(ours(EXAMPLE)[0], own(EXAMPLE)[0], rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize("kind", ["best.pt", "bare.safetensors"])
+def test_a_head_of_other_classes_is_drawn_anew_where_the_suite_says_so(kind, tmp_path):
+    from safetensors.torch import save_file
+
+    own, path = ultralytics_own(), str(tmp_path / kind)
+    if kind == "best.pt":
+        torch.save({"epoch": 1, "ema": copy.deepcopy(own), "model": None, "train_args": {}}, path)
+    else:
+        save_file(own.model.state_dict(), path)
+    spec = TINY.model_copy(update={"checkpoint": path})
+    with pytest.raises(UserError, match=r"shape of .*cv3.*; fresh_head: true draws the head's classes anew"):
+        models.build(spec, 5, 1)
+    ours = models.build(spec.model_copy(update={"fresh_head": True}), 5, 1)
+    drawn, given = models.build(TINY, 5, 1).state_dict(), own.state_dict()
+    halves = {name for name in ours.state_dict() if ".first." in name or ".second." in name}  # one in the file
+    for name, tensor in ours.state_dict().items():
+        if name not in halves:
+            classes = name.startswith("model.22.cv3.")
+            assert torch.equal(tensor, drawn[name] if classes else given[name]), name
+    assert not torch.equal(ours.model[2].first.conv.weight, models.build(TINY, 5, 1).model[2].first.conv.weight)
+    assert ours.model[22].cv3[0][2].weight.size(0) == 5
+
+
+class Foreign(nn.Module):
+    """Not of Ultralytics: makes a file when it is unpickled."""
+
+    def __init__(self, path):
+        super().__init__()
+        self.path = path
+
+    def __reduce__(self):
+        return open, (self.path, "w")
+
+
+def test_code_in_a_checkpoint_is_not_run(tmp_path):
+    torch.save({"model": Foreign(str(tmp_path / "run"))}, tmp_path / "best.pt")
+    with pytest.raises(UserError, match="classes that are not Ultralytics' own, whose code is not run: save its"):
+        models.build(TINY.model_copy(update={"checkpoint": str(tmp_path / "best.pt")}), 3, 0)
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_renamed_tensor_is_named(tmp_path):
     tensors = ultralytics_own().state_dict()
     tensors["model.2.cv7.conv.weight"] = tensors.pop("model.2.cv1.conv.weight")

@@ -183,7 +183,7 @@ def test_records_are_not_read_as_if_they_were_plain_text(tmp_path: Path) -> None
             corpus_text(Corpus(name="c", path=str(plain)))
         with pytest.raises(UserError, match=r"data.root '.*': .*train.txt holds records in JSON, not text: give"):
             documents(TextData(root=str(tmp_path)), "train")
-    with pytest.raises(UserError, match=r"one.jsonl' is a file, not a folder; records are read by `name: hub`"):
+    with pytest.raises(UserError, match=r"one.jsonl' is a file of records; these are read by `name: hub`"):
         documents(TextData(root=path), "train")
 
 

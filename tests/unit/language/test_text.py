@@ -221,3 +221,26 @@ def test_a_part_takes_the_same_share_of_every_document(tmp_path: Path) -> None:
         for number, length in enumerate((1_000, 3_000)):
             (tmp_path / part / f"{number}.txt").write_text(str(number) * length)
     assert documents(TextData(root=str(tmp_path), train=1_000), "train") == ["0" * 250, "1" * 750]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "".join(f"{number:04}\n" for number in range(1000)),
+        " ".join(map(str, range(3000))),
+        "x" * 5000,
+        "a\nb " + "x" * 5000,
+    ],
+)
+def test_one_file_is_three_stretches_that_share_nothing(tmp_path: Path, text: str) -> None:
+    (tmp_path / "all.txt").write_text(text)
+    parts = {part: documents(TextData(root=str(tmp_path / "all.txt")), part) for part in ("train", "val", "test")}  # type: ignore[arg-type]
+    joined = [found[0] for found in parts.values()]
+    assert all(len(found) == 1 for found in parts.values())
+    assert "".join(joined) == text  # each character once, in this order
+    assert [round(len(part) / len(text), 2) for part in joined] == [0.8, 0.1, 0.1]
+    if text.count("\n") > 1:
+        assert all(part.endswith("\n") and len(part) % 5 == 0 for part in joined)  # whole lines
+    if text.count(" ") > 1:
+        assert all(part.endswith(" ") for part in joined[:2])
+    assert TextData(root="a/all.txt").label() == "all"
