@@ -30,6 +30,8 @@ SEEDS = [0, 1, 2]
 _HALF = 0.5
 #: Distance from the least and the most that a share keeps, where it is chosen here.
 _MARGIN = 0.05
+#: What can be counted before anything runs.
+_NAMES = {"macs": "MACs", "params": "parameters"}
 
 
 @dataclass(frozen=True)
@@ -172,9 +174,9 @@ def _budget(
     for bound in constraints_of(budget):
         if isinstance(bound, LatencyBudget):
             parts.append("latency is measured when the suite runs, and whether the budget is within reach is said then")
-        elif bound.kind in ("macs", "params"):
+        elif bound.kind in _NAMES:
             low, high = _reach(space, bound.kind)
-            parts.append(f"architectures of this network have {100 * low:.2g}% to {high:.0%} of its {bound.kind}")
+            parts.append(f"architectures of this network have {100 * low:.2g}% to {high:.0%} of its {_NAMES[bound.kind]}")
     # A count or a time is out of reach of a network on smaller pictures.
     shares = all(not isinstance(bound, LatencyBudget) and bound.target <= 1 for bound in constraints_of(budget))
     return written, written if shares else half, "; ".join(parts)
