@@ -37,6 +37,7 @@ def show(value: Any, limit: int = 60) -> str:
     """Write a value shortly, on one line and with YAML's words for true, false and null."""
     words = {True: "true", False: "false", None: "null"}
     text = words[value] if value is None or isinstance(value, bool) else repr(value)
+    text = re.sub(r"//[^/@\s]+@", "//***@", text)  # who may use an address is nobody else's business
     return text if len(text) <= limit else text[: limit - 4] + " ..."
 
 

@@ -50,8 +50,9 @@ class Selection:
         """
         for key, patterns in self.patterns.items():
             for pattern in patterns:
-                if not any(_fits(pattern, getattr(known, key)) for known in there):
-                    choices = {names[0] for known in there if (names := getattr(known, key))}
+                named = [names for known in there if (names := getattr(known, key))]
+                if named and not any(_fits(pattern, names) for names in named):
+                    choices = {names[0] for names in named}
                     raise UserError(f"--only {key}={pattern}: there is none; {nearest(pattern, choices)}")
         if not any(map(self.fits, there)):
             raise UserError(f"{self}: each fits something, and nothing fits all of them")

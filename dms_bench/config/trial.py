@@ -37,6 +37,10 @@ AnyTask = Annotated[SerializeAsAny[TaskSpec], BeforeValidator(lambda value: pars
 AnyMethod = Annotated[SerializeAsAny[MethodSpec], BeforeValidator(lambda value: parse_plugin(METHODS, value))]
 
 
+#: More samples than any data set has, by which epochs that end early are told from those that do not.
+_MANY = 10**15
+
+
 class Resources(Spec):
     """What one trial runs on. It decides where a trial runs, not what it computes."""
 
@@ -135,6 +139,13 @@ class Trial(Spec):
         if self.search is None and (self.method.trains_in_search or self.method.adds_search_epochs):
             why = "trains during its search" if self.method.trains_in_search else "also trains for a search's epochs"
             yield f"method {self.method.kind!r} {why}: give a 'search' recipe"
+        recipes = [recipe for recipe in (self.search, self.retrain) if recipe is not None]
+        unequal = len({recipe.samples_per_epoch(_MANY) for recipe in recipes}) > 1
+        if self.method.adds_search_epochs and unequal:
+            yield (
+                f"method {self.method.kind!r} adds the epochs of 'search' to those of 'retrain', which are of another "
+                "length: give both epochs of as many samples"
+            )
         if self.method.adds_search_epochs and self.pipeline == "DMSp-":
             yield f"pipeline 'DMSp-' retrains nothing, which method {self.method.kind!r} does for longer"
         if self.retrain is None and self.pipeline != "DMSp-":

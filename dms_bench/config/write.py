@@ -16,7 +16,8 @@ _WIDTH = 110
 
 def commented(text: str, indent: int = 0) -> Iterator[str]:
     """Yield the lines of a comment."""
-    for line in text.splitlines():
+    # Names of files may hold bytes that are no text.
+    for line in text.encode("utf-8", "backslashreplace").decode().splitlines():
         yield from textwrap.wrap(
             line, _WIDTH - indent, initial_indent=" " * indent + "# ", subsequent_indent=" " * indent + "# "
         ) or [" " * indent + "#"]
@@ -32,7 +33,7 @@ def fields(choices: Sequence[Choice], indent: int = 0) -> Iterator[str]:
             if choice.field == name and choice.why:
                 yield from commented(choice.why, indent)
         if all(choice.field == name for choice in inside):
-            yield f"{' ' * indent}{name}: {_inline(inside[-1].value)}"
+            yield f"{' ' * indent}{name}: {inline(inside[-1].value)}"
             continue
         yield f"{' ' * indent}{name}:"
         nested = [
@@ -52,6 +53,7 @@ def as_mapping(text: str) -> dict[str, Any]:
     return content
 
 
-def _inline(value: Any) -> str:
+def inline(value: Any) -> str:
+    """Return a value as YAML on one line."""
     text = yaml.safe_dump(value, sort_keys=False, default_flow_style=True, width=10_000, allow_unicode=True)
     return text.removesuffix("...\n").strip()

@@ -88,7 +88,11 @@ def export(
     record = find(read_records(uri, suite), trial)
     if record.status != names.FINISHED:
         raise UserError(f"trial {record.name} is {record.status}: only a finished one can be exported")
+    if not str(output).strip():
+        raise UserError("--output '': name a folder to write into")
     output = Path(output)
+    if (output / CARD).exists() and not (output / ARCHITECTURE).exists():
+        raise UserError(f"{output / CARD} is there already and is none of an export: name another folder to write into")
     try:
         output.mkdir(parents=True, exist_ok=True)
     except OSError as error:

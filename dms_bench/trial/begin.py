@@ -12,12 +12,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, cast
 
+from pydantic import ValidationError
+
 from dms_bench.config import InvalidSpecError, Suite, Trial, parse_suite, resolve
 from dms_bench.config.budget import BudgetSpec, LatencyBudget, constraints_of, format_amount, parse_budget
 from dms_bench.config.plugins import TASKS, registered
 from dms_bench.config.proposal import Brought, Choice, Proposal
 from dms_bench.config.task import TaskSpec
-from dms_bench.config.write import as_mapping, commented, fields, mapping
+from dms_bench.config.write import as_mapping, commented, fields, inline, mapping
 from dms_bench.errors import UserError, nearest
 from dms_bench.scaling import SearchSpace, budget_of
 from dms_bench.trial.preflight import Preflight
@@ -118,7 +120,7 @@ def _task(brought: Brought, kind: str | None) -> type[TaskSpec]:
 def _nothing(brought: Brought) -> str:
     """Say why no task takes the data."""
     path = brought.path
-    if not path.exists():
+    if not brought.data.strip() or not path.exists():
         return "does not exist: give a folder of pictures or text, a data YAML, a text file, or an embedded set"
     if path.is_dir():
         empty = not any(files for _, _, files in os.walk(path, followlinks=True))
@@ -133,7 +135,11 @@ def _proposal(task: type[TaskSpec], brought: Brought) -> Proposal:
         propose: Callable[[Brought], Proposal] = getattr(importlib.import_module(module), function)
     except (ImportError, AttributeError) as error:
         raise UserError(f"the proposal of task {task.__name__}, {task.proposal}: {error}") from error
-    return propose(brought)
+    try:
+        return propose(brought)
+    except ValidationError as error:  # a network's or data's name as it was typed
+        texts = [detail["msg"].removeprefix("Value error, ") for detail in error.errors(include_url=False)]
+        raise UserError("; ".join(texts)) from error
 
 
 def _name(text: str) -> str:
@@ -176,7 +182,9 @@ def _budget(
             parts.append("latency is measured when the suite runs, and whether the budget is within reach is said then")
         elif bound.kind in _NAMES:
             low, high = _reach(space, bound.kind)
-            parts.append(f"architectures of this network have {100 * low:.2g}% to {high:.0%} of its {_NAMES[bound.kind]}")
+            parts.append(
+                f"architectures of this network have {100 * low:.2g}% to {high:.0%} of its {_NAMES[bound.kind]}"
+            )
     # A count or a time is out of reach of a network on smaller pictures.
     shares = all(not isinstance(bound, LatencyBudget) and bound.target <= 1 for bound in constraints_of(budget))
     return written, written if shares else half, "; ".join(parts)
@@ -212,7 +220,7 @@ def _written(
     )
     lines += [*mapping({"name": suite_name, "description": about}), "", "experiments:"]
     body = list(fields(choices, indent=4))
-    lines += [f"  - name: {name}", *body, ""]
+    lines += [f"  - name: {inline(name)}", *body, ""]
     lines += [
         *commented("`--smoke` does everything once, in small: it shows that all works, and nothing else."),
         "smoke:",

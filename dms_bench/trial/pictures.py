@@ -7,7 +7,9 @@ from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from typing import cast
 
+import torch
 from torch import nn
+from torch.utils._pytree import tree_leaves
 
 from dms_bench.config.budget import MacsBudget, constraints_of
 from dms_bench.config.plugins import TASKS, parse_plugin
@@ -62,7 +64,26 @@ def _largest(sizes: Sequence[int], task: TaskSpec, network: SupernetSpec, target
         if macs is None:
             return None
         low, high = (middle + 1, high) if macs <= target else (low, middle)
-    return _at(task, sizes[low - 1]) if low else None
+    if not low:
+        return None
+    chosen = low - 1
+    while chosen and not _sees_all(_at(task, sizes[chosen]), network) and _same(task, network, sizes[chosen - 1 : low]):
+        chosen -= 1
+    return _at(task, sizes[chosen])
+
+
+def _same(task: TaskSpec, network: SupernetSpec, sizes: Sequence[int]) -> bool:
+    return len({_macs(_at(task, size), network) for size in sizes}) == 1
+
+
+def _sees_all(task: TaskSpec, network: SupernetSpec) -> bool:
+    """Tell whether the last row of a picture changes anything, which patches that do not fill it leave out."""
+    made = make_task(task, 0)
+    example = made.example_input(2).requires_grad_()
+    outputs = made.build(network)(example)
+    tensors = [tensor for tensor in tree_leaves(outputs) if torch.is_tensor(tensor) and tensor.requires_grad]
+    (gradient,) = torch.autograd.grad([tensor.float().pow(2).sum() for tensor in tensors], [example])
+    return bool(gradient[..., -1, :].any())
 
 
 def _sizes(task: TaskSpec) -> Iterator[int]:

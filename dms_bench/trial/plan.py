@@ -209,6 +209,7 @@ class _Estimator:
         )
 
     def _stages(self, trial: Trial) -> tuple[StageEstimate, ...]:
+        from dms_bench.trial.pictures import smaller_pictures
         from dms_bench.trial.work import search_hash, supernet_hash
 
         gathered, counted = Refusals(), []
@@ -223,6 +224,10 @@ class _Estimator:
         share = min(_share(trial, constraint, supernet) for constraint in constraints_of(trial.budget))
         if trial.network != trial.supernet:
             share = 1.0  # the method's network is not cut
+        elif trial.method.shrinks_pictures:
+            with gathered.of(trial.experiment):
+                share = self._count(trial, smaller_pictures(trial), trial.network, "supernet")[0].macs / whole
+            gathered.check()
         of_supernet, of_networks = trial.method.trained_epochs(trial.search.epochs) if trial.search else (0, 0)
         stages = (
             ("pretrain", trial.pretrain, trial.pretrain and trial.pretrain.epochs, whole, supernet_hash(trial)),

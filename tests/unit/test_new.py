@@ -16,7 +16,7 @@ from PIL import Image
 from dms_bench import cli
 from dms_bench.config import Resources, load_suite, resolve
 from dms_bench.config.proposal import Brought, Choice, epochs_for, power_of_two
-from dms_bench.config.write import fields
+from dms_bench.config.write import commented, fields
 from dms_bench.errors import UserError
 from dms_bench.trial import begin as begin_module
 from dms_bench.trial.group import alone
@@ -129,7 +129,7 @@ def test_a_checkpoint_of_other_classes_gets_a_new_classifier_which_is_pretrained
     ("places", "splits", "said"),
     [
         (["train", "val", "test"], {"train": "train", "val": "val", "test": "test"}, ""),
-        (["training", "validation"], {"train": "training", "val": None, "test": "validation"}, ""),
+        (["training", "validation"], {"train": "training", "val": None, "test": "validation"}, "validation is the"),
         (["train"], {"train": "train", "val": None, "test": None}, ""),
         (["train", "valid", "test."], {"train": "train", "val": None, "test": "valid"}, "test has no sub-folders"),
     ],
@@ -143,7 +143,7 @@ def test_splits_are_told_by_the_names_of_sub_folders(
     found = folders.look_at(tmp_path, "x")
     assert found.splits == splits
     assert (found.classes, found.images, found.side) == (("a", "b"), 5, 40)
-    assert found.all_images == 5 * (len(places) - bool(said))
+    assert found.all_images == 5 * (len(places) - said.startswith("test has no"))
     assert found.unused.startswith(said)
     assert bool(found.unused) == bool(said)
 
@@ -197,6 +197,9 @@ def test_a_latency_is_judged_when_the_suite_runs(new: Callable[..., tuple[int, s
 @pytest.mark.parametrize(
     ("make", "options", "line"),
     [
+        ({"cats": 8, "dogs": 8}, {"model": "nowhere:network"}, "nowhere"),
+        ({"cats": 8, "dogs": 8}, {"model": "resnet18.foo"}, "resnet18.foo: Invalid pretrained tag (foo) for resnet18."),
+        ({"cats": 8, "dogs": 8, ".git": 3}, {}, "data folder 'pets': '.git' is a hidden folder with pictures, and no"),
         ({}, {}, "--data 'pets' does not exist: give a folder of pictures"),
         ({"cats": 0}, {}, "--data 'pets' is empty: give a folder"),
         ({".": 4}, {}, "data folder 'pets': 4 pictures lie in no class: put those of each class into a sub-folder"),
@@ -286,3 +289,33 @@ def test_sizes_of_batches_and_trainings() -> None:
     assert epochs_for(1000, 10, 3, 200) == 100
     assert epochs_for(1000, 1, 3, 200) == 200
     assert epochs_for(1000, 5000, 3, 200) == 3
+
+
+def test_names_that_yaml_reads_as_something_else_are_text(
+    new: Callable[..., tuple[int, str, str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "eigen.py").write_text("import timm\n\n\ndef null(num_classes):\n"
+        f"    return timm.create_model({NET!r}, num_classes=num_classes)\n")  # fmt: skip
+    monkeypatch.syspath_prepend(tmp_path)
+    pictures(tmp_path / "pets", {"cats": 8, "dogs": 8})
+    code, _, err = new(model="eigen:null")
+    assert (code, err) == (0, "")
+    assert content()["experiments"][0]["name"] == "null"
+    assert cli._main(["validate", "suite.yaml"]) == 0
+
+
+def test_what_a_folder_holds_beside_classes_is_said(tmp_path: Path) -> None:
+    pictures(tmp_path, {"a": 4, "b": 4})
+    (tmp_path / "c").mkdir()
+    (tmp_path / "d").mkdir()
+    (tmp_path / "d" / "1.webm").touch()
+    (tmp_path / "e").symlink_to("nowhere")
+    assert folders.look_at(tmp_path, "x").unused == (
+        "sub-folder c is empty; sub-folder d holds .webm, none of which is read; "
+        "sub-folder e is a link that leads nowhere"
+    )
+
+
+def test_bytes_that_are_no_text_are_escaped_in_comments() -> None:
+    name = b"caf\xe9".decode("utf-8", "surrogateescape")
+    assert list(commented(f"a class {name}")) == ["# a class caf\\udce9"]

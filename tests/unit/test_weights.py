@@ -1,9 +1,11 @@
 """Weights by name: all of them fit, or what does not is named."""
 
 import logging
+import pickle
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch import nn
 
 from dms_bench.errors import UserError
@@ -20,6 +22,14 @@ def network(features=4):
         (lambda state: state | {"5.weight": torch.zeros(1)}, "it has unknown '5.weight'"),
         (lambda state: {k: v for k, v in state.items() if k != "3.bias"}, "it lacks '3.bias'"),
         (lambda state: state | {"3.bias": torch.zeros(7)}, r"another shape of '3.bias', which is \[7\], and \[4\] in"),
+        (
+            lambda state: state | {"3.bias": torch.full((4,), torch.nan)},
+            "cannot be used: it holds numbers that are .* in '3.b",
+        ),
+        (
+            lambda state: state | {"3.bias": torch.ones(4, dtype=torch.cfloat)},
+            "holds numbers that are complex, .* in '3.b",
+        ),
         (lambda state: {"a": 1, "b": "text"}, "holds no tensors by name, but 'a', 'b'"),
         (
             lambda state: {f"encoder.{k}": v for k, v in state.items()},
@@ -110,3 +120,34 @@ def test_code_in_a_checkpoint_is_not_run(tmp_path):
         read(str(tmp_path / "x.pt"))
     assert not (tmp_path / "run").exists()
     assert "\n" not in str(no.value)
+
+
+def test_what_is_no_checkpoint_is_one_line(tmp_path, recwarn):
+    (tmp_path / "empty.pt").touch()
+    (tmp_path / "text.pt").write_text("weights")
+    (tmp_path / "plain.pt").write_bytes(pickle.dumps({"a": 1}))
+    with pytest.raises(UserError, match=r"empty.pt' is empty$"):
+        read(str(tmp_path / "empty.pt"))
+    for name in ("text.pt", "plain.pt"):
+        with pytest.raises(UserError, match="it is no checkpoint of PyTorch") as refused:
+            read(str(tmp_path / name))
+        assert "weights_only" not in str(refused.value)
+    assert not recwarn
+
+
+def test_odd_checkpoints_are_read(tmp_path):
+    state = network().state_dict()
+    itself = {"epoch": 1}
+    itself["state_dict"] = itself
+    torch.save(itself, tmp_path / "itself.pt")
+    with pytest.raises(UserError, match="holds no tensors by name"):
+        read(str(tmp_path / "itself.pt"))
+    for content in (
+        {1: torch.ones(1), **state},
+        {"state_dict": state, "state_dict_ema": {}},
+        {"ema": {"module": state}},
+    ):
+        torch.save(content, tmp_path / "odd.pt")
+        assert read(str(tmp_path / "odd.pt")).keys() == state.keys()
+    save_file(dict(state), tmp_path / "loud.SAFETENSORS")
+    assert read(str(tmp_path / "loud.SAFETENSORS")).keys() == state.keys()

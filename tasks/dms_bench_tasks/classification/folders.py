@@ -35,7 +35,7 @@ class Folder:
     side: int
     #: Whether all pictures that were looked at are grey.
     grey: bool
-    #: What is not used, and why; empty where everything is.
+    #: What is not used, or otherwise than its name says, and why; empty where there is no such thing.
     unused: str = ""
 
 
@@ -53,14 +53,20 @@ def look_at(root: Path, named: str) -> Folder:
     if not root.is_dir():
         raise UserError(f"{what} does not exist")
     train, val, test = (_one_of(root, names) for names in (_TRAIN, _VAL, _TEST))
-    unused = ""
+    unused = []
     pictures = {name: _pictures(root / name) for name in (train or ".", val, test) if name}
     if train and test and len(_classes(pictures[test])) < 2 <= len(_classes(pictures[train])):
-        unused, test = f"{test} has no sub-folders of classes, and is not used", None  # of a competition, unlabelled
+        # Of a competition, unlabelled, or of one class.
+        held = "a single class" if _classes(pictures[test]) else "no sub-folders of classes"
+        unused.append(f"{test} has {held}, and is not used")
+        test = None
     if train and test is None and val is not None:
+        unused.append(f"{val} is the test")
         test, val = val, None  # what is published for validation is measured once, at the end
     labelled = pictures[train or "."]
-    _check(f"{what}{f', sub-folder {train!r}' if train else ''}", labelled)
+    unread = _unread(root / (train or "."), _classes(labelled))
+    _check(f"{what}{f', sub-folder {train!r}' if train else ''}", labelled, unread)
+    unused += unread
     chosen = list(labelled)[:: max(1, len(labelled) // _LOOKED_AT)]
     sides, modes = _looked_at(chosen)
     if not sides:
@@ -72,8 +78,20 @@ def look_at(root: Path, named: str) -> Folder:
         sum(len(found) for name, found in pictures.items() if name in (train or ".", val, test)),
         int(median(sides)),
         modes <= {"L", "1", "I;16"},
-        unused,
+        "; ".join(unused),
     )
+
+
+def _unread(folder: Path, classes: set[str]) -> list[str]:
+    """Return in words which sub-folders hold no picture that can be read, and what they hold."""
+    found = []
+    for path in sorted(path for path in folder.iterdir() if path.is_dir() or path.is_symlink()):
+        if path.name in classes or path.name.startswith("."):
+            continue
+        inside = sorted({file.suffix or file.name for file in path.rglob("*") if file.is_file()})[:3]
+        held = f"holds {', '.join(inside)}, none of which is read" if inside else "is empty"
+        found.append(f"sub-folder {path.name} {held if path.exists() else 'is a link that leads nowhere'}")
+    return found
 
 
 def _one_of(root: Path, names: tuple[str, ...]) -> str | None:
@@ -92,7 +110,7 @@ def _classes(pictures: dict[str, str]) -> set[str]:
     return set(pictures.values()) - {""}
 
 
-def _check(what: str, pictures: dict[str, str]) -> None:
+def _check(what: str, pictures: dict[str, str], unread: list[str]) -> None:
     """Raise UserError where there is nothing to tell apart."""
     endings = ", ".join(get_img_extensions())
     if not pictures:
@@ -109,10 +127,14 @@ def _check(what: str, pictures: dict[str, str]) -> None:
             f"{what}: its pictures lie in {', '.join(sorted(classes))}, which are no classes: put those of each class "
             "into a sub-folder of its own (for objects with boxes, give the data YAML)"
         )
+    hidden = [name for name in classes if name.startswith(".")]
+    if hidden:
+        raise UserError(f"{what}: {min(hidden)!r} is a hidden folder with pictures, and no class: move or rename it")
     if len(classes) < 2:
+        others = "".join(f", {text}" for text in unread)
         raise UserError(
-            f"{what} has a single class, {min(classes)!r}: put the pictures of each class into a sub-folder of its own "
-            "(for objects with boxes, give the data YAML)"
+            f"{what} has a single class, {min(classes)!r}{others}: put the pictures of each class into a sub-folder of "
+            "its own (for objects with boxes, give the data YAML)"
         )
 
 

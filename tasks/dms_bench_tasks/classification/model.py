@@ -96,7 +96,10 @@ def own_size(name: str) -> int:
     if other_source(name) is not None:
         return _USUAL_SIZE
     _check_name(name)
-    config = None if ":" in name else get_pretrained_cfg(name, allow_unregistered=True)
+    try:
+        config = None if ":" in name else get_pretrained_cfg(name, allow_unregistered=True)
+    except RuntimeError as error:
+        raise UserError(f"{name}: {error} leave out what is behind the dot, or take a tag that timm has") from error
     return int(config.input_size[-1]) if config else _USUAL_SIZE
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+import warnings
 from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 from pickle import UnpicklingError
@@ -23,7 +25,9 @@ PREFIXES = ("module.", "_orig_mod.", "base_model.", "model.", "network.")
 #: Where trainers keep averaged weights, and where weights, in the order in which they are looked for: timm's,
 #: Lightning's, others'.
 AVERAGES = ("state_dict_ema", "model_ema", "ema")
-STATES = (*AVERAGES, "state_dict", "model")
+STATES = (*AVERAGES, "state_dict", "model", "module")
+#: How deep in one another such mappings lie at most; a damaged file may hold itself.
+_DEEPEST = 8
 
 
 def file_at(path: str) -> str:
@@ -48,19 +52,28 @@ def read(path: str) -> dict[str, Any]:
     """
     file, named = file_at(path), f"supernet.checkpoint {path!r}"
     try:
-        if file.endswith(".safetensors"):
+        if not os.path.getsize(file):
+            raise UserError(f"{named} is empty")
+        if file.lower().endswith(".safetensors"):
             tensors: dict[str, Any] = load_file(file)
             return tensors
-        content = torch.load(file, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings(action="ignore"):  # what is wrong is said below
+            content = torch.load(file, map_location="cpu", weights_only=True)
+    except UserError:
+        raise
     except Exception as error:  # a damaged file can raise anything
         why = _first_line(error)
         if isinstance(error, UnpicklingError) and (found := re.search(r"GLOBAL ([\w.]+)", str(error))):
             why = f"it holds a {found[1]} beside tensors, whose code is not run: save its tensors alone (a state dict)"
+        elif isinstance(error, UnpicklingError | EOFError | KeyError):
+            why = "it is no checkpoint of PyTorch (or of an old form; save its tensors anew)"
         raise UserError(f"{named} cannot be loaded: {why}") from error
-    while isinstance(content, dict):
-        key = next((key for key in STATES if isinstance(content.get(key), dict)), None)
+    for _ in range(_DEEPEST):
+        if not isinstance(content, dict):
+            break
+        key = next((key for key in STATES if isinstance(content.get(key), dict) and content[key]), None)
         if key is None:
-            return content
+            return {name: value for name, value in content.items() if isinstance(name, str)}
         if key in AVERAGES:
             say_once(f"{named}: the averaged weights are taken ({key!r})")
         content = content[key]
@@ -106,24 +119,34 @@ def give(
     }
     tensors |= made
     other = [name for name, tensor in tensors.items() if name in expected and tensor.shape != expected[name].shape]
+    wild = [name for name, tensor in tensors.items() if name in expected and not _is_finite(tensor)]
+    unusable = {*other, *wild}
     # PyTorch itself knows which tensors an older network may lack.
     missing, unknown = model.load_state_dict(
-        {name: tensor for name, tensor in tensors.items() if name not in other}, strict=False
+        {name: tensor for name, tensor in tensors.items() if name not in unusable}, strict=False
     )
     wrong = [
-        _first("lacks {!r}", [name for name in missing if name not in (*other, *shared)]),
+        _first("lacks {!r}", [name for name in missing if name not in {*unusable, *shared}]),
         _first("has unknown {!r}", unknown),
         _first("has another shape of {!r}", other),
     ]
     if other:
         found, needed = (list(where[other[0]].shape) for where in (tensors, expected))
         wrong.append(f"which is {found}, and {needed} in the network")
+    wrong.append(_first("holds numbers that are complex, infinite or none in {!r}", wild))
     if any(wrong):
-        raise UserError(f"{named} is of another network: it {', '.join(filter(None, wrong))}")
+        what = "cannot be used" if wild and not any(wrong[:-1]) else "is of another network"
+        raise UserError(f"{named} {what}: it {', '.join(filter(None, wrong))}")
     if change:
         say_once(f"{named}: {change}")
     for name in made:
         say_once(f"{named}: {name!r} is adapted to {list(expected[name].shape)}, from {shapes[name]}")
+
+
+def _is_finite(tensor: Any) -> bool:
+    if not torch.is_tensor(tensor):
+        return True  # named by the loading
+    return not tensor.is_complex() and (not tensor.is_floating_point() or bool(tensor.isfinite().all()))
 
 
 def without(state: Mapping[str, Any], names: Collection[str]) -> dict[str, Any]:

@@ -59,6 +59,7 @@ WRONG = [
     (("method=dms,dsm",), "--only method=dsm: there is none; did you mean 'dms'?"),
     (("sede=1",), "--only sede=1: trials are not chosen by 'sede'; did you mean 'seed'?"),
     (("seed",), "--only seed: write KEY=PATTERN, such as method=dms or seed=0,1"),
+    (("budget=99%",), "--only budget=99%: there is none; choose from 'macs 30%', 'macs 60%'"),
     (("seed=0,",), "--only seed=0,: write KEY=PATTERN"),
 ]
 

@@ -214,6 +214,19 @@ def test_a_missing_openvino_is_one_line(trained: tuple[str, str], tmp_path: Path
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("output", ["", "mine"])
+def test_a_file_of_the_users_own_is_not_replaced(
+    trained: tuple[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, output: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "README.md").write_text("mine")
+    with pytest.raises(UserError, match="folder to write into"):
+        export(*trained, output)
+    assert [path.name for path in tmp_path.rglob("*")] == ["mine", "README.md"]
+    assert (tmp_path / "mine" / "README.md").read_text() == "mine"
+
+
 class _Task:
     """Two classes, told apart by the sign of the first feature; a network of as many features as one likes."""
 

@@ -97,3 +97,11 @@ def test_mistakes_are_one_line(model: str, line: str, capsys: pytest.CaptureFixt
     said = capsys.readouterr().err
     assert said.count("\n") == 1
     assert line in said
+
+
+def test_splits_that_share_pictures_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    content = yaml.safe_load(Path("data.yaml").read_text()) | {"val": "images/train", "test": "images/val"}
+    Path("data.yaml").write_text(yaml.safe_dump(content))
+    assert cli._main(["new", "--data", "data.yaml", "--model", "yolov8n.yaml"]) == 2
+    assert "12 of 12 pictures of 'val' are also in 'train'" in capsys.readouterr().err
+    assert not Path("suite.yaml").exists()

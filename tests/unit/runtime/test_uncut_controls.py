@@ -12,10 +12,11 @@ import torch
 from pydantic import ValidationError
 from torch.utils.flop_counter import FlopCounterMode
 
-from dms_bench.config import Trial
+from dms_bench.config import Trial, parse_suite
 from dms_bench.errors import UserError
 from dms_bench.trial.group import WorkerGroup
 from dms_bench.trial.pictures import smaller_pictures
+from dms_bench.trial.plan import plan
 from dms_bench.trial.preflight import Preflight
 from dms_bench.trial.record import load
 from dms_bench.trial.run import pretrain_supernet, run_trial
@@ -54,6 +55,17 @@ def test_the_pictures_are_the_largest_that_meet_the_budget(share: float) -> None
     cost = {pixels: macs("resnet18", pixels, channels=CHANNELS) for pixels in range(size, 33)}
     assert cost[size] <= share * cost[32]
     assert all(cost[larger] > share * cost[32] for larger in cost if larger > size)
+
+
+def test_a_plan_counts_the_pictures_that_are_trained_on() -> None:
+    content = trial_of().model_dump(mode="json", exclude_unset=True) | {"sweep": {"grid": {"method": ["resolution"]}}}
+    experiment = {
+        key: value for key, value in content.items() if key not in ("experiment", "method", "seed", "pretrain")
+    }
+    (planned,) = plan(parse_suite({"name": "small", "experiments": [experiment | {"name": "small"}]}))
+    (stage,) = planned.stages
+    size = getattr(smaller_pictures(trial_of()), "image_size")  # noqa: B009
+    assert stage.macs == pytest.approx(macs("resnet18", size, channels=CHANNELS), rel=0.01)
 
 
 def test_a_count_is_met_as_a_share_is() -> None:
@@ -117,6 +129,10 @@ def test_longer_trains_for_both(tmp_path: Path, group: WorkerGroup) -> None:
         ({"budget": {"kind": "params", "target": "30%"}}, "bound macs instead of params 30%"),
         ({"budget": {"kind": "latency", "target": "30%"}}, "bound macs instead of latency 30%"),
         ({"method": "longer", "search": None}, "method 'longer' also trains for a search's epochs: give a 'search'"),
+        (
+            {"method": "longer", "search": {"epochs": 1, "lr": 0.1, "epoch_steps": 3}},
+            "adds the epochs of 'search' to those of 'retrain', which are of another length",
+        ),
         ({"method": "longer", "pipeline": "DMSp-"}, "pipeline 'DMSp-' retrains nothing, which method 'longer' does"),
         (
             {"method": {"kind": "halving", "proposals": ["uniform", "resolution"]}, "pipeline": "DMSp"},
@@ -152,3 +168,4 @@ def test_a_network_whose_weights_are_new_may_depend_on_the_size() -> None:
     size = getattr(task, "image_size")  # noqa: B009
     cost = {pixels: macs("test_vit", pixels, img_size=pixels, patch_size=4) for pixels in (size, size + 4, 32)}
     assert cost[size] <= 0.3 * cost[32] < cost[size + 4]
+    assert size % 4 == 0, "patches leave out what does not fill them"
