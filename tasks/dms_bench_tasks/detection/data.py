@@ -31,6 +31,8 @@ from dms_bench_tasks.detection.offline import cache_folder, quiet
 from dms_bench_tasks.detection.spec import DetectionTask, GlyphScenes, YoloData
 
 SPLITS = ("train", "val", "test")
+#: More classes than any data set has.
+_MOST_CLASSES = 100_000
 #: Pillow's name of what a picture holds, where Ultralytics cannot make 8 bits of it.
 _UNREADABLE = {"F": "numbers with a fraction", "I": "integers of 32 bits"}
 
@@ -212,6 +214,9 @@ def _read(path: str) -> dict[str, Any]:
     Raises:
         UserError: it, or its images, are not there.
     """
+    classes = _number_of_classes(path)
+    if not 1 <= classes <= _MOST_CLASSES:
+        raise UserError(f"data {path!r}: nc: {classes} is no number of classes (1 to {_MOST_CLASSES})")
     try:
         description: dict[str, Any] = check_det_dataset(path, autodownload=False)
     except Exception as error:  # whatever Ultralytics' code meets in what somebody wrote by hand
@@ -224,6 +229,15 @@ def _read(path: str) -> dict[str, Any]:
             "without 'channels' Ultralytics reads grey images as colour, and the first 3 channels of more"
         )
     return description
+
+
+def _number_of_classes(path: str) -> int:
+    """Return `nc`, of which Ultralytics makes as many names; 1 where it is not given, or not to be read."""
+    try:
+        content = yaml.safe_load(Path(path).read_text(encoding="utf-8-sig"))
+        return int(content.get("nc", 1))
+    except (OSError, ValueError, TypeError, AttributeError, yaml.YAMLError):
+        return 1  # said by Ultralytics
 
 
 def described(path: str) -> dict[str, Any]:

@@ -21,6 +21,8 @@ _BATCH, _CONTEXT = {False: 8, True: 16}, {False: 128, True: 512}
 #: A text file of more bytes is read in part without a GPU, as much as of Python's library.
 _LARGE = 8_000_000
 _PART = {"train": 4_000_000, "val": 200_000, "test": 400_000}
+#: Records that are looked at for text.
+_LOOKED_AT = 100
 #: Characters for which a vocabulary of its own is worth training.
 _FOR_BPE = 1_000_000
 #: Windows of the validation text, at least.
@@ -133,13 +135,27 @@ def _records(brought: Brought) -> tuple[dict[str, Any], str]:
             data,
             f"{len(found)} instructions with their answers; {held} of them for validation and {held} for the test",
         )
-    texts = [name for name in columns if len(found) and isinstance(found[0][name], str)]
-    if not texts:
+    lengths = _text_columns(found)
+    if not lengths:
         raise UserError(f"data {brought.data!r}: no column holds text: {', '.join(columns)}")
-    column = "text" if "text" in texts else texts[0]
+    column = "text" if "text" in lengths else max(lengths, key=lambda name: lengths[name])
     splits = {"train": "train[:80%]", "val": "train[80%:90%]", "test": "train[90%:]"}
-    what = f"{len(found)} records with text in {column!r}, the last tenth for the test, the tenth before for validation"
+    others = [name for name in lengths if name != column]
+    chosen = f" ({', '.join(others)} left out: shorter)" if others else ""
+    what = f"{len(found)} records with text in {column!r}{chosen}"
+    what += ", the last tenth for the test, the tenth before for validation"
     return {"name": "hub", "dataset": brought.data, "column": column, **splits}, what
+
+
+def _text_columns(found: Any) -> dict[str, int]:
+    """Return the columns that hold text, and how much of it some of the first records have."""
+    some = found[: min(_LOOKED_AT, len(found))]
+    values = {name: [value for value in column if value is not None] for name, column in some.items()}
+    return {
+        name: sum(map(len, column))
+        for name, column in values.items()
+        if column and all(isinstance(value, str) for value in column)
+    }
 
 
 def _tokenizer(brought: Brought, folder: Path, data: dict[str, Any]) -> tuple[dict[str, Any], str]:

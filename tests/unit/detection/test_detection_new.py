@@ -105,3 +105,11 @@ def test_splits_that_share_pictures_are_refused(capsys: pytest.CaptureFixture[st
     assert cli._main(["new", "--data", "data.yaml", "--model", "yolov8n.yaml"]) == 2
     assert "12 of 12 pictures of 'val' are also in 'train'" in capsys.readouterr().err
     assert not Path("suite.yaml").exists()
+
+
+@pytest.mark.parametrize("number", [0, -1, 99_999_999_999])
+def test_a_number_of_classes_that_cannot_be_is_refused(number: int, capsys: pytest.CaptureFixture[str]) -> None:
+    content = {key: value for key, value in yaml.safe_load(Path("data.yaml").read_text()).items() if key != "names"}
+    Path("data.yaml").write_text(yaml.safe_dump(content | {"nc": number}))
+    assert cli._main(["new", "--data", "data.yaml", "--model", "yolov8n.yaml"]) == 2
+    assert f"nc: {number} is no number of classes" in capsys.readouterr().err

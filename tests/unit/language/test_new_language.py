@@ -67,7 +67,12 @@ def test_a_folder_without_weights_and_a_type_start_at_random() -> None:
 
 def test_records_are_read_by_their_column() -> None:
     llama("small")
-    Path("text.jsonl").write_text("".join(json.dumps({"n": 1, "body": LINES[:2000]}) + "\n" for _ in range(20)))
+    Path("text.jsonl").write_text(
+        "".join(
+            json.dumps({"n": 1, "title": str(number), "body": LINES[:2000] if number else None}) + "\n"
+            for number in range(20)
+        )
+    )
     assert new(data="text.jsonl")["task"]["data"] == {
         "name": "hub", "dataset": "text.jsonl", "column": "body",
         "train": "train[:80%]", "val": "train[80%:90%]", "test": "train[90%:]",
