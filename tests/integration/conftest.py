@@ -103,7 +103,8 @@ class Command:
         heading, *rows = [line.split(",") for line in output.splitlines()]
         assert rows
         same = [title != "suite" and "latency" not in title and "days" not in title for title in heading]
-        return "\n".join(",".join(cell for cell, kept in zip(row, same, strict=True) if kept) for row in rows)
+        kept = [[cell for cell, stays in zip(row, same, strict=True) if stays] for row in (heading, *rows)]
+        return "\n".join(map(",".join, kept))
 
     def end(self) -> None:
         for process in self._processes:
