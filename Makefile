@@ -51,8 +51,9 @@ paper-proxy: install ## Run the small versions of the paper's tables (some 500 t
 	$(BIN)/dms-bench table --all; exit $${failed:-0}
 
 # A file at a time in each of JOBS processes, in the order of names, with one thread each: the long ones come first.
+# A process that dies ends the run: replaced, xdist waits for ever for the rest of its file.
 test: install ## Run the tests that take seconds, in two processes (JOBS=2)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow" --numprocesses $(JOBS) --dist loadfile --no-loadscope-reorder
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow" --numprocesses $(JOBS) --dist loadfile --no-loadscope-reorder --max-worker-restart 0
 
 test-slow: install ## Run the tests that take minutes
 	$(BIN)/python -m pytest -m slow

@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from dms_bench.deploy.signal_stack import kept_signal_stack
 from dms_bench.errors import UserError
 
 #: From inputs [batch, ...] to outputs [batch, ...], both on the CPU.
@@ -66,7 +67,8 @@ def openvino_runtime(path: Path, shape: Sequence[int] | None = None) -> Predict:
         network.reshape(list(shape))
     # By itself it computes in half precision where a processor is good at that.
     options = {"INFERENCE_NUM_THREADS": 1, "NUM_STREAMS": 1, "INFERENCE_PRECISION_HINT": "f32"}
-    request = core.compile_model(network, "CPU", options).create_infer_request()
+    with kept_signal_stack():
+        request = core.compile_model(network, "CPU", options).create_infer_request()
 
     def predict(inputs: Tensor) -> Tensor:
         found = request.infer([inputs.contiguous().numpy()], share_inputs=True, share_outputs=True)
