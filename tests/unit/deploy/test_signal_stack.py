@@ -36,5 +36,7 @@ print("alive", len(taken))
 @pytest.mark.skipif(sys.platform != "linux", reason="the stack is kept on Linux")
 def test_a_child_that_exits_after_openvino_does_not_end_the_process(tmp_path: Path) -> None:
     pytest.importorskip("openvino")
-    done = subprocess.run([sys.executable, "-c", CHILD_EXITS], cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(
+        [sys.executable, "-c", CHILD_EXITS], cwd=tmp_path, capture_output=True, text=True, timeout=120
+    )
     assert done.stdout == "alive 1\n", done.stderr[-2000:]
