@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from functools import cached_property
+from itertools import combinations
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -99,6 +100,7 @@ class Source:
         train = len(looked_at["train"].listed)
         if isinstance(self.data, YoloData) and self.data.train_images is not None and train != self.train_samples():
             raise UserError(f"data {self.data.label()!r}: {train} training images, not as train_images says")
+        _check_apart(self.data, looked_at)
         left_out.say(self.data.label(), self._left_out(looked_at))
 
     def left_out(self) -> dict[str, LeftOut]:
@@ -206,6 +208,17 @@ class Split(YOLODataset):  # type: ignore[misc]
             message = verify_image_label((lost[0], labels, "", False, len(self.data["names"]), 0, 0, False))[-1]
             example = " ".join(str(message).replace(": ignoring corrupt image/label", "").split())[:300]
         return LeftOut(len(lost), len(self.listed), example)
+
+
+def _check_apart(data: YoloData | GlyphScenes, splits: dict[str, Split]) -> None:
+    """Refuse splits that share pictures, on which a measure says nothing of new ones. Raises UserError."""
+    called = {"test": data.test} if isinstance(data, YoloData) else {}
+    for one, other in combinations(splits, 2):
+        if shared := set(splits[one].listed) & set(splits[other].listed):
+            raise UserError(
+                f"data {data.label()!r}: {len(shared)} of {len(splits[other].listed)} pictures of "
+                f"{called.get(other, other)!r} are also in {one!r}: give each split pictures of its own"
+            )
 
 
 def _read(path: str) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from itertools import combinations
 from statistics import median
 from typing import Any
 
@@ -104,25 +103,11 @@ def _data(brought: Brought) -> tuple[dict[str, Any], str]:
 
     data: dict[str, Any] = {"name": "yolo", "path": brought.data}
     content = described(brought.data)
-    _check_apart(brought.data, {split: content[split] for split in ("train", "val", "test") if content.get(split)})
     if content.get("test"):
         return data | {"test": "test"}, "; its own val and test"
     share = 0.1 if _images(content["train"]) < _FEW else 0.02
     data |= {"test": "val", "val_fraction": share}
     return data, f"; its val is the test, and {share:.0%} of train is held out for validation"
-
-
-def _check_apart(path: str, splits: dict[str, Any]) -> None:
-    """Refuse splits that share pictures, on which a measure says nothing of new ones. Raises UserError."""
-    from dms_bench_tasks.detection.data import images_of
-
-    images = {split: set(images_of(sources)) for split, sources in splits.items()}
-    for one, other in combinations(images, 2):
-        if shared := images[one] & images[other]:
-            raise UserError(
-                f"--data {path!r}: {len(shared)} of {len(images[other])} pictures of {other!r} are also in {one!r}: "
-                "give each split pictures of its own"
-            )
 
 
 def _images(sources: Any) -> int:

@@ -1,5 +1,6 @@
 """Data: three splits that do not overlap, from any data YAML, without network."""
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -23,8 +24,6 @@ def files(source, split):
 @pytest.fixture
 def foreign(tmp_path):
     """A data set as others keep theirs: the scenes, copied, with a YAML that names no test split."""
-    import shutil
-
     own = task(train=20)._source
     folder = tmp_path / "boats"
     for kind in ("images", "labels"):
@@ -62,6 +61,20 @@ def test_a_part_of_train_is_held_out_where_val_is_the_test(foreign):
     other = source(path=str(foreign), val_fraction=0.2, seed=1)
     assert files(other, "val") != val
     assert files(source(path=str(foreign), val_fraction=0.2), "val") == val
+
+
+@pytest.mark.parametrize(
+    ("own", "test", "message"),
+    [
+        ({"val": "images/train"}, "val", "16 of 20 pictures of 'val' are also in 'train'"),
+        ({"val": "images/train", "test": "images/val"}, "test", "20 of 20 pictures of 'val' are also in 'train'"),
+        ({"test": "images/val"}, "test", " of 'test' are also in 'val'"),
+    ],
+)
+def test_splits_that_share_pictures_are_refused(foreign, own, test, message):
+    foreign.write_text(yaml.safe_dump(yaml.safe_load(foreign.read_text()) | own))
+    with pytest.raises(UserError, match=message):
+        source(path=str(foreign), val_fraction=0.2, test=test).check()
 
 
 def test_lists_of_images_are_read(foreign):
@@ -122,7 +135,10 @@ def test_what_is_left_out_is_counted_said_once_and_recorded(foreign, caplog):
     lines = [f"./images/train/{path.name}" for path in images]
     lines[3] += " "
     (foreign.parent / "list.txt").write_text("\n".join(lines))
-    content = yaml.safe_load(foreign.read_text()) | {"train": "list.txt", "val": "list.txt", "test": "images/val"}
+    (foreign.parent / "again.txt").write_text("\n".join(lines).replace("/train/", "/again/"))
+    for kind in ("images", "labels"):
+        shutil.copytree(foreign.parent / kind / "train", foreign.parent / kind / "again")
+    content = yaml.safe_load(foreign.read_text()) | {"train": "list.txt", "val": "again.txt", "test": "images/val"}
     foreign.write_text(yaml.safe_dump(content))
     own = source(path=str(foreign), test="test", train_images=19)
     own.check()
