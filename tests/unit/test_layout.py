@@ -89,6 +89,8 @@ LIGHT = (
     "methods/rankings/spec.py",
     "methods/sampling/spec.py",
     "tasks/dms_bench_tasks/common/recipe.py",
+    "tasks/dms_bench_tasks/classification/data_spec.py",
+    "tasks/dms_bench_tasks/classification/recipe.py",
     "tasks/dms_bench_tasks/classification/spec.py",
     "tasks/dms_bench_tasks/detection/spec.py",
     "tasks/dms_bench_tasks/detection/offline.py",

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from dms_bench.errors import UserError
-from dms_bench_tasks.classification.spec import ClassificationRecipe
+from dms_bench_tasks.classification.recipe import ClassificationRecipe
 from dms_bench_tasks.common.left_out import LeftOut
 from dms_bench_tasks.common.sharding import WHOLE, Shard
 

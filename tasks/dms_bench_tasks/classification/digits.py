@@ -7,7 +7,7 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from dms_bench_tasks.classification.spec import DigitsData
+from dms_bench_tasks.classification.data_spec import DigitsData
 
 #: How many there are.
 SAMPLES = 1797

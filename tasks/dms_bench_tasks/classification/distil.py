@@ -19,7 +19,8 @@ from dms_bench.errors import UserError
 from dms_bench.scaling.masks.state import strip_hooks
 from dms_bench_tasks.classification import model
 from dms_bench_tasks.classification.data import DataSource
-from dms_bench_tasks.classification.spec import ClassificationDistillation, ClassificationTask, Teacher
+from dms_bench_tasks.classification.recipe import ClassificationDistillation, Teacher
+from dms_bench_tasks.classification.spec import ClassificationTask
 
 
 class Teaching:

@@ -17,7 +17,8 @@ from torch import Tensor, nn
 from dms_bench.errors import UserError
 from dms_bench_tasks.classification import digits, fashion, glyphs
 from dms_bench_tasks.classification.data import EVALUATION_BATCH, Batch, Split, micro_batch, steps_per_epoch
-from dms_bench_tasks.classification.spec import ClassificationRecipe, DigitsData, FashionData, GlyphsData
+from dms_bench_tasks.classification.data_spec import DigitsData, FashionData, GlyphsData
+from dms_bench_tasks.classification.recipe import ClassificationRecipe
 from dms_bench_tasks.common.left_out import LeftOut
 from dms_bench_tasks.common.sharding import WHOLE, Shard, derive_seed
 

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from dms_bench.data import advice
 from dms_bench.errors import UserError
-from dms_bench_tasks.classification.spec import FashionData
+from dms_bench_tasks.classification.data_spec import FashionData
 
 Pictures = tuple[NDArray[np.uint8], NDArray[np.uint8]]
 #: Pictures of the part: of the original's for training the first and the last in our order, and all for testing.

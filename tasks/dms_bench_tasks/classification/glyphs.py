@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from dms_bench_tasks.classification.spec import GlyphsData
+from dms_bench_tasks.classification.data_spec import GlyphsData
 
 #: Part of the cache's key: raise it with every change of the images.
 VERSION = 1

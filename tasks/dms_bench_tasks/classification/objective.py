@@ -6,7 +6,7 @@ from timm.data import Mixup
 from timm.loss import BinaryCrossEntropy, LabelSmoothingCrossEntropy, SoftTargetCrossEntropy
 from torch import Tensor, nn
 
-from dms_bench_tasks.classification.spec import ClassificationRecipe
+from dms_bench_tasks.classification.recipe import ClassificationRecipe
 
 
 class Objective:

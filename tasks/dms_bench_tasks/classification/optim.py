@@ -11,7 +11,7 @@ from torch.optim import Optimizer
 
 from dms_bench.errors import UserError, nearest
 from dms_bench_tasks.classification.model import network
-from dms_bench_tasks.classification.spec import ClassificationRecipe
+from dms_bench_tasks.classification.recipe import ClassificationRecipe
 
 
 def weights_of(model: nn.Module) -> dict[str, nn.Parameter]:

@@ -12,7 +12,7 @@ from PIL import Image
 from timm.data.readers.img_extensions import get_img_extensions
 
 from dms_bench.errors import UserError
-from dms_bench_tasks.classification.spec import PICTURES
+from dms_bench_tasks.classification.data_spec import PICTURES
 from dms_bench_tasks.common.left_out import LeftOut
 
 #: Images of a split that are decoded before anything is trained, evenly spread; there may be millions.

@@ -10,8 +10,9 @@ from dms_bench.config.proposal import Brought, Choice, Proposal, epochs_for, pow
 from dms_bench.config.supernet import SupernetSpec
 from dms_bench.errors import UserError
 from dms_bench_tasks.classification import folders, model
+from dms_bench_tasks.classification.data_spec import EMBEDDED, TimmData
 from dms_bench_tasks.classification.sources import is_folder
-from dms_bench_tasks.classification.spec import EMBEDDED, ClassificationTask, TimmData
+from dms_bench_tasks.classification.spec import ClassificationTask
 from dms_bench_tasks.classification.task import Classification
 from dms_bench_tasks.classification.weights import classifies_otherwise
 from dms_bench_tasks.common.weights import read

@@ -16,8 +16,10 @@ from dms_bench.errors import UserError
 from dms_bench.tasks import Loop, Split, StructureHook
 from dms_bench_tasks.classification import distil, measure, model, train
 from dms_bench_tasks.classification.data import DataSource
+from dms_bench_tasks.classification.data_spec import TimmData
 from dms_bench_tasks.classification.optim import check_optimizer
-from dms_bench_tasks.classification.spec import ClassificationRecipe, ClassificationTask, TimmData
+from dms_bench_tasks.classification.recipe import ClassificationRecipe
+from dms_bench_tasks.classification.spec import ClassificationTask
 from dms_bench_tasks.common.left_out import measures
 
 #: Training images that batch norm's statistics are estimated from.

@@ -18,9 +18,10 @@ from torch.utils.data import Dataset, IterableDataset
 
 from dms_bench.errors import TrialFailure, UserError, nearest
 from dms_bench_tasks.classification.data import EVALUATION_BATCH, Batch, Split, micro_batch, steps_per_epoch
+from dms_bench_tasks.classification.data_spec import TimmData
 from dms_bench_tasks.classification.model import network
 from dms_bench_tasks.classification.pictures import eight_bits, looked_at, other_endings
-from dms_bench_tasks.classification.spec import ClassificationRecipe, TimmData
+from dms_bench_tasks.classification.recipe import ClassificationRecipe
 from dms_bench_tasks.common.left_out import LeftOut, say
 from dms_bench_tasks.common.sharding import WHOLE, Shard, derive_seed
 

@@ -19,7 +19,7 @@ from dms_bench_tasks.classification.measure import measure
 from dms_bench_tasks.classification.model import network, regularised
 from dms_bench_tasks.classification.objective import Objective
 from dms_bench_tasks.classification.optim import make_optimizer, make_scheduler, weights_of
-from dms_bench_tasks.classification.spec import ClassificationRecipe
+from dms_bench_tasks.classification.recipe import ClassificationRecipe
 from dms_bench_tasks.common.loop import TrainingLoop, frozen
 from dms_bench_tasks.common.sharding import derive_seed
 

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from dms_bench.config.supernet import SupernetSpec
-from dms_bench_tasks.classification.spec import ClassificationRecipe, ClassificationTask
+from dms_bench_tasks.classification.recipe import ClassificationRecipe
+from dms_bench_tasks.classification.spec import ClassificationTask
 from dms_bench_tasks.classification.task import Classification
 
 CPU = torch.device("cpu")

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from dms_bench_tasks.classification.spec import ClassificationRecipe, ClassificationTask
+from dms_bench_tasks.classification.recipe import ClassificationRecipe
+from dms_bench_tasks.classification.spec import ClassificationTask
 
 
 def task(**fields: Any) -> ClassificationTask:

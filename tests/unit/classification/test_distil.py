@@ -18,7 +18,8 @@ from dms_bench.scaling import Supernet, find_space
 from dms_bench.scaling.masks.state import MaskHook
 from dms_bench_tasks.classification import distil
 from dms_bench_tasks.classification.distil import Teaching, decorrelation, divergence
-from dms_bench_tasks.classification.spec import ClassificationDistillation, ClassificationRecipe, ClassificationTask
+from dms_bench_tasks.classification.recipe import ClassificationDistillation, ClassificationRecipe
+from dms_bench_tasks.classification.spec import ClassificationTask
 from dms_bench_tasks.classification.timm_data import TimmSource
 from tests.unit.classification.classification_helpers import (
     CPU,

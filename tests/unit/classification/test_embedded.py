@@ -9,8 +9,8 @@ import torch
 
 from dms_bench.errors import UserError
 from dms_bench_tasks.classification import digits, embedded
+from dms_bench_tasks.classification.data_spec import DigitsData, GlyphsData
 from dms_bench_tasks.classification.embedded import EmbeddedSource, cached_arrays, translate
-from dms_bench_tasks.classification.spec import DigitsData, GlyphsData
 from dms_bench_tasks.common.sharding import WHOLE, Shard
 from tests.unit.classification.classification_helpers import CPU, GLYPHS, recipe
 

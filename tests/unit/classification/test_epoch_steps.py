@@ -7,8 +7,9 @@ import torch
 
 from dms_bench.errors import UserError
 from dms_bench_tasks.classification.data import steps_per_epoch
+from dms_bench_tasks.classification.data_spec import GlyphsData
 from dms_bench_tasks.classification.embedded import EmbeddedSource
-from dms_bench_tasks.classification.spec import ClassificationRecipe, GlyphsData
+from dms_bench_tasks.classification.recipe import ClassificationRecipe
 from dms_bench_tasks.common.sharding import WHOLE
 
 CPU = torch.device("cpu")

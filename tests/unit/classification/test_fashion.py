@@ -13,8 +13,9 @@ from pydantic import ValidationError
 
 from dms_bench.errors import UserError
 from dms_bench_tasks.classification import fashion
+from dms_bench_tasks.classification.data_spec import FashionData
 from dms_bench_tasks.classification.embedded import EmbeddedSource
-from dms_bench_tasks.classification.spec import ClassificationTask, FashionData
+from dms_bench_tasks.classification.spec import ClassificationTask
 
 #: Of the pictures and labels of train, val and test, as `fashion.load` gives them from the original's files (`root`).
 DIGEST = "9d778bf926c307fc463136579bc9efcbd76419414dbb3fe62da9a3d1eb4afa35"

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from dms_bench_tasks.classification import glyphs
-from dms_bench_tasks.classification.spec import GlyphsData
+from dms_bench_tasks.classification.data_spec import GlyphsData
 
 
 def data(**options: object) -> GlyphsData:

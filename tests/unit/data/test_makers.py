@@ -18,8 +18,8 @@ from dms_bench.data import efficientnet
 from dms_bench.data import fashion as fashion_files
 from dms_bench.errors import UserError
 from dms_bench_tasks.classification import fashion
+from dms_bench_tasks.classification.data_spec import FashionData
 from dms_bench_tasks.classification.embedded import EmbeddedSource
-from dms_bench_tasks.classification.spec import FashionData
 
 #: Real data beside the repository, where there are any.
 SHARED = Path(__file__).parents[4] / "shared" / "data"

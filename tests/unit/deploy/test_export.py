@@ -29,7 +29,7 @@ from dms_bench.deploy.timing import medians, ratios, rounds
 from dms_bench.errors import UserError
 from dms_bench.report.records import read_records
 from dms_bench_tasks.classification import digits
-from dms_bench_tasks.classification.spec import DigitsData
+from dms_bench_tasks.classification.data_spec import DigitsData
 
 #: Of the task in `digits_trial`.
 SIZE, CHANNELS = 32, 3

@@ -14,7 +14,8 @@ from dms_bench.methods.gradient.structure import DmsStructure
 from dms_bench.methods.sampling.spec import RandomSearch
 from dms_bench.scaling import Supernet, budget_of, find_space
 from dms_bench.trial.counted_task import counted
-from dms_bench_tasks.classification.spec import ClassificationRecipe, ClassificationTask
+from dms_bench_tasks.classification.recipe import ClassificationRecipe
+from dms_bench_tasks.classification.spec import ClassificationTask
 from dms_bench_tasks.classification.task import Classification
 from tests.unit.classification.classification_helpers import CPU, GLYPHS, TINY, MemoryLoop
 from tests.unit.language import language_helpers
