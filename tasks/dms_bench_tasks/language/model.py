@@ -124,7 +124,7 @@ def _config(supernet: SupernetSpec, tokenizer: Callable[[], Any], context: int) 
 
     args = {name: value for name, value in supernet.args.items() if name not in _OWN_ARGUMENTS}
     options = {
-        "attention": supernet.args.get("attn_implementation", "sdpa"),
+        "attention": supernet.args.get("attn_implementation"),
         "dtype": _dtype(supernet.args.get("dtype", "float32")),
         "trust": _trusted(supernet.args.get("trust_remote_code", False)),
     } | {name: value for name, value in supernet.args.items() if name == "revision"}

@@ -5,10 +5,13 @@ from __future__ import annotations
 import copy
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from dms_bench.scaling.cut.stand_ins import Skip
 from dms_bench_tasks.language.model import network
+
+#: What modules call the number of their layer, by which caches know them.
+_NUMBERS = ("layer_idx", "layer_id")
 
 
 def plain(model: nn.Module) -> Any:
@@ -21,18 +24,24 @@ def plain(model: nn.Module) -> Any:
     """
     lm = network(model)
     tensors = [*lm.parameters(), *lm.buffers()]
-    twin: Any = copy.deepcopy(lm, {id(tensor): tensor for tensor in tensors})
+    # Some modules keep a state of their last call, which may have a graph.
+    states = [value for module in lm.modules() for value in vars(module).values() if isinstance(value, Tensor)]
+    shared = {id(tensor): tensor for tensor in tensors} | {id(state): state.detach() for state in states}
+    twin: Any = copy.deepcopy(lm, shared)
     holder, leaf = _layers(twin)
+    count = len(getattr(holder, leaf))
     kept = [index for index, layer in enumerate(getattr(holder, leaf)) if not isinstance(layer, Skip)]
     layers = nn.ModuleList([getattr(holder, leaf)[index] for index in kept])
     setattr(holder, leaf, layers)
     for number, layer in enumerate(layers):
         for module in layer.modules():
-            if isinstance(getattr(module, "layer_idx", None), int):
-                module.layer_idx = number  # type: ignore[assignment]
+            for name in _NUMBERS:
+                if isinstance(getattr(module, name, None), int):
+                    setattr(module, name, number)
     twin.config.num_hidden_layers = len(kept)
-    if getattr(twin.config, "layer_types", None):
-        twin.config.layer_types = [twin.config.layer_types[index] for index in kept]
+    for field, value in vars(twin.config).items():  # what each layer is, such as `layer_types`
+        if isinstance(value, list) and len(value) == count:
+            setattr(twin.config, field, [value[index] for index in kept])
     return twin
 
 

@@ -11,7 +11,10 @@ from typing import Any
 
 import pytest
 import torch
+import yaml
+from torch import nn
 
+from dms_bench.config.supernet import SupernetSpec
 from dms_bench.errors import UserError
 from dms_bench.scaling import Coarse, cut
 from dms_bench.scaling.budget import budget_of
@@ -110,6 +113,66 @@ def test_layers_of_different_width_load_without_dms_bench_and_write_the_same(
     assert written == greedy(small, prompt, 8)
     assert text == "def f():"
     assert kind_of_model.startswith("Cut")
+
+
+#: Each stands for a way in which code may hold sizes: numbers of a module, names of weights, a scale that is computed
+#: from the configuration, shapes of layer norms.
+QUICK = ("gpt2", "gpt_neox", "gemma", "starcoder2")
+FAMILIES = yaml.safe_load((Path(__file__).parents[3] / "benchmarks/language/families.yaml").read_text())
+REFUSED = ("bamba", "diffllama", "mamba", "xglm")
+#: Of an odd number of kept latents transformers makes no complex numbers.
+BROKEN = ("deepseek_v2",)
+
+
+def cut_family(family: str) -> nn.Module:
+    model = lively(task().build(SupernetSpec(model=family, args=FAMILIES[family])).eval())
+    own = space(model)
+    mask = random_mask(own, seed=1)
+    if own.blocks:
+        mask[own.width_elements] = 0
+        mask[own.width_elements + 1 :] = 1
+    return cut(model, own, own.architecture(mask)).eval()
+
+
+@pytest.mark.parametrize(
+    "family",
+    [
+        pytest.param(family, marks=() if family in QUICK else pytest.mark.slow)
+        for family in FAMILIES
+        if family not in REFUSED + BROKEN
+    ],
+)
+def test_families_open_elsewhere_and_write_the_same(family: str, tmp_path: Path, opened: Callable[..., list]) -> None:
+    small = cut_family(family)
+    (folder,) = task().export(small, tmp_path)
+    prompt = list(range(40, 56))
+    logits, written, _, _, _ = opened(folder, prompt, remote=(folder / "modeling_cut.py").exists())
+    with torch.no_grad():
+        torch.testing.assert_close(torch.tensor(logits), small(torch.tensor([prompt]))[0, -1], rtol=1e-4, atol=1e-5)
+    assert written == greedy(small, prompt, len(written) - len(prompt))
+
+
+@pytest.mark.parametrize("family", [pytest.param(family, marks=pytest.mark.slow) for family in REFUSED])
+def test_families_whose_code_cannot_be_told_are_refused(family: str, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"it can be loaded by dms_bench\.load alone"):
+        task().export(cut_family(family), tmp_path)
+    assert not list((tmp_path / "transformers").iterdir())
+
+
+def test_what_answers_otherwise_is_not_handed_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Other(type(network().lm)):  # type: ignore[misc]
+        def forward(self, *args: Any, **kwargs: Any) -> Any:
+            found = super().forward(*args, **kwargs)
+            found.logits = 1.01 * found.logits
+            return found
+
+    model = network()
+    (tmp_path / "transformers").mkdir()
+    (tmp_path / "transformers" / "mine.txt").write_text("mine")
+    monkeypatch.setattr(type(model.lm), "from_pretrained", Other.from_pretrained)
+    with pytest.raises(UserError, match=r"it can be loaded by dms_bench\.load alone"):
+        task().export(model, tmp_path)
+    assert [path.name for path in tmp_path.rglob("*")] == ["transformers", "mine.txt"]
 
 
 def test_equal_widths_need_no_code(tmp_path: Path, opened: Callable[..., list]) -> None:
