@@ -9,7 +9,8 @@ with the supernet's MACs for pretraining and search, and the target's for retrai
 brings has its own throughout), and one forward pass of a teacher, if there is one, for every sample. Evaluation
 and repair are not counted. The MACs of a network cut for another resource are not known before the search: they are
 taken to shrink as that resource does, with several constraints as the tightest; a latency in milliseconds says
-nothing before it is measured, and counts as the whole supernet, as a number of bytes does.
+nothing before it is measured, and counts as the whole supernet, as a number of bytes does. What was rehearsed is
+measured, and is shown beside (`dms_bench.trial.rehearsal`).
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from dms_bench.config.budget import ConstraintSpec, LatencyBudget, MemoryBudget,
 from dms_bench.errors import Refusals, UserError
 from dms_bench.trial.gpu_days import gpu_days
 from dms_bench.trial.preflight import Preflight, named_as, owner_of
+from dms_bench.trial.rehearsal.kinds import kind_of
 
 if TYPE_CHECKING:
     from dms_bench.config.supernet import SupernetSpec
@@ -80,6 +82,8 @@ class PlannedTrial:
     hash: str | None
     stages: tuple[StageEstimate, ...]
     count: int = 1
+    #: Key of the kind of trials that a rehearsal measures it by.
+    kind: str = ""
 
     @property
     def training_macs(self) -> float:
@@ -206,6 +210,7 @@ class _Estimator:
             hash=None if samples else trial.hash,
             stages=self._stages(trial),
             count=samples or 1,
+            kind=kind_of(trial),
         )
 
     def _stages(self, trial: Trial) -> tuple[StageEstimate, ...]:

@@ -125,7 +125,7 @@ def command(tmp_path: Path, empty_store: Path) -> Iterator[Command]:
 def here(monkeypatch: pytest.MonkeyPatch) -> None:
     """Have work done in this process."""
 
-    def run_all(works: Sequence[Work], scratch: Path, observer: Observer, most: int | None) -> None:
+    def run_all(works: Sequence[Work], scratch: Path, observer: Observer, most: int | None, **_: Any) -> None:
         for work in works:
             observer.started(work)
             carry_out(work, lambda metrics: None)
@@ -134,3 +134,4 @@ def here(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(schedule, "run_all", run_all)
     monkeypatch.setattr(session, "ray_session", contextlib.nullcontext)
     monkeypatch.setattr(nodes, "check_nodes", lambda *arguments: None)
+    monkeypatch.setattr(nodes, "resources_here", lambda: [{"CPU": 2.0}])

@@ -29,6 +29,8 @@ _USES: dict[str, tuple[Use, ...]] = {
     "shared": ("weights", "data", "validation"),
     "predictor": ("weights", "data", "validation"),
 }
+#: Candidates of a rehearsal, and the fewest that a predictor can learn from.
+_REHEARSED, _FEWEST_SAMPLES = 2, 10
 #: Options that only some scores use.
 _USED_BY = {"images": ("shared", "predictor"), "samples": ("predictor",)}
 
@@ -64,6 +66,14 @@ class SamplerSpec(MethodSpec):
     def judges_weights(self) -> bool:
         """Whether subnets are measured with the supernet's weights."""
         return self.score in ("shared", "predictor")
+
+    def rehearsed(self) -> tuple[Self, float]:
+        """Return the sampler with a few candidates; those that a predictor learns from are most of its work."""
+        if self.score == "predictor":
+            fewer = min(self.samples, _FEWEST_SAMPLES)
+            return self.model_copy(update={"samples": fewer}), self.samples / fewer
+        fewer = min(self.candidates, _REHEARSED)
+        return self.model_copy(update={"candidates": fewer}), self.candidates / fewer
 
     def check(self, space: SearchSpace, task: Task) -> None:
         """Refuse a score that feeds the network with numbers of its own, where inputs are tokens."""

@@ -1,0 +1,105 @@
+"""Who looks on cuts passes short, tells waiting from work, and asks a loader what it can give."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+
+import pytest
+import torch
+
+from dms_bench import pace
+from dms_bench.trial.rehearsal.watch import Onlooker
+
+TICK = 0.01
+
+
+@pytest.fixture
+def onlooker() -> Onlooker:
+    return Onlooker(2, torch.device("cpu"), 1.0, lambda: None)
+
+
+def slow(count: int, seconds: float) -> Iterator[int]:
+    for number in range(count):
+        time.sleep(seconds)
+        yield number
+
+
+def test_without_a_watch_nothing_happens():
+    batches = [1, 2, 3]
+    assert list(pace.paced(batches, 3, size=1)) == batches
+    with pace.stage("search"):
+        assert pace.current() is None
+
+
+def test_a_pass_ends_after_the_steps_that_count_and_one_before(onlooker):
+    with pace.watched_by(onlooker), onlooker.stage("search"), onlooker.call("training", 4) as call:
+        assert list(pace.paced(range(100), 100, size=8)) == [0, 1, 2]
+        assert list(pace.paced(range(100), 100, size=8, parts=2)) == [0, 1, 2, 3, 4, 5]
+        assert list(pace.paced(range(2), 2, size=8)) == [0, 1]
+        assert list(pace.paced(iter(range(9)), None, size=8)) == list(range(9))  # nobody knows where it ends
+    assert [(one.whole, one.samples, len(one.steps)) for one in call.passes] == [
+        (100, 8, 3),
+        (50, 16, 3),
+        (2, 8, 2),
+        (None, 8, 9),
+    ]
+
+
+def test_waiting_is_told_from_work(onlooker):
+    with pace.watched_by(onlooker), onlooker.stage("search"), onlooker.call("training", 1) as call:
+        for _ in pace.paced(slow(50, 2 * TICK), 50, size=4):
+            time.sleep(5 * TICK)
+    (one,) = call.passes
+    assert one.wait == pytest.approx(2 * TICK, rel=0.5)
+    assert one.compute == pytest.approx(5 * TICK, rel=0.5)
+    assert one.seconds == pytest.approx(3 * 7 * TICK, rel=0.5)
+    assert one.loaded is None
+
+
+def test_a_loader_is_asked_what_it_can_give_on_nobodys_time(onlooker):
+    with pace.watched_by(onlooker), onlooker.stage("search"), onlooker.call("training", 1) as call:
+        for _ in pace.paced(slow(50, 4 * TICK), 50, size=10, ahead=3):
+            pass
+    (one,) = call.passes
+    assert one.loaded == pytest.approx(10 / (4 * TICK), rel=0.3)
+    assert call.seconds == pytest.approx(3 * 4 * TICK, rel=0.5)  # without the six batches that were only looked at
+    assert onlooker.stages[0].seconds == pytest.approx(call.seconds, rel=0.2)
+
+
+def test_a_loader_with_too_few_batches_is_not_judged(onlooker):
+    with pace.watched_by(onlooker), onlooker.stage("search"), onlooker.call("training", 1) as call:
+        assert len(list(pace.paced(range(5), 5, size=10, ahead=4))) == 3
+    assert call.passes[0].loaded is None
+
+
+def test_a_stage_within_another_is_charged_for_itself_alone(onlooker):
+    with pace.watched_by(onlooker), onlooker.stage("search"):
+        time.sleep(2 * TICK)
+        with pace.stage("predictor"):
+            assert onlooker.at == "predictor"
+            time.sleep(5 * TICK)
+        time.sleep(2 * TICK)
+    search, predictor = onlooker.stages
+    assert search.seconds == pytest.approx(4 * TICK, rel=0.5)
+    assert predictor.seconds == pytest.approx(5 * TICK, rel=0.5)
+    assert onlooker.at == ""
+    assert pace.current() is None
+
+
+def test_memory_is_that_of_each_stage(onlooker):
+    with onlooker.stage("large"):
+        held = torch.ones(60_000_000)
+        del held
+    with onlooker.stage("small"):
+        pass
+    large, small = onlooker.stages
+    assert large.host_bytes - small.host_bytes > 200e6
+
+
+def test_items_that_are_no_batches_are_completed(onlooker):
+    with pace.watched_by(onlooker), onlooker.stage("evaluate"), onlooker.call("evaluation on test") as call:
+        asked = onlooker.few()
+        time.sleep(10 * TICK)
+        onlooker.worked_on(asked, 100 * asked)
+    assert call.full() == pytest.approx(call.seconds + 99 * 10 * TICK, rel=0.2)
