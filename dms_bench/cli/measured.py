@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from dms_bench.config import Suite
+from dms_bench.config import Suite, Trial
 
 if TYPE_CHECKING:
     from dms_bench.runtime.rehearse import Outcome
@@ -16,11 +16,12 @@ _GIB = 2**30
 _Known = Mapping[str, "tuple[Rehearsed, Rehearsal]"]
 
 
-def time_of(kind: str, known: _Known) -> str:
-    """Return the time of a trial of a kind, without what it shares with others: measured, or none."""
-    if kind not in known:
-        return "estimated"
-    return f"measured {duration(known[kind][0].seconds('trial'))}"
+def time_of(trial: Trial | None, known: _Known) -> str:
+    """Return the time of a trial, without what it shares with others, where its kind was rehearsed."""
+    from dms_bench.trial.rehearsal.kinds import kind_of
+
+    kind = kind_of(trial) if trial is not None else ""
+    return f"measured {duration(known[kind][0].seconds('trial'))}" if kind in known else "estimated"
 
 
 def measured_lines(suite: Suite, known: _Known) -> list[str]:

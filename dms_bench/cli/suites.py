@@ -101,7 +101,7 @@ def plan(
         name = trial.hash or f"{trial.count} samples"
         identity = (trial.experiment, trial.method, trial.budget, trial.pipeline, str(trial.seed), name)
         estimates = ", ".join(f"{stage.stage} {stage.gpu_days:.3g}" for stage in trial.stages)
-        took = [time_of(trial.kind, measured)] if measured else []
+        took = [time_of(trial.trial, measured)] if measured else []
         rows.append((*identity, stages, f"{trial.training_macs:.2e}", *([estimates] if costly else []), *took))
     more = [*(["A100 days"] if costly else []), *(["time of a trial"] if measured else [])]
     write(columns((*headings, "training MACs", *more), rows), None)

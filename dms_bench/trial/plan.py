@@ -15,7 +15,7 @@ measured, and is shown beside (`dms_bench.trial.rehearsal`).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from dms_bench.config import (
@@ -29,7 +29,6 @@ from dms_bench.config.budget import ConstraintSpec, LatencyBudget, MemoryBudget,
 from dms_bench.errors import Refusals, UserError
 from dms_bench.trial.gpu_days import gpu_days
 from dms_bench.trial.preflight import Preflight, named_as, owner_of
-from dms_bench.trial.rehearsal.kinds import kind_of
 
 if TYPE_CHECKING:
     from dms_bench.config.supernet import SupernetSpec
@@ -82,8 +81,8 @@ class PlannedTrial:
     hash: str | None
     stages: tuple[StageEstimate, ...]
     count: int = 1
-    #: Key of the kind of trials that a rehearsal measures it by.
-    kind: str = ""
+    #: The trial itself, or the first sample.
+    trial: Trial | None = field(default=None, repr=False, compare=False)
 
     @property
     def training_macs(self) -> float:
@@ -210,7 +209,7 @@ class _Estimator:
             hash=None if samples else trial.hash,
             stages=self._stages(trial),
             count=samples or 1,
-            kind=kind_of(trial),
+            trial=trial,
         )
 
     def _stages(self, trial: Trial) -> tuple[StageEstimate, ...]:

@@ -35,6 +35,7 @@ class Onlooker:
         self.part: Part = "trial"
         #: The stages under way, the innermost last, and the call under way.
         self._open: list[Stage] = []
+        self._failed = ""
         self._call: Call | None = None
         self._times, self._changed = times, changed
         self._peak = Peak(device)
@@ -48,8 +49,8 @@ class Onlooker:
 
     @property
     def at(self) -> str:
-        """The stage under way, empty between two."""
-        return self._open[-1].name if self._open else ""
+        """The stage under way, or in which something went wrong; empty between two."""
+        return self._failed or (self._open[-1].name if self._open else "")
 
     @contextmanager
     def of(self, part: Part) -> Iterator[None]:
@@ -71,6 +72,9 @@ class Onlooker:
         self._changed()
         try:
             yield
+        except BaseException:
+            self._failed = self._failed or name
+            raise
         finally:
             self._charge()
             self._open.pop()

@@ -59,7 +59,7 @@ def test_candidates_that_were_left_out_are_counted():
 
 def measured(key: str, **parts: float) -> Rehearsed:
     stages = [Stage(part=part, name=part, seconds=seconds) for part, seconds in parts.items()]
-    kept = {part: 1000 for part in parts}
+    kept = dict.fromkeys(parts, 1000)
     return Rehearsed(
         key=key, name=key, experiments=["e"], trials=1, device="chip", devices=2.0, stages=stages, kept_bytes=kept
     )
