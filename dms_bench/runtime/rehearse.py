@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
@@ -104,7 +104,7 @@ def _checked(there: Sequence[Kind]) -> tuple[list[Kind], list[Finding]]:
             if len(preflight.refused) == before:
                 fine.append((trial, times))
         if fine:
-            possible.append(Kind(kind.key, tuple(fine)))
+            possible.append(replace(kind, trials=tuple(fine)))
     by_text: dict[tuple[str, str], dict[str, None]] = {}
     for what, experiment, text in preflight.refused:
         for line in text.splitlines():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +21,8 @@ class Kind:
     """Trials of one kind, each with how often it is run (samples of a sweep have one trial for all)."""
 
     key: str
+    #: What people see: the first experiment and the method, and a number where another kind has the same.
+    name: str
     trials: tuple[tuple[Trial, int], ...]
 
     @property
@@ -37,11 +40,6 @@ class Kind:
         """The experiments that they belong to, in the order of the suite."""
         return list(dict.fromkeys(trial.experiment for trial, _ in self.trials))
 
-    @property
-    def name(self) -> str:
-        """What people see: the first experiment and the method."""
-        return f"{self.experiments[0]} {self.example.method.label()}"
-
 
 def kinds(suite: Suite) -> list[Kind]:
     """Return the kinds of trials of a suite, in its order; of added seeds the first ones alone.
@@ -56,7 +54,14 @@ def kinds(suite: Suite) -> list[Kind]:
     found: dict[str, list[tuple[Trial, int]]] = {}
     for trial, times in counted:
         found.setdefault(kind_of(trial), []).append((trial, times))
-    return [Kind(key, tuple(trials)) for key, trials in found.items()]
+    named = Counter[str]()
+    numbered = []
+    for key, trials in found.items():
+        first, _ = trials[0]
+        name = f"{first.experiment} {first.method.label()}"
+        named[name] += 1
+        numbered.append(Kind(key, name if named[name] == 1 else f"{name} #{named[name]}", tuple(trials)))
+    return numbered
 
 
 def kind_of(trial: Trial) -> str:

@@ -7,6 +7,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from dms_bench.pace import watched_by
+from dms_bench.tasks import make_task
 from dms_bench.trial.group import WorkerGroup
 from dms_bench.trial.rehearsal.record import Measured
 from dms_bench.trial.rehearsal.watch import Onlooker
@@ -35,6 +36,9 @@ def rehearse(work: Work, group: WorkerGroup) -> None:
         if group.leads:
             write_atomic(work.folder.path / _FILE, measured.model_dump_json())
 
+    # What a process imports it imports once, and a run's processes are used again: no trial's time.
+    make_task(trial.task, trial.seed)
+    trial.method.load_implementation()
     onlooker = Onlooker(work.steps, group.device, times, changed)
     latency = SuiteFolder(work.suite_folder).latency
     with watched_by(onlooker):

@@ -65,6 +65,11 @@ def test_what_changes_a_step_is_another_kind(other):
     assert len(kinds(suite({}, other))) == 2
 
 
+def test_kinds_of_one_name_are_numbered():
+    grid = {"method": [{"kind": "dms"}, {"kind": "dms", "importance": "fisher"}]}
+    assert [kind.name for kind in kinds(suite({"sweep": {"grid": grid}}))] == ["e0 dms", "e0 dms #2"]
+
+
 def test_samples_count_as_many_times_as_they_are_drawn():
     sample = {"samples": 7, "space": {"retrain.lr": {"low": 0.1, "high": 0.2}}}
     (kind,) = kinds(suite({"sweep": {"sample": sample}}))
