@@ -10,10 +10,10 @@ from dms_bench.config import Suite, Trial
 if TYPE_CHECKING:
     from dms_bench.runtime.rehearse import Outcome
     from dms_bench.trial.rehearsal.projection import Projection
-    from dms_bench.trial.rehearsal.record import Rehearsal, Rehearsed
+    from dms_bench.trial.rehearsal.record import Rehearsed
 
 _GIB = 2**30
-_Known = Mapping[str, "tuple[Rehearsed, Rehearsal]"]
+_Known = Mapping[str, "tuple[Rehearsed, str]"]
 
 
 def time_of(trial: Trial | None, known: _Known) -> str:
@@ -30,11 +30,11 @@ def measured_lines(suite: Suite, known: _Known) -> list[str]:
     from dms_bench.trial.rehearsal.projection import project
 
     there = kinds(suite)
-    rehearsals = {each.date: each for kind in there if kind.key in known for _, each in (known[kind.key],)}
-    if not rehearsals:
+    machines = {known[kind.key][1]: known[kind.key][0].date for kind in there if kind.key in known}
+    if not machines:
         return []
     projection = project(there, {key: kind for key, (kind, _) in known.items()})
-    where = ", ".join(f"{each.machine} ({each.date})" for each in rehearsals.values())
+    where = ", ".join(f"{machine} ({date})" for machine, date in machines.items())
     return [f"measured on {where}: {days_of(projection)}", *left_out(projection, "only estimated")]
 
 

@@ -63,7 +63,7 @@ def rehearse_suite(
     from dms_bench import tracking
     from dms_bench.runtime.session import on_a_cluster
 
-    uri = tracking.resolve_uri(suite.tracking)
+    uri, environment = tracking.resolve_uri(suite.tracking), tracking.environment()
     folder = SuiteFolder.of(suite.storage, suite.name)
     there = kinds(suite)
     of_suite = sum(kind.count for kind in there)
@@ -71,16 +71,12 @@ def rehearse_suite(
     scratch = SuiteFolder(folder.path / "rehearsal")
     with scratch.claimed(CLAIM_SECONDS if on_a_cluster() else 0.0):
         possible, refused = _checked(there)
-        stage = _Stage(scratch, uri, steps, console)
+        stage = _Stage(scratch, uri, steps, environment.get("git_commit", ""), console)
         found = stage.rehearse(possible) if possible else {}
-    environment = tracking.environment()
     rehearsal = Rehearsal(
         suite=suite.name,
         profile=profile,
         machine=environment.get("gpus") or f"{environment['cpu']} {environment['cores']} cores",
-        commit=environment.get("git_commit", ""),
-        date=datetime.now(UTC).isoformat(timespec="seconds"),
-        steps=steps,
         kinds=list(found.values()),
     )
     save(rehearsal, folder)
@@ -115,8 +111,8 @@ def _checked(there: Sequence[Kind]) -> tuple[list[Kind], list[Finding]]:
 class _Stage:
     """Where kinds are rehearsed (`hooks.Observer`)."""
 
-    def __init__(self, folder: SuiteFolder, uri: str, steps: int, console: Console) -> None:
-        self._folder, self._uri, self._steps, self._console = folder, uri, steps, console
+    def __init__(self, folder: SuiteFolder, uri: str, steps: int, commit: str, console: Console) -> None:
+        self._folder, self._uri, self._steps, self._commit, self._console = folder, uri, steps, commit, console
         self._crowd = Crowd()
         self._rehearsed: dict[str, Rehearsed] = {}
         #: Devices that there are of the kind that trials run on.
@@ -182,6 +178,9 @@ class _Stage:
             name=kind.name,
             experiments=kind.experiments,
             trials=kind.count,
+            date=datetime.now(UTC).isoformat(timespec="seconds"),
+            steps=self._steps,
+            commit=self._commit,
             workers_for_one=1 if enough else asked.workers,
             unit="pictures" if trial.task.picture_size is not None else "samples",
         )

@@ -169,6 +169,10 @@ class Rehearsed(Measured):
     name: str
     experiments: list[str]
     trials: int
+    #: When, with how many steps, and by which commit of dms_bench.
+    date: str = ""
+    steps: int = 0
+    commit: str = ""
     #: Workers that a trial has, of which one was rehearsed on a machine that does not have them all; else 1.
     workers_for_one: int = 1
     #: What its samples are: pictures, sequences.
@@ -190,12 +194,9 @@ class Rehearsed(Measured):
 
 
 class Rehearsal(BaseModel):
-    """What came of a suite."""
+    """What came of a suite on a machine."""
 
     suite: str
     profile: str | None
     machine: str
-    commit: str = ""
-    date: str
-    steps: int
     kinds: list[Rehearsed]
