@@ -165,7 +165,8 @@ def test_what_is_missing_is_said_before_anything_is_trained(rehearsed, tmp_path)
 
 
 def test_a_loss_that_is_no_number_is_found(rehearsed):
-    code, kinds, output = rehearsed(CLASSIFIER | {"pretrain": RECIPE | {"lr": 1e30}, "method": "dms", "sweep": {}})
+    one = {"method": "dms", "budget": {"kind": "macs", "target": "40%"}, "sweep": {}}
+    code, kinds, output = rehearsed(CLASSIFIER | one | {"pretrain": RECIPE | {"lr": 1e30}})
     assert code == 2
     assert [kind.at for kind in kinds] == ["pretrain"]
     assert "fails: experiment 'glyphs', pretrain: training: the loss is" in output
@@ -215,3 +216,24 @@ def test_each_kind_has_a_process_of_its_own_whose_death_is_a_finding(command, tm
     fits = [line for line in command.journal.read_text().splitlines() if " fit " in line]
     assert len({line.split()[0] for line in fits}) == 3  # and none of them again
     assert len(fits) == 3 * 2
+
+
+@pytest.mark.slow
+def test_several_workers_rehearse_together(command, tmp_path):
+    command.write("pair", {"resources": {"workers": 2, "cpus": 0.5}})
+    path = os.pathsep.join([str(Path(__file__).parent / "plugin"), *filter(None, [os.environ.get("PYTHONPATH")])])
+    process = subprocess.run(
+        [sys.executable, "-m", "dms_bench", "rehearse", "pair.yaml"],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": path, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=200,
+    )
+    assert process.returncode == 0, process.stdout + process.stderr
+    (kind,) = read(tmp_path, "pair").kinds
+    assert (kind.devices, kind.workers_for_one) == (1.0, 1)
+    collectives = [call.collective for stage in kind.stages for call in stage.calls if call.epochs]
+    assert len(collectives) == 2
+    assert all(seconds is not None and seconds > 0 for seconds in collectives)
+    assert "all-reduce" in process.stdout

@@ -67,13 +67,11 @@ class SamplerSpec(MethodSpec):
         """Whether subnets are measured with the supernet's weights."""
         return self.score in ("shared", "predictor")
 
-    def rehearsed(self) -> tuple[Self, float]:
-        """Return the sampler with a few candidates; those that a predictor learns from are most of its work."""
-        if self.score == "predictor":
-            fewer = min(self.samples, _FEWEST_SAMPLES)
-            return self.model_copy(update={"samples": fewer}), self.samples / fewer
-        fewer = min(self.candidates, _REHEARSED)
-        return self.model_copy(update={"candidates": fewer}), self.candidates / fewer
+    def rehearsed(self) -> tuple[Self, dict[str, float]]:
+        """Return the sampler with a few candidates; a predictor learns from a few, too."""
+        candidates, samples = min(self.candidates, _REHEARSED), min(self.samples, _FEWEST_SAMPLES)
+        fewer = self.model_copy(update={"candidates": candidates, "samples": samples})
+        return fewer, {"search": self.candidates / candidates, "predictor": self.samples / samples}
 
     def check(self, space: SearchSpace, task: Task) -> None:
         """Refuse a score that feeds the network with numbers of its own, where inputs are tokens."""

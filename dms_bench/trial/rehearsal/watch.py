@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TypeVar
 
@@ -25,11 +25,13 @@ class Onlooker:
     Args:
         steps: of every pass, after one that warms up.
         device: where networks run.
-        times: by how much more the search really does.
+        times: by how much more a stage really does, by its name.
         changed: is told of every stage that begins or ends.
     """
 
-    def __init__(self, steps: int, device: torch.device, times: float, changed: Callable[[], None]) -> None:
+    def __init__(
+        self, steps: int, device: torch.device, times: Mapping[str, float], changed: Callable[[], None]
+    ) -> None:
         self.steps, self.device = steps, device
         self.stages: list[Stage] = []
         self.part: Part = "trial"
@@ -65,8 +67,7 @@ class Onlooker:
     def stage(self, name: str) -> Iterator[None]:
         """Note the stage inside, whose time is not that of a stage around it."""
         self._charge()
-        times = self._times if name == "search" else self._open[-1].times if self._open else 1.0
-        stage = Stage(part=self.part, name=name, times=times)
+        stage = Stage(part=self.part, name=name, times=self._times.get(name, 1.0))
         self.stages.append(stage)
         self._open.append(stage)
         self._changed()

@@ -16,7 +16,7 @@ TICK = 0.01
 
 @pytest.fixture
 def onlooker() -> Onlooker:
-    return Onlooker(2, torch.device("cpu"), 1.0, lambda: None)
+    return Onlooker(2, torch.device("cpu"), {"predictor": 20.0}, lambda: None)
 
 
 def slow(count: int, seconds: float) -> Iterator[int]:
@@ -83,6 +83,7 @@ def test_a_stage_within_another_is_charged_for_itself_alone(onlooker):
     search, predictor = onlooker.stages
     assert search.seconds == pytest.approx(4 * TICK, rel=0.5)
     assert predictor.seconds == pytest.approx(5 * TICK, rel=0.5)
+    assert (search.times, predictor.times) == (1.0, 20.0)
     assert onlooker.at == ""
     assert pace.current() is None
 
