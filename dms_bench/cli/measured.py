@@ -55,10 +55,14 @@ def projected(outcome: Outcome) -> list[str]:
 
 
 def days_of(projection: Projection) -> str:
-    """Return the device days of all trials, and of their stages."""
-    days = ", ".join(f"{days:.3g} days of {device}" for device, days in projection.device_days.items())
-    stages = ", ".join(f"{name} {each:.3g}" for name, each in projection.days_by_stage.items())
+    """Return the time of all trials on one device, and that of their stages."""
+    days = ", ".join(f"{_of_days(days)} of {device}" for device, days in projection.device_days.items())
+    stages = ", ".join(f"{name} {_of_days(each)}" for name, each in projection.days_by_stage.items())
     return f"{days} ({stages})"
+
+
+def _of_days(days: float) -> str:
+    return duration(days * 86400)
 
 
 def left_out(projection: Projection, as_what: str) -> list[str]:

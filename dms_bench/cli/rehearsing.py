@@ -14,6 +14,7 @@ from dms_bench.cli.suites import Profile, Smoke, SuiteFile
 
 if TYPE_CHECKING:
     from rich.table import Table
+    from rich.text import Text
 
     from dms_bench.trial.rehearsal.record import Rehearsed
 
@@ -65,10 +66,11 @@ def rehearse(
     return 2 if any(finding.fatal for finding in outcome.findings) else 0
 
 
-def _plain(line: str) -> object:
+def _plain(line: str) -> Text:
+    """Return a line that no table's width breaks."""
     from rich.text import Text
 
-    return Text(line)
+    return Text(line, no_wrap=True, overflow="ignore")
 
 
 def _table(title: str, *headings: str) -> Table:
