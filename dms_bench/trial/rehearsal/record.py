@@ -137,9 +137,10 @@ class Stage(BaseModel):
 
     @property
     def training(self) -> Pass | None:
-        """The first pass of its first training, else of whatever it does with data."""
-        calls = sorted(self.calls, key=lambda call: call.epochs is None)
-        return next((one for call in calls for one in call.passes if one.steps), None)
+        """The first pass of its first training; where it trains nothing, the longest that it makes over data."""
+        first = next((one for call in self.calls if call.epochs for one in call.passes if one.steps), None)
+        passes = (one for call in self.calls for one in call.passes if one.steps)
+        return first or max(passes, key=lambda one: one.whole or 0, default=None)
 
     @property
     def checkpoint_bytes(self) -> int:
