@@ -105,7 +105,8 @@ def test_the_full_setting_of_table_4_is_rehearsed_at_the_size_of_its_networks(tm
     assert code in (0, 2), output
     assert "Traceback" not in output
     print(output)
-    found: dict[str, Any] = {kind.name: kind for kind, _ in known(SuiteFolder(tmp_path / "runs" / "table04-full")).values()}
+    rehearsed = known(SuiteFolder(tmp_path / "runs" / "table04-full"))
+    found: dict[str, Any] = {kind.name: kind for kind, _ in rehearsed.values()}
     assert set(found) == {"en350 dms", "b0-designed supernet"}
     training = next(stage for stage in found["en350 dms"].stages if stage.name == "search").training
     # 990 of 1000 pictures, four at a time; 30 epochs of them are foretold.

@@ -109,7 +109,7 @@ class Call(BaseModel):
     def full(self, workers: int = 1) -> float:
         """Return the seconds of the whole call; `workers` as of `Pass.full`, in training alone."""
         if self.epochs is None:
-            return self.seconds + sum(one.full() - one.seconds for one in self.passes)
+            return self.seconds + sum(one.full() + one.excess - one.seconds for one in self.passes)
         rehearsed = sum(one.seconds for one in self.passes)
         once = self.seconds - self.epoch + sum(one.excess for one in self.passes)
         each = self.epoch - rehearsed + sum(one.full(workers) for one in self.passes)

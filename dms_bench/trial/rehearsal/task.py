@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 from contextlib import suppress
 from typing import Any, cast
 
 import torch
 import torch.distributed as dist
-from torch import nn
+from torch import Tensor, nn
 
 from dms_bench import pace
 from dms_bench.config.recipe import Recipe
@@ -41,6 +42,11 @@ class RehearsedTask:
         if loop.world_size > 1:
             call.collective = _collective(model, loop.device)
         return model
+
+    def losses(self, model: nn.Module, *args: Any, **kwargs: Any) -> Iterator[Tensor]:
+        """Note `Task.losses`, as far as they are taken; what is done with them is part of it."""
+        with self._onlooker.call("losses"):
+            yield from self._task.losses(model, *args, **kwargs)
 
     def recalibrate(self, model: nn.Module, *args: Any, **kwargs: Any) -> None:
         """Note `Task.recalibrate`."""

@@ -35,10 +35,10 @@ class Onlooker:
         self.steps, self.device = steps, device
         self.stages: list[Stage] = []
         self.part: Part = "trial"
-        #: The stages under way, the innermost last, and the call under way.
+        #: The stages and calls under way, the innermost last, and the stage in which something went wrong.
         self._open: list[Stage] = []
         self._failed = ""
-        self._call: Call | None = None
+        self._calls: list[Call] = []
         self._times, self._changed = times, changed
         self._peak = Peak(device)
         #: Seconds that are nobody's, and when the call under way got to its first batch, or to its items.
@@ -96,13 +96,14 @@ class Onlooker:
         call = Call(purpose=purpose, epochs=epochs)
         if self._open:
             self._open[-1].calls.append(call)
-        before, self._call = self._call, call
+        self._calls.append(call)
         began = self.first_batch = self.clock()
         try:
             yield call
         finally:
             call.seconds = self.clock() - began
-            self._call = before
+            # By identity, and not the last: two networks may be looked at in turn.
+            self._calls = [other for other in self._calls if other is not call]
 
     def batches(
         self, batches: Iterable[Batch], whole: int | None, size: int, parts: int, ahead: int
@@ -110,10 +111,10 @@ class Onlooker:
         """Yield the batches of a step that warms up, and of those that count; see how fast the loader is."""
         noted = Pass(samples=size * parts, whole=None if whole is None else -(-whole // parts))
         began, taken = self.clock(), 0
-        if self._call is not None:
-            if not self._call.passes:
+        if self._calls:
+            if not self._calls[-1].passes:
                 self.first_batch = began
-            self._call.passes.append(noted)
+            self._calls[-1].passes.append(noted)
         source, step = iter(batches), Step(wait=0.0, compute=0.0)
         try:
             while whole is None or taken < (1 + self.steps) * parts:
@@ -161,10 +162,10 @@ class Onlooker:
 
     def worked_on(self, items: int, whole: int) -> None:
         """Note work on items as a pass, a step of which is one of them."""
-        if self._call is not None and items:
+        if self._calls and items:
             seconds = self.clock() - self._asked
             each = Step(wait=0.0, compute=seconds / items)
-            self._call.passes.append(Pass(samples=1, whole=whole, steps=[each] * items, seconds=seconds))
+            self._calls[-1].passes.append(Pass(samples=1, whole=whole, steps=[each] * items, seconds=seconds))
 
     def _synchronise(self) -> None:
         if self.device.type == "cuda":

@@ -50,6 +50,8 @@ def test_training_repeats_its_epoch_and_not_what_is_around_it():
 def test_an_evaluation_is_completed():
     call = Call(purpose="evaluation on val", seconds=5.0, passes=[a_pass(9, (0.0, 1.0), (0.0, 1.0), (0.0, 1.0))])
     assert call.full(workers=8) == 5.0 + 6 * 1.0  # the leader measures alone
+    cold = Call(purpose="losses", seconds=9.0, passes=[a_pass(9, (0.0, 5.0), (0.0, 1.0), (0.0, 1.0))])
+    assert cold.full() == 9.0 + 6 * 1.0  # what warms up is done every time
 
 
 def test_candidates_that_were_left_out_are_counted():

@@ -73,6 +73,21 @@ def test_a_loader_with_too_few_batches_is_not_judged(onlooker):
     assert call.passes[0].loaded is None
 
 
+def test_calls_that_take_turns_have_their_own_passes(onlooker):
+    def losses(purpose: str) -> Iterator[int]:
+        with onlooker.call(purpose):
+            yield from pace.paced(range(9), 9, size=1)
+
+    with pace.watched_by(onlooker), onlooker.stage("search"):
+        first, second = losses("first"), losses("second")
+        assert next(first) == next(second) == 0
+        assert list(first) == list(second) == [1, 2]
+        with onlooker.call("third") as third:
+            assert list(pace.paced(range(2), 2, size=1)) == [0, 1]
+    assert [len(call.passes) for call in onlooker.stages[0].calls] == [1, 1, 1]
+    assert len(third.passes[0].steps) == 2
+
+
 def test_a_stage_within_another_is_charged_for_itself_alone(onlooker):
     with pace.watched_by(onlooker), onlooker.stage("search"):
         time.sleep(2 * TICK)
