@@ -15,7 +15,7 @@ import typer
 from typer.exceptions import TyperException
 
 from dms_bench import __version__
-from dms_bench.cli import begin, data, machine, networks, papers, results, suites
+from dms_bench.cli import begin, data, machine, networks, papers, rehearsing, results, suites
 from dms_bench.cli.exchange import results as exchange
 from dms_bench.errors import TrialFailure, UserError
 
@@ -35,7 +35,7 @@ _GARBAGE = 100_000
 
 for command in (
     begin.new,
-    *(suites.validate, suites.plan, suites.run, suites.submit, suites.ls, suites.schema),
+    *(suites.validate, suites.plan, rehearsing.rehearse, suites.run, suites.submit, suites.ls, suites.schema),
     *(results.leaderboard, results.summary, results.pareto, results.show, results.export),
     networks.space,
     machine.doctor,

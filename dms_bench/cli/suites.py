@@ -75,8 +75,11 @@ def plan(
     ] = None,
 ) -> None:
     """Show the trials of a suite, and how much training they are, without running anything."""
+    from dms_bench.cli.measured import measured_lines, time_of
     from dms_bench.config import families, load_suite, read_request
     from dms_bench.trial.plan import cost_lines, plan, plan_added, total_macs
+    from dms_bench.trial.rehearsal.store import known
+    from dms_bench.trial.storage import SuiteFolder
 
     request = read_request(set_, only, site, here=True)
     loaded = load_suite(suite, profile=profile, smoke=smoke, request=request)
@@ -85,6 +88,7 @@ def plan(
     if not deciding and (effect is not None or deviation is not None):
         raise UserError("--effect and --deviation are for suites whose seed is {until: decided}")
     planned = plan(loaded)
+    measured = known(SuiteFolder.of(loaded.storage, loaded.name))
     costly = loaded.resources.gpus > 0
     headings = ("experiment", "method", "budget", "pipeline", "seed", "hash", "stages (epochs x MACs x samples)")
     rows = []
@@ -97,9 +101,11 @@ def plan(
         name = trial.hash or f"{trial.count} samples"
         identity = (trial.experiment, trial.method, trial.budget, trial.pipeline, str(trial.seed), name)
         estimates = ", ".join(f"{stage.stage} {stage.gpu_days:.3g}" for stage in trial.stages)
-        rows.append((*identity, stages, f"{trial.training_macs:.2e}", *([estimates] if costly else [])))
-    write(columns((*headings, "training MACs", *(["A100 days"] if costly else [])), rows), None)
-    for line in cost_lines(planned, costly):
+        took = [time_of(trial.trial, measured)] if measured else []
+        rows.append((*identity, stages, f"{trial.training_macs:.2e}", *([estimates] if costly else []), *took))
+    more = [*(["A100 days"] if costly else []), *(["time of a trial"] if measured else [])]
+    write(columns((*headings, "training MACs", *more), rows), None)
+    for line in (*cost_lines(planned, costly), *measured_lines(loaded, measured)):
         typer.echo(line)
     if deciding:
         from dms_bench.trial.prospects import prospects

@@ -76,6 +76,13 @@ class MethodSpec(PluginSpec):
         """
         return (epochs if self.trains_in_search else 0, 0)
 
+    def rehearsed(self) -> tuple[Self, dict[str, float]]:
+        """Return the method with fewer candidates, for a rehearsal, and how many times as much each stage really does.
+
+        Stages that are not named do what they always do.
+        """
+        return self, {}
+
     def check(self, space: SearchSpace, task: Task) -> None:
         """Refuse, before anything is trained, a space or a task that the method cannot search.
 

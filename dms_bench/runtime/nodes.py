@@ -50,6 +50,11 @@ def room(nodes: Iterable[Mapping[str, float]], shape: Resources) -> int:
     return sum(workers) // shape.workers
 
 
+def resources_here() -> list[dict[str, float]]:
+    """Return the resources (CPU, GPU) of every node that is there."""
+    return [node["Resources"] for node in ray.nodes() if node["Alive"]]
+
+
 def trials_at_once(shape: Resources, say: Callable[[str], None] = lambda _: None) -> int:
     """Return how many trials of this shape run at once, on a cluster after waiting for nodes to join.
 
@@ -63,7 +68,7 @@ def trials_at_once(shape: Resources, say: Callable[[str], None] = lambda _: None
     deadline = time.monotonic() + (JOIN_SECONDS if on_a_cluster() else 0.0)
     waiting = False
     while True:
-        nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+        nodes = resources_here()
         trials = room(nodes, shape)
         if trials:
             return trials

@@ -23,11 +23,11 @@ RETRIES = 2
 _SUPERVISOR = {"node:__internal_head__": 0.001}
 
 
-def run_all(works: Sequence[Work], scratch: Path, observer: Observer, most: int | None) -> None:
+def run_all(works: Sequence[Work], scratch: Path, observer: Observer, most: int | None, *, once: bool = False) -> None:
     """Do all the work, one shape of resources after the other (a `Tuner` has one shape), and return.
 
     Work that failed says so in its folder; of work whose process died too often, the observer is told. No more than
-    `most` is done at once, where that is given.
+    `most` is done at once, where that is given. With `once`, every piece has a process of its own, and no second one.
 
     Raises:
         UserError: a trial needs more than there is.
@@ -40,7 +40,7 @@ def run_all(works: Sequence[Work], scratch: Path, observer: Observer, most: int 
         trials_at_once(shape, observer.say)  # before anything is trained
     for shape in shapes:
         grid = [work.model_dump_json() for work in works if work.trial.resources == shape]
-        _fit(shape, scratch, observer, most, {"work": tune.grid_search(grid)}, scheduler=FirstCome())
+        _fit(shape, scratch, observer, most, {"work": tune.grid_search(grid)}, once, scheduler=FirstCome())
 
 
 def run_sampled(
@@ -62,11 +62,19 @@ def run_sampled(
         RayLostError: no node is left.
         KeyboardInterrupt: the user wants to stop.
     """
-    _fit(shape, scratch, observer, most, {}, search_alg=FromFeed(feed), scheduler=scheduler, num_samples=feed.left)
+    _fit(
+        shape, scratch, observer, most, {}, False, search_alg=FromFeed(feed), scheduler=scheduler, num_samples=feed.left
+    )
 
 
 def _fit(
-    shape: Resources, scratch: Path, observer: Observer, most: int | None, space: dict[str, Any], **options: Any
+    shape: Resources,
+    scratch: Path,
+    observer: Observer,
+    most: int | None,
+    space: dict[str, Any],
+    once: bool,
+    **options: Any,
 ) -> None:
     """Run one `Tuner` to its end."""
     at_once = trials_at_once(shape, observer.say)
@@ -74,7 +82,7 @@ def _fit(
         tune.with_resources(tune_function, _held(shape)),
         param_space=space,
         tune_config=tune.TuneConfig(
-            reuse_actors=True,
+            reuse_actors=not once,
             max_concurrent_trials=at_once if most is None else min(at_once, most),
             trial_dirname_creator=_numbered(),
             **options,
@@ -82,7 +90,7 @@ def _fit(
         run_config=tune.RunConfig(
             name=f"{len(list(scratch.glob('*'))):03d}",
             storage_path=str(scratch),
-            failure_config=tune.FailureConfig(max_failures=RETRIES),
+            failure_config=tune.FailureConfig(max_failures=0 if once else RETRIES),
             callbacks=[Watch(observer)],
             verbose=0,
         ),

@@ -21,6 +21,7 @@ from dms_bench.trial.group import WorkerGroup, alone, set_up_process
 from dms_bench.trial.last_words import cause, kept
 from dms_bench.trial.meter import costs
 from dms_bench.trial.publish import open_run, publish_result
+from dms_bench.trial.rehearsal.rehearse import rehearse
 from dms_bench.trial.run import pretrain_supernet, run_trial, search_in_one
 from dms_bench.trial.storage import SuiteFolder
 from dms_bench.trial.work import Work
@@ -76,6 +77,9 @@ def carry_out(work: Work, report: Callable[[dict[str, Any]], None]) -> None:
 
 def do_part(work: Work, group: WorkerGroup, report: Callable[[dict[str, Any]], None]) -> None:
     """Do this worker's part of the work; the leading worker publishes."""
+    if work.kind == "rehearsal":
+        rehearse(work, group)
+        return
     if work.supernet is not None:
         pretrain_supernet(work.trial, work.supernet, group)
     if work.kind == "supernet":
@@ -130,7 +134,7 @@ def _run_group(work: Work) -> None:
     from ray.train.v2.api.exceptions import TrainingFailedError
     from ray.tune.integration.ray_train import TuneReportCallback
 
-    resources = work.trial.resources
+    resources, retries = work.trial.resources, 0 if work.kind == "rehearsal" else GROUP_RETRIES
     each = {"CPU": resources.cpus} | ({"GPU": resources.gpus} if resources.gpus else {})
     trainer = TorchTrainer(
         _group_function,
@@ -144,7 +148,7 @@ def _run_group(work: Work) -> None:
         run_config=RunConfig(
             name=f"{work.key}-{len(list(work.folder.attempts.glob('*.json')))}",
             storage_path=str(work.suite_folder / "ray"),
-            failure_config=FailureConfig(max_failures=GROUP_RETRIES, controller_failure_limit=GROUP_RETRIES),
+            failure_config=FailureConfig(max_failures=retries, controller_failure_limit=retries),
             callbacks=[TuneReportCallback()],
         ),
     )
@@ -156,7 +160,7 @@ def _run_group(work: Work) -> None:
             reason = message_of(reasons[min(reasons)])
             if "died unexpectedly" in reason:
                 reason = cause(work.folder, reason)[0]
-            raise TrialFailure(f"its workers failed {GROUP_RETRIES + 1} times: {reason}") from error
+            raise TrialFailure(f"its workers failed {retries + 1} time{'s' * (retries > 0)}: {reason}") from error
 
 
 def _group_function(config: dict[str, str]) -> None:

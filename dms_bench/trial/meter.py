@@ -16,6 +16,7 @@ from typing import Self
 
 from pydantic import BaseModel, Field, ValidationError
 
+from dms_bench import pace
 from dms_bench.tracking import StageCost
 from dms_bench.trial.group import Hardware
 from dms_bench.trial.storage import WorkFolder, write_atomic
@@ -75,7 +76,8 @@ class Meter:
             self._attempt.epoch, self._attempt.steps = 0, 0
         self._write()
         try:
-            yield
+            with pace.stage(name):
+                yield
         finally:
             with self._lock:
                 self._charge()

@@ -9,12 +9,13 @@ with the supernet's MACs for pretraining and search, and the target's for retrai
 brings has its own throughout), and one forward pass of a teacher, if there is one, for every sample. Evaluation
 and repair are not counted. The MACs of a network cut for another resource are not known before the search: they are
 taken to shrink as that resource does, with several constraints as the tightest; a latency in milliseconds says
-nothing before it is measured, and counts as the whole supernet, as a number of bytes does.
+nothing before it is measured, and counts as the whole supernet, as a number of bytes does. What was rehearsed is
+measured, and is shown beside (`dms_bench.trial.rehearsal`).
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from dms_bench.config import (
@@ -80,6 +81,8 @@ class PlannedTrial:
     hash: str | None
     stages: tuple[StageEstimate, ...]
     count: int = 1
+    #: The trial itself, or the first sample.
+    trial: Trial | None = field(default=None, repr=False, compare=False)
 
     @property
     def training_macs(self) -> float:
@@ -206,6 +209,7 @@ class _Estimator:
             hash=None if samples else trial.hash,
             stages=self._stages(trial),
             count=samples or 1,
+            trial=trial,
         )
 
     def _stages(self, trial: Trial) -> tuple[StageEstimate, ...]:

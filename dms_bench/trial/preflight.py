@@ -26,6 +26,8 @@ class Preflight:
         self.refusals = Refusals()
         #: What was tried already: None where it passed.
         self._tried: dict[object, UserError | None] = {}
+        #: What was refused: the kind of thing (data, samples, recipe, network, budget, method), the experiment, why.
+        self.refused: list[tuple[str, str, str]] = []
 
     def check_data(self, trial: Trial) -> bool:
         """Note that the data of the trial's task cannot be had; what can be fetched is. Returns whether it is there."""
@@ -50,7 +52,7 @@ class Preflight:
             if self._try(trial, budget, lambda: _check_budget(trial)):
                 self._try(trial, ("method", *key, trial.method.content_hash()), lambda: _check_method(trial))
 
-    def _try(self, trial: Trial, key: object, check: Callable[[], object]) -> bool:
+    def _try(self, trial: Trial, key: tuple[object, ...], check: Callable[[], object]) -> bool:
         """Try a thing once, note for the trial's experiment what is wrong with it, and return whether nothing is."""
         if key not in self._tried:
             try:
@@ -60,6 +62,7 @@ class Preflight:
                 self._tried[key] = error
         refusal = self._tried[key]
         if refusal is not None:
+            self.refused.append((str(key[0]), trial.experiment, str(refusal)))
             with self.refusals.of(trial.experiment):
                 raise refusal
         return refusal is None

@@ -41,6 +41,7 @@ from dms_bench.trial.origin import weights_hash
 from dms_bench.trial.outcome import found_by, measured_by, require_numbers
 from dms_bench.trial.pictures import smaller_pictures
 from dms_bench.trial.record import ARCHITECTURE, WEIGHTS, describe, load_weights, save_weights, write_description
+from dms_bench.trial.rehearsal.task import rehearsed
 from dms_bench.trial.repair import repair
 from dms_bench.trial.repair_report import read_report
 from dms_bench.trial.spaces import space_of, untrained
@@ -102,7 +103,7 @@ def pretrain_supernet(trial: Trial, folder: WorkFolder, group: WorkerGroup) -> N
     if _finished(stage, group):
         return
     with Meter(folder, group.hardware(), writes=group.leads) as meter, meter.stage("pretrain"):
-        task = counted(make_task(trial.task, trial.seed), meter.passed, group.world_size)
+        task = counted(rehearsed(make_task(trial.task, trial.seed)), meter.passed, group.world_size)
         loop = StageLoop(stage, group, meter, measures=trial.task)
         model = task.build(trial.network)
         if trial.network.weight_sharing:
@@ -386,7 +387,7 @@ class _Run:
         )
 
     def _task(self) -> Task:
-        return counted(make_task(self.pictures, self.trial.seed), self.meter.passed, self.group.world_size)
+        return counted(rehearsed(make_task(self.pictures, self.trial.seed)), self.meter.passed, self.group.world_size)
 
     def _supernet(self, task: Task) -> nn.Module:
         """Build the network that is searched, with the weights that the pipeline starts from."""

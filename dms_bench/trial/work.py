@@ -1,4 +1,4 @@
-"""What the driver hands to Ray: one trial, or what trials share: the training of a supernet, a search."""
+"""What the driver hands to Ray: one trial, a rehearsal, or what trials share: the training of a supernet, a search."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict
 from dms_bench.config.trial import Trial
 from dms_bench.trial.storage import StageFolder, SuiteFolder, WorkFolder
 
-Kind = Literal["trial", "supernet", "search"]
+Kind = Literal["trial", "supernet", "search", "rehearsal"]
 
 
 class Work(BaseModel):
@@ -30,12 +30,16 @@ class Work(BaseModel):
     environment: dict[str, str]
     #: Epochs are reported to a scheduler, which may end the trial early.
     scheduled: bool = False
+    #: Of a rehearsal: steps of every pass over data.
+    steps: int = 0
 
     @property
     def key(self) -> str:
         """Hash that names the work's folder."""
         if self.kind == "trial":
             return self.trial.hash
+        if self.kind == "rehearsal":  # its folder has the name of the kind of trials
+            return self.suite_folder.name
         shared = supernet_hash(self.trial) if self.kind == "supernet" else search_hash(self.trial)
         assert shared is not None
         return shared
@@ -46,13 +50,16 @@ class Work(BaseModel):
         trial = self.trial
         if self.kind == "supernet":
             return f"{trial.experiment}-pretrain-s{trial.seed}"
-        return trial.name if self.kind == "trial" else f"{trial.experiment}-{trial.method.kind}-in-one-s{trial.seed}"
+        if self.kind == "search":
+            return f"{trial.experiment}-{trial.method.kind}-in-one-s{trial.seed}"
+        return trial.name
 
     @property
     def folder(self) -> WorkFolder:
         """Where the work is done."""
         suite = SuiteFolder(self.suite_folder)
-        return {"trial": suite.trial, "supernet": suite.supernet, "search": suite.search}[self.kind](self.key)
+        folders = {"trial": suite.trial, "rehearsal": suite.trial, "supernet": suite.supernet, "search": suite.search}
+        return folders[self.kind](self.key)
 
     @property
     def supernet(self) -> WorkFolder | None:

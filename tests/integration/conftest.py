@@ -49,11 +49,11 @@ class Command:
         content = {"name": name, "experiments": [toy | experiment], **suite}
         (self.folder / f"{name}.yaml").write_text(yaml.safe_dump(content))
 
-    def start(self, name: str, *options: str, **environment: str) -> subprocess.Popen[str]:
+    def start(self, name: str, *options: str, verb: str = "run", **environment: str) -> subprocess.Popen[str]:
         before = {key: value for key, value in os.environ.items() if key != "PYTHONDONTWRITEBYTECODE"}
         path = os.pathsep.join([str(PLUGIN), *filter(None, [os.environ.get("PYTHONPATH")])])
         process = subprocess.Popen(
-            [sys.executable, "-m", "dms_bench", "run", f"{name}.yaml", *options],
+            [sys.executable, "-m", "dms_bench", verb, f"{name}.yaml", *options],
             cwd=self.folder,
             env=before | {"PYTHONPATH": path, "TOY_JOURNAL": str(self.journal), "OMP_NUM_THREADS": "1"} | environment,
             stdout=subprocess.PIPE,
@@ -65,9 +65,9 @@ class Command:
         self._processes.append(process)
         return process
 
-    def run(self, name: str, *options: str, **environment: str) -> tuple[int, str]:
+    def run(self, name: str, *options: str, verb: str = "run", **environment: str) -> tuple[int, str]:
         """Run to the end; returns exit code and output."""
-        process = self.start(name, *options, **environment)
+        process = self.start(name, *options, verb=verb, **environment)
         output, _ = process.communicate(timeout=LIMIT)
         return process.returncode, output
 
@@ -125,7 +125,7 @@ def command(tmp_path: Path, empty_store: Path) -> Iterator[Command]:
 def here(monkeypatch: pytest.MonkeyPatch) -> None:
     """Have work done in this process."""
 
-    def run_all(works: Sequence[Work], scratch: Path, observer: Observer, most: int | None) -> None:
+    def run_all(works: Sequence[Work], scratch: Path, observer: Observer, most: int | None, **_: Any) -> None:
         for work in works:
             observer.started(work)
             carry_out(work, lambda metrics: None)
@@ -134,3 +134,4 @@ def here(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(schedule, "run_all", run_all)
     monkeypatch.setattr(session, "ray_session", contextlib.nullcontext)
     monkeypatch.setattr(nodes, "check_nodes", lambda *arguments: None)
+    monkeypatch.setattr(nodes, "resources_here", lambda: [{"CPU": 2.0}])

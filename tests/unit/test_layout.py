@@ -13,6 +13,7 @@ ROOT = Path(__file__).parents[2]
 #: is allowed one that stands below it.
 ALLOWED = {
     "errors": ("", ""),
+    "pace": ("", ""),
     "kernels": ("", "torch"),
     "scaling": ("kernels", "torch scipy"),
     "data": ("errors", "torch timm transformers safetensors"),
@@ -20,14 +21,14 @@ ALLOWED = {
     "decisions": ("", "numpy scipy"),
     "tasks.py": ("errors config", "torch"),
     "dms_bench_tasks": (
-        "errors data scaling config tasks.py",
+        "errors pace data scaling config tasks.py",
         "torch torchvision numpy timm sklearn PIL matplotlib pydantic yaml safetensors ultralytics",
     ),
     "methods": ("errors scaling config tasks.py", "torch numpy pydantic scipy sklearn"),
     "tracking": ("errors config", "mlflow pydantic pyarrow torch"),
     "report": ("errors config tracking", "matplotlib numpy rich scipy"),
     "trial": (
-        "errors kernels scaling config decisions tasks.py methods tracking report",
+        "errors pace kernels scaling config decisions tasks.py methods tracking report",
         "torch pydantic safetensors",
     ),
     "deploy": ("errors config tasks.py tracking report trial", "torch rich onnxruntime openvino"),

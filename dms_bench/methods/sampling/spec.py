@@ -29,6 +29,8 @@ _USES: dict[str, tuple[Use, ...]] = {
     "shared": ("weights", "data", "validation"),
     "predictor": ("weights", "data", "validation"),
 }
+#: Candidates of a rehearsal, and the fewest that a predictor can learn from.
+_REHEARSED, _FEWEST_SAMPLES = 2, 10
 #: Options that only some scores use.
 _USED_BY = {"images": ("shared", "predictor"), "samples": ("predictor",)}
 
@@ -64,6 +66,12 @@ class SamplerSpec(MethodSpec):
     def judges_weights(self) -> bool:
         """Whether subnets are measured with the supernet's weights."""
         return self.score in ("shared", "predictor")
+
+    def rehearsed(self) -> tuple[Self, dict[str, float]]:
+        """Return the sampler with a few candidates; a predictor learns from a few, too."""
+        candidates, samples = min(self.candidates, _REHEARSED), min(self.samples, _FEWEST_SAMPLES)
+        fewer = self.model_copy(update={"candidates": candidates, "samples": samples})
+        return fewer, {"search": self.candidates / candidates, "predictor": self.samples / samples}
 
     def check(self, space: SearchSpace, task: Task) -> None:
         """Refuse a score that feeds the network with numbers of its own, where inputs are tokens."""

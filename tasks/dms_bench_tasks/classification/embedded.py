@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from dms_bench.errors import UserError
+from dms_bench.pace import paced
 from dms_bench_tasks.classification import digits, fashion, glyphs
 from dms_bench_tasks.classification.data import EVALUATION_BATCH, Batch, Split, micro_batch, steps_per_epoch
 from dms_bench_tasks.classification.data_spec import DigitsData, FashionData, GlyphsData
@@ -73,7 +74,8 @@ class EmbeddedSource:
         if limit is not None:
             seed = 0 if isinstance(self.data, FashionData) else self.data.seed
             index = torch.randperm(len(labels), generator=torch.Generator().manual_seed(seed))[:limit]
-        for part in torch.split(index[shard.rank :: shard.count], EVALUATION_BATCH):
+        parts = torch.split(index[shard.rank :: shard.count], EVALUATION_BATCH)
+        for part in paced(parts, len(parts), size=EVALUATION_BATCH):
             yield self.normalise(images[part], device), labels[part].to(device)
 
     def statistics(self, model: nn.Module) -> None:
@@ -131,6 +133,10 @@ class MemoryBatches:
 
     def epoch(self, epoch: int) -> Iterator[Batch]:
         """Return the batches of one epoch; the order depends on the seed and the epoch only."""
+        parts = self.recipe.grad_accum_steps
+        return paced(self._batches(epoch), self.steps * parts, size=self._size, parts=parts)
+
+    def _batches(self, epoch: int) -> Iterator[Batch]:
         images, labels = self.source.tensors("train")
         generator = torch.Generator().manual_seed(derive_seed(self.seed, epoch))
         order = torch.randperm(len(labels), generator=generator)

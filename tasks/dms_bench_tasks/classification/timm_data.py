@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset, IterableDataset
 
 from dms_bench.errors import TrialFailure, UserError, nearest
+from dms_bench.pace import paced
 from dms_bench_tasks.classification.data import EVALUATION_BATCH, Batch, Split, micro_batch, steps_per_epoch
 from dms_bench_tasks.classification.data_spec import TimmData
 from dms_bench_tasks.classification.model import network
@@ -27,6 +28,8 @@ from dms_bench_tasks.common.sharding import WHOLE, Shard, derive_seed
 
 #: As many images that cannot be read are passed over, as in timm.
 _DAMAGED_IN_A_ROW = 10
+#: Batches that a process of a loader has ready at most: PyTorch's own number.
+_EACH_AHEAD = 2
 _PREFIXES = ("torch", "hfds", "hfids", "wds", "tfds")
 #: It would say of every image that it passes over that it does, every time; `check` says it once.
 logging.getLogger("timm.data.dataset").setLevel(logging.ERROR)
@@ -144,11 +147,17 @@ class TimmSource:
                 chosen = np.random.default_rng(self.data.seed).permutation(chosen)[:limit]
             dataset = View(dataset.dataset, chosen[shard.rank :: shard.count], dataset.mode)
         seen = 0
-        for images, labels in self.loader(dataset, model, EVALUATION_BATCH, device, is_training=False):
+        loader = self.loader(dataset, model, EVALUATION_BATCH, device, is_training=False)
+        for images, labels in paced(loader, _length(loader), size=EVALUATION_BATCH, ahead=self.ahead):
             yield images, labels
             seen += len(labels)
             if limit is not None and seen >= limit:
                 return
+
+    @property
+    def ahead(self) -> int:
+        """Batches that loaders may have ready: those of their processes, and the one that is on its way to a device."""
+        return _EACH_AHEAD * self.data.workers + 1 if self.data.workers else 0
 
     def loader(self, dataset: Any, model: nn.Module, batch_size: int, device: torch.device, **options: Any) -> Any:
         """Return timm's loader with the model's own input configuration, where the data gives none."""
@@ -261,6 +270,14 @@ def _class_names(dataset: Any) -> dict[str, int] | None:
     return names
 
 
+def _length(loader: Any) -> int | None:
+    """Return the number of batches; None of a stream that does not know it."""
+    try:
+        return len(loader)
+    except TypeError:
+        return None
+
+
 class TimmBatches:
     """timm's training loader, its order and augmentation seeded anew for every epoch."""
 
@@ -274,7 +291,8 @@ class TimmBatches:
         seed: int,
     ) -> None:
         self.seed = seed
-        size = micro_batch(recipe, shard)
+        self._size = size = micro_batch(recipe, shard)
+        self._parts, self._ahead = recipe.grad_accum_steps, source.ahead
         self.steps = steps_per_epoch(source.train_samples(), recipe)
         self._batches = self.steps * recipe.grad_accum_steps
         self._loader = source.loader(
@@ -304,6 +322,9 @@ class TimmBatches:
             sampler.generator = torch.Generator().manual_seed(seed)  # the same permutation, for one worker
         if hasattr(dataset, "set_epoch"):
             dataset.set_epoch(epoch)
+        return paced(self._epoch(), self._batches, size=self._size, parts=self._parts, ahead=self._ahead)
+
+    def _epoch(self) -> Iterator[Batch]:
         for number, batch in enumerate(self._loader):
             if number == self._batches:
                 break

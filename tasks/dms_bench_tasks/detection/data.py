@@ -25,6 +25,7 @@ from ultralytics.utils import YAML
 from ultralytics.utils.checks import check_yaml
 
 from dms_bench.errors import UserError
+from dms_bench.pace import paced
 from dms_bench_tasks.common import left_out
 from dms_bench_tasks.common.left_out import LeftOut
 from dms_bench_tasks.detection import scenes
@@ -163,7 +164,8 @@ class Source:
         """
         data = self.plain("train")
         chosen = np.random.default_rng(0).permutation(len(data))[:images].tolist()
-        for start in range(0, len(chosen), batch):
+        starts = range(0, len(chosen), batch)
+        for start in paced(starts, len(starts), size=batch):
             part = data.collate_fn([data[index] for index in chosen[start : start + batch]])
             part = {name: value.to(device) if isinstance(value, Tensor) else value for name, value in part.items()}
             part["img"] = part["img"].float() / 255

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -20,6 +21,7 @@ from dms_bench.scaling import count
 from dms_bench.scaling.modules.modes import modes_kept
 from dms_bench_tasks.detection.model import Detector, example_input, fused
 from dms_bench_tasks.detection.offline import quiet
+from dms_bench_tasks.detection.paced_loader import PacedLoader
 from dms_bench_tasks.detection.portable import portable
 
 #: Images that are evaluated at once.
@@ -47,9 +49,17 @@ def evaluate(detector: Detector, data: Path, split: str, size: int, device: torc
             **{"mode": "val", "task": "detect", "rect": True, "plots": False, "verbose": False},
         }
         with quiet(), _alone():
-            results = DetectionValidator(save_dir=Path(folder), args=options)(model=model)
+            results = _Validator(save_dir=Path(folder), args=options)(model=model)
     cost = count(fused(detector), example_input(1, size))
     return {**percent(results), "macs_fused": float(cost.macs), "params_fused": float(cost.params)}
+
+
+class _Validator(DetectionValidator):  # type: ignore[misc]
+    """Ultralytics' validator, over whose loader a rehearsal looks on."""
+
+    def get_dataloader(self, *args: Any, **kwargs: Any) -> Any:
+        """Return the loader of a split."""
+        return PacedLoader(super().get_dataloader(*args, **kwargs))
 
 
 @contextmanager

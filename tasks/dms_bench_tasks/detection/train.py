@@ -29,6 +29,7 @@ from dms_bench_tasks.detection.data import Source
 from dms_bench_tasks.detection.measure import percent
 from dms_bench_tasks.detection.model import detector_of, library_form
 from dms_bench_tasks.detection.offline import quiet
+from dms_bench_tasks.detection.paced_loader import PacedLoader
 from dms_bench_tasks.detection.searched import Searched, SearchLoss, share_structure
 from dms_bench_tasks.detection.spec import DetectionRecipe
 
@@ -106,6 +107,10 @@ class DetectionTraining(DetectionTrainer):  # type: ignore[misc]
         """Return a split as Ultralytics' data set, without its progress bar."""
         with quiet():
             return super().build_dataset(*args, **kwargs)
+
+    def get_dataloader(self, *args: Any, **kwargs: Any) -> Any:
+        """Return the loader of a split, over which a rehearsal looks on."""
+        return PacedLoader(super().get_dataloader(*args, **kwargs))
 
     def _setup_ddp(self) -> None:
         """Do nothing: the workers have met already."""

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from dms_bench.errors import UserError
+from dms_bench.pace import paced
 from dms_bench_tasks.common.sharding import Shard
 from dms_bench_tasks.language.spec import AlpacaData, LanguageRecipe, LanguageTask
 from dms_bench_tasks.language.text import (
@@ -125,7 +126,12 @@ class Text:
         return min(steps, recipe.steps or steps)
 
     def epoch(self, recipe: LanguageRecipe, shard: Shard, seed: int) -> Iterator[Sequences]:
-        """Yield one worker's micro-batches of an epoch, [B, T]; their order depends on `seed` alone."""
+        """Return one worker's micro-batches of an epoch, [B, T]; their order depends on `seed` alone."""
+        parts = recipe.grad_accum_steps
+        batches = self._batches(recipe, shard, seed)
+        return paced(batches, self.steps(recipe) * parts, size=micro_batch(recipe, shard), parts=parts)
+
+    def _batches(self, recipe: LanguageRecipe, shard: Shard, seed: int) -> Iterator[Sequences]:
         generator = torch.Generator().manual_seed(seed)
         offset = int(torch.randint(self.task.context, (1,), generator=generator))
         all_of_it = self.sequences("train", offset)

@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dms_bench.errors import UserError
+from dms_bench.pace import paced
 from dms_bench.scaling.modules.modes import modes_kept
 from dms_bench_tasks.common.sharding import WHOLE, Shard
 from dms_bench_tasks.language.data import IGNORED, Text
@@ -39,7 +40,8 @@ def validation_loss(
     sums = torch.zeros(2, dtype=torch.float64, device=device)
     with modes_kept(model):
         model.eval()
-        for rows in indices.split(size):  # type: ignore[no-untyped-call]
+        batches = indices.split(size)  # type: ignore[no-untyped-call]
+        for rows in paced(batches, len(batches), size=size):
             targets = whole.targets[rows].to(device)
             sums += _nats(model(whole.tokens[rows].to(device)), targets)
             if tick is not None:
@@ -83,7 +85,9 @@ def _of_instructions(model: nn.Module, task: LanguageTask, part: Part, device: t
     sums = torch.zeros(2, dtype=torch.float64, device=device)
     with modes_kept(model):
         model.eval()
-        for rows in torch.arange(len(whole)).split(max(1, _BATCH_TOKENS // task.context)):  # type: ignore[no-untyped-call]
+        size = max(1, _BATCH_TOKENS // task.context)
+        batches = torch.arange(len(whole)).split(size)  # type: ignore[no-untyped-call]
+        for rows in paced(batches, len(batches), size=size):
             sums += _nats(model(whole.tokens[rows].to(device)), whole.targets[rows].to(device))
     loss = float(sums[0] / sums[1])
     return {"perplexity": _exp(loss), "loss": loss, f"{task.data.label()}-{part}/answers": _exp(loss)}
@@ -97,7 +101,9 @@ def _window_loss(model: nn.Module, tokens: Tensor, window: int, device: torch.de
     sums = torch.zeros(2, dtype=torch.float64, device=device)
     with modes_kept(model):
         model.eval()
-        for batch in tokens[: count * window].view(count, window).split(max(1, _BATCH_TOKENS // window)):  # type: ignore[no-untyped-call]
+        size = max(1, _BATCH_TOKENS // window)
+        batches = tokens[: count * window].view(count, window).split(size)  # type: ignore[no-untyped-call]
+        for batch in paced(batches, len(batches), size=size):
             batch = batch.to(device)
             sums += _nats(model(batch)[:, :-1], batch[:, 1:])
     return float(sums[0] / sums[1])

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from dms_bench import pace
 from dms_bench.errors import UserError
 from dms_bench.scaling.modules.modes import modes_kept
 from dms_bench_tasks.language.items import next_line_items, write_task
@@ -75,11 +76,19 @@ def _run(model: nn.Module, task: LanguageTask, device: torch.device, folder: str
         pretrained=lm, backend="causal", tokenizer=tokenizer_of(task), batch_size=_BATCH, device=str(device),
         max_length=lm.config.max_position_embeddings,
     )  # fmt: skip
+    watch, limit = pace.current(), task.zero_shot_limit
+    if watch is not None:
+        limit = min(watch.few(), limit or watch.few())
     output = simple_evaluate(
-        model=wrapped, tasks=list(task.zero_shot), num_fewshot=0, limit=task.zero_shot_limit, bootstrap_iters=0,
+        model=wrapped, tasks=list(task.zero_shot), num_fewshot=0, limit=limit, bootstrap_iters=0,
         log_samples=False, task_manager=manager,
     )  # fmt: skip
     assert output is not None
+    if watch is not None:
+        counts = output["n-samples"].values()
+        most = task.zero_shot_limit or max(count["original"] for count in counts)
+        whole = sum(min(count["original"], most) for count in counts)
+        watch.worked_on(sum(count["effective"] for count in counts), whole)
     return output
 
 
