@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
@@ -12,6 +13,7 @@ from dms_bench.tracking.reading import Record, read_trials
 from dms_bench.tracking.store import connect, reason
 
 BEST = "best"
+_VERSIONS = "mlflow.modelVersions"
 #: How far over its budget a network may be: as far as a leaderboard takes it for met.
 _TOLERANCE = 1.01
 #: Constraint of a budget -> metrics of what the network costs, of which the first that is there counts.
@@ -115,17 +117,21 @@ def _register(client: Any, name: str, best: Record, among: int) -> str:
         return ""
     if registered is None:
         client.create_registered_model(name, description=_about(best))
+    model = client.get_logged_model(model_id)
     value = f"{best.tags[names.METRIC]} {best.validation:.6g} on the validation split, the best of {among}"
     made = client.create_model_version(
         name,
         # Not `models:/ID`, which MLflow looks for in whatever store is the process's own.
-        source=client.get_logged_model(model_id).artifact_location,
+        source=model.artifact_location,
         run_id=best.run_id,
         tags={names.TRIAL: best.hash, names.LOGGED_MODEL: model_id},
         description=f"`{best.name}`: {value}",
         model_id=model_id,
     )
     client.set_registered_model_alias(name, BEST, made.version)
+    # As MLflow's own `register_model` has it: the page of the model names its versions.
+    versions = [*json.loads(model.tags.get(_VERSIONS, "[]")), {"name": name, "version": made.version}]
+    client.set_logged_model_tags(model_id, {_VERSIONS: json.dumps(versions)})
     return f"models:/{name}@{BEST} is {best.name}: {value}"
 
 

@@ -7,12 +7,12 @@ own pages, where *Save view* writes it.
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Mapping
 from typing import Any
 
 from dms_bench.tracking import names
 from dms_bench.tracking.secrets import shown
-from dms_bench.tracking.store import sqlite_path
 
 #: Names the view in addresses.
 KEY = "results"
@@ -20,8 +20,10 @@ _TAG = f"mlflow.sharedViewState.{KEY}"
 #: What identifies a trial, and what it came to beside its measure: MACs, parameters, latency, what its search computed.
 _IDENTITY = (names.BUDGET, names.METHOD_LABEL, names.SEED)
 _RESULTS = ("macs", "params", "latency_ms", "search_training_macs")
-#: Curves, by the stage that logs them.
-_STAGES = ("pretrain", "search", "repair", "retrain", "recalibrate")
+#: The first column, which holds the groups.
+_NAME = "attributes.`Run Name`"
+#: Pixels of that one and of the identity.
+_WIDTHS = (260, 95, 130, 80)
 
 
 def view_tag(measures: Mapping[str, bool], created: int) -> tuple[str, str]:
@@ -32,14 +34,18 @@ def view_tag(measures: Mapping[str, bool], created: int) -> tuple[str, str]:
         created: when the experiment was, in milliseconds since 1970.
     """
     values = [names.measured(measure) for measure in measures]
+    columns = [
+        *(f"tags.`{name}`" for name in _IDENTITY),
+        *(f"metrics.`{name}`" for name in (*values, *_RESULTS)),
+    ]
     state = {
         "searchFilter": f"tags.`{names.TRIAL}` != ''",
         "orderByKey": f"metrics.`{values[0]}`" if values else "attributes.start_time",
         "orderByAsc": not next(iter(measures.values()), True),
-        "selectedColumns": [
-            *(f"tags.`{name}`" for name in _IDENTITY),
-            *(f"metrics.`{name}`" for name in (*values, *_RESULTS)),
-        ],
+        "selectedColumns": columns,
+        # Otherwise metrics stand before tags, by the alphabet.
+        "columnOrder": [_NAME, "runDateAndNestInfo", *columns],
+        "columnWidths": dict(zip((_NAME, *columns), _WIDTHS, strict=False)),
         "groupBy": {
             "aggregateFunction": "average",
             "groupByKeys": [{"mode": "tag", "groupByData": name} for name in _IDENTITY[:2]],
@@ -71,9 +77,8 @@ def _charts(value: str) -> list[dict[str, Any]]:
 
 def address(uri: str, experiment_id: str) -> str:
     """Return where the view is seen: on a store's own server, or on the one that `mlflow ui` starts."""
-    path = f"/#/experiments/{experiment_id}/runs?viewStateShareKey={KEY}"
+    # The pages open for generative AI unless the address, or a browser's memory, says otherwise.
+    path = f"/#/experiments/{experiment_id}/runs?viewStateShareKey={KEY}&workflowType=machine_learning"
     if uri.startswith(("http://", "https://")):
         return shown(uri) + path
-    store = shown(uri)
-    file = sqlite_path(uri)
-    return f"http://127.0.0.1:5000{path} after mlflow ui --backend-store-uri {store if file is None else uri}"
+    return f"http://127.0.0.1:5000{path} after mlflow ui --backend-store-uri {shlex.quote(shown(uri))}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from typing import Any
 
@@ -50,6 +51,8 @@ def test_the_validation_split_decides(store: str, publish: Publish, make_trial: 
     assert f"models:/{NAME}@best is " in line
     assert line.endswith("top1 71 on the validation split, the best of 2")
     version = connect(store).get_model_version_by_alias(NAME, "best")
+    model = connect(store).get_logged_model(version.tags[names.LOGGED_MODEL])
+    assert json.loads(model.tags["mlflow.modelVersions"]) == [{"name": NAME, "version": version.version}]
     assert register_best(store, "paper") == []
     assert len(connect(store).search_model_versions(f"name='{NAME}'")) == 1
 
