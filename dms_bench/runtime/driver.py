@@ -104,7 +104,8 @@ class Driver:
                 write_decided(self._run.uri, self._run.parent_id, [as_data(*each) for each in self._courses()])
             if not self._publish() and status == "finished":
                 status = "failed"
-            self._present()
+            if status != "stopped":  # who has pressed Ctrl-C waits for nothing
+                self._present()
         finally:
             self._run.finish(status)
         return 0 if status == "finished" else 1
