@@ -184,7 +184,7 @@ def rename(uri: str, suite_name: str, trials: Mapping[str, str]) -> set[str]:
 
 
 def forget(uri: str, suite_name: str, trials: Collection[str]) -> int:
-    """Delete the runs of these trials (hashes), so that they can be run afresh; returns how many there were.
+    """Delete the runs of these trials (hashes) and their models, so that they can be run afresh; returns how many.
 
     Raises:
         UserError: the store does not answer.
@@ -198,6 +198,8 @@ def forget(uri: str, suite_name: str, trials: Collection[str]) -> int:
     with answering(uri):
         for trial in forgotten:
             client.delete_run(trial.run_id)
+            if names.LOGGED_MODEL in trial.tags:
+                client.delete_logged_model(trial.tags[names.LOGGED_MODEL])
     return len(forgotten)
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from dms_bench.config.suite import Suite
 from dms_bench.config.trial import Trial
-from dms_bench.tracking import TrialResult, TrialRun, connect, names, open_suite, register_best
+from dms_bench.tracking import TrialResult, TrialRun, connect, forget, names, open_suite, register_best
 
 #: A trial -> its run, published with measures on the validation and the test split.
 Publish = Callable[..., str]
@@ -60,6 +60,28 @@ def test_the_validation_split_decides(store: str, publish: Publish, make_trial: 
     register_best(store, "paper")
     assert best(store) == better
     assert connect(store).get_model_version_by_alias(NAME, "best").version != version.version
+
+
+def test_less_is_better_of_a_measure_that_says_so(
+    store: str, publish: Publish, make_trial: Callable[..., Trial]
+) -> None:
+    publish(make_trial("dms", 0), 50.0, 50.0)
+    chosen = publish(make_trial("dms", 1), 40.0, 60.0)
+    client = connect(store)
+    for run in client.search_runs([client.get_experiment_by_name("paper").experiment_id]):
+        client.set_tag(run.info.run_id, names.HIGHER_IS_BETTER, "false")
+    register_best(store, "paper")
+    assert best(store) == chosen
+
+
+def test_forgotten_trials_leave_no_model(store: str, publish: Publish, make_trial: Callable[..., Trial]) -> None:
+    forgotten = publish(make_trial("dms", 0), 50.0, 50.0)
+    publish(make_trial("dms", 1), 40.0, 60.0)
+    client = connect(store)
+    experiment = client.get_experiment_by_name("paper").experiment_id
+    assert len(client.search_logged_models([experiment])) == 2
+    assert forget(store, "paper", [forgotten]) == 1
+    assert len(client.search_logged_models([experiment])) == 1
 
 
 def test_a_network_over_its_budget_is_not_the_best(
