@@ -95,9 +95,9 @@ class Driver:
         self._console.print(f"{self._suite.name}: {to_run}" + (f", {done} finished already" if done else ""))
         self._environment = environment()
         self._run = open_suite(self._uri, self._suite, self._environment)
-        self._run.show(self._measures())
         status = "failed"
         try:
+            self._run.show(self._measures())
             status = self._train(left) if left else "finished"
             if self._families:
                 self._say_decisions()

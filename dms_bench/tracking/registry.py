@@ -79,7 +79,7 @@ def _groups(records: Iterable[Record]) -> dict[str, list[Record]]:
 def _meets_budget(record: Record) -> bool:
     """Tell whether a network was made for a budget and is within it; the whole supernet was not."""
     metrics = record.metrics
-    if all(metrics[cost] == metrics[f"supernet_{cost}"] for cost in ("macs", "params")):
+    if all(metrics.get(cost) == metrics.get(f"supernet_{cost}") for cost in ("macs", "params")):
         return False
     targets = {kind: metrics[names.target(kind)] for kind in _COSTS if names.target(kind) in metrics}
     return bool(targets) and all(_cost(metrics, kind) <= _TOLERANCE * target for kind, target in targets.items())
