@@ -56,3 +56,12 @@ def say_site(request: Request) -> None:
     """Tell the user that a site file was used, and which."""
     if request.site_path is not None:
         typer.echo(f"site: {request.site_path}")
+
+
+def say_tracking(request: Request, tracking: str) -> None:
+    """Tell the user that the environment has chosen the store, where it has."""
+    from dms_bench.config.request import TRACKING
+    from dms_bench.tracking import shown
+
+    if tracking == request.tracking:
+        typer.echo(f"tracking: {shown(tracking)}, by {TRACKING}")

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from dms_bench.cli.asked import Only, Set, SiteFile, say_site
+from dms_bench.cli.asked import Only, Set, SiteFile, say_site, say_tracking
 from dms_bench.cli.output import Output, columns, console, count_of, write
 from dms_bench.errors import UserError, nearest
 
@@ -131,7 +131,8 @@ def run(
         str | None, typer.Option(help="Folder for checkpoints and results, instead of the suite's.", show_default=False)
     ] = None,
     tracking: Annotated[
-        str | None, typer.Option(help="MLflow tracking URI, instead of the suite's.", show_default=False)
+        str | None,
+        typer.Option(help="MLflow tracking URI, instead of $MLFLOW_TRACKING_URI and the suite's.", show_default=False),
     ] = None,
 ) -> int:
     """Run what is left of a suite; the same command goes on where an interrupted one stopped."""
@@ -140,9 +141,10 @@ def run(
 
     elsewhere = {name: value for name, value in (("storage", storage), ("tracking", tracking)) if value is not None}
     request = read_request(set_, only, site, here=True)
-    loaded = load_suite(suite, profile=profile, smoke=smoke, request=request)
+    loaded = load_suite(suite, profile=profile, smoke=smoke, request=request).model_copy(update=elsewhere)
     say_site(request)
-    return run_suite(loaded.model_copy(update=elsewhere), fresh=fresh)
+    say_tracking(request, loaded.tracking)
+    return run_suite(loaded, fresh=fresh)
 
 
 def submit(

@@ -67,7 +67,7 @@ def load_suite(
         else:
             if variant == (profile, smoke):
                 suites.append(suite)
-    if (request.changes or request.site_path is not None) and not problems.all:
+    if (request.changes or request.site is not NOWHERE) and not problems.all:
         try:
             suites = [parse_suite(document, profile=profile, smoke=smoke, changes=request.changes, site=request.site)]
         except InvalidSpecError as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +10,9 @@ from pathlib import Path
 from dms_bench.config.changes import Change, read_change
 from dms_bench.config.selection import EVERYTHING, Selection, read_selection
 from dms_bench.config.site import NOWHERE, Site, own_site_file, read_site
+
+#: MLflow's own variable, which every command goes by unless it is told otherwise.
+TRACKING = "MLFLOW_TRACKING_URI"
 
 
 @dataclass(frozen=True)
@@ -20,6 +24,8 @@ class Request:
     site: Site = NOWHERE
     #: Where the site was read.
     site_path: Path | None = None
+    #: The tracking URI of the environment, which is the site's.
+    tracking: str | None = None
 
     @property
     def words(self) -> list[str]:
@@ -54,9 +60,12 @@ def read_request(
         UserError: one is not as it should be.
     """
     path = site if site is not None or not here else own_site_file()
+    known = read_site(path) if path is not None else NOWHERE
+    tracking = os.environ.get(TRACKING) or None
     return Request(
         tuple(read_change(text) for text in changes or ()),
         read_selection(only or ()),
-        read_site(path) if path is not None else NOWHERE,
+        known if tracking is None else known.model_copy(update={"tracking": tracking}),
         path,
+        tracking,
     )

@@ -3,15 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from functools import cached_property
 from typing import TYPE_CHECKING
 
 from dms_bench.config import Family, Suite, Trial, families
-from dms_bench.errors import TrialFailure
+from dms_bench.errors import TrialFailure, UserError
 from dms_bench.runtime.deciding import Course, as_data, course
 from dms_bench.runtime.node_memory import Crowd, NodeOutOfMemoryError
 from dms_bench.runtime.sampling import SampledSweep, Sampler
-from dms_bench.tracking import environment, finished, open_suite, values_of, write_decided
+from dms_bench.tracking import (
+    environment,
+    finished,
+    names,
+    open_suite,
+    register_best,
+    statuses,
+    values_of,
+    write_decided,
+)
 from dms_bench.trial.last_words import OUT_OF_MEMORY, cause
 from dms_bench.trial.outcome import result_of
 from dms_bench.trial.storage import SuiteFolder
@@ -49,7 +59,9 @@ class Driver:
         self._trials, self._sweeps = trials, sweeps
         self._crowd = Crowd()
         self._ray_deaths = 0
-        self._known = finished(uri, suite.name)
+        #: How the trials stood in the tracking store when this invocation began, those that were killed included.
+        self._before = statuses(uri, suite.name)
+        self._known = {trial: status for trial, status in self._before.items() if status != names.RUNNING}
         self._todo = [trial for trial in trials if not self._is_done(trial)]
         self._open_sweeps = [sweep for sweep in sweeps if self._samples_left(sweep)]
         self._families = families(suite)
@@ -85,15 +97,33 @@ class Driver:
         self._run = open_suite(self._uri, self._suite, self._environment)
         status = "failed"
         try:
+            self._run.show(self._measures())
             status = self._train(left) if left else "finished"
             if self._families:
                 self._say_decisions()
                 write_decided(self._run.uri, self._run.parent_id, [as_data(*each) for each in self._courses()])
             if not self._publish() and status == "finished":
                 status = "failed"
+            if status != "stopped":  # who has pressed Ctrl-C waits for nothing
+                self._present()
         finally:
             self._run.finish(status)
         return 0 if status == "finished" else 1
+
+    def _measures(self) -> dict[str, bool]:
+        """Return what the trials are ranked by, and whether more of it is better."""
+        trials = (*self._trials, *(sweep.example for sweep in self._sweeps))
+        return {trial.task.metric: trial.task.higher_is_better for trial in trials}
+
+    def _present(self) -> None:
+        """Let the page of this invocation begin with the leaderboard, register models, say where results are seen."""
+        from dms_bench.report.description import describe_suite
+
+        with suppress(UserError):  # where nothing has begun yet there is no board
+            self._run.describe(describe_suite(self._uri, self._suite.name, self._suite.description))
+        for line in register_best(self._uri, self._suite.name):
+            self.say(line)
+        self.say(f"MLflow: {self._run.address}")
 
     def _train(self, total: int) -> str:
         """Have the work done; returns `finished`, `failed` or `stopped` (by the user).
@@ -300,12 +330,16 @@ class Driver:
 
     def _publish(self) -> bool:
         """Publish what the workers could not; returns whether everything is published."""
+        from dms_bench.deploy.logged import publish_model
         from dms_bench.trial.publish import publish
 
         self._known = finished(self._uri, self._suite.name)
         for trial in self._unpublished():
             try:
-                publish(self._work("trial", trial))
+                work = self._work("trial", trial)
+                run = publish(work)
+                if result_of(work.folder) is not None:
+                    publish_model(work.folder, run)
             except TrialFailure as error:
                 self._console.print(f"error: {error}", style="red", markup=False, soft_wrap=True)
                 return False
@@ -345,6 +379,7 @@ class Driver:
             experiment_id=self._run.experiment_id,
             parent_id=self._run.parent_id,
             environment=self._environment,
+            new=trial.hash not in self._before,
             scheduled=scheduled,
         )
 

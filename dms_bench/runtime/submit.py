@@ -12,7 +12,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from dms_bench.config import Suite, load_suite
-from dms_bench.config.request import NOTHING, Request
+from dms_bench.config.request import NOTHING, TRACKING, Request
 from dms_bench.errors import TrialFailure, UserError
 from dms_bench.tracking import redact, shown
 from dms_bench.tracking.secrets import has_secrets
@@ -193,9 +193,12 @@ def entrypoint(
             )
     if relative["storage"]:
         words += ["--storage", str(folder / storage)]
-    if relative["tracking"]:
+    of_environment = request.tracking is not None and tracking == request.tracking
+    if relative["tracking"] or of_environment:
         if has_secrets(tracking):  # everybody on the cluster sees a job's command
-            raise UserError(f"suite {suite.name!r}: tracking {shown(tracking)!r} holds a secret: name an absolute path")
+            advice = "write it into the suite or a site file" if of_environment else "name an absolute path"
+            named = TRACKING if of_environment else f"suite {suite.name!r}: tracking"
+            raise UserError(f"{named} {shown(tracking)!r} holds a secret: {advice}")
         words += ["--tracking", resolve_uri(tracking)]
     return shlex.join(words)
 

@@ -13,9 +13,10 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from typing import Any
 
+from dms_bench.deploy.logged import publish_model
 from dms_bench.errors import TrialFailure, UserError
 from dms_bench.runtime.orphan import end_with_parent
-from dms_bench.tracking import TrackingLost, redact
+from dms_bench.tracking import TrackingLost, redact, system_metrics
 from dms_bench.trial.allocator import give_back_memory
 from dms_bench.trial.group import WorkerGroup, alone, set_up_process
 from dms_bench.trial.last_words import cause, kept
@@ -91,18 +92,20 @@ def do_part(work: Work, group: WorkerGroup, report: Callable[[dict[str, Any]], N
         return
     folder = work.folder
     run = open_run(work) if group.leads else None
-    run_trial(
-        work.trial,
-        folder,
-        group,
-        supernet=work.supernet,
-        searched=work.search,
-        latency=latency,
-        log=run.log if run else None,
-        report=report if work.scheduled else None,
-    )
+    with system_metrics(work.uri, run.run_id if run else None):
+        run_trial(
+            work.trial,
+            folder,
+            group,
+            supernet=work.supernet,
+            searched=work.search,
+            latency=latency,
+            log=run.log if run else None,
+            report=report if work.scheduled else None,
+        )
     if run is not None:
         publish_result(folder, run)
+        publish_model(folder, run)
 
 
 def message_of(error: BaseException) -> str:

@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from dms_bench.config.content import digest_of_text
 from dms_bench.config.trial import Trial
 from dms_bench.tracking import names
 from dms_bench.tracking.result import StageCost, TrialResult
@@ -13,6 +14,8 @@ from dms_bench.tracking.secrets import redacted, shown
 
 #: MLflow's limits for a param.
 _KEY_LENGTH, _VALUE_LENGTH = 250, 6000
+#: Characters of a dataset's digest.
+_DIGEST = 12
 #: Of one value, so that the whole environment fits into a tag (8000).
 _ENVIRONMENT_LENGTH = 400
 
@@ -64,6 +67,27 @@ def _flatten(value: Any, name: str) -> Iterator[tuple[str, str]]:
         key = "".join(letter if letter.isalnum() or letter in "_-. /" else "_" for letter in name)[:_KEY_LENGTH]
         text = value if isinstance(value, str) else json.dumps(value)
         yield key, text if len(text) <= _VALUE_LENGTH else text[: _VALUE_LENGTH - 1] + "…"
+
+
+def dataset_input(trial: Trial, uri: str = "") -> Any:
+    """Return the trial's data as MLflow lists them, without secrets (of `uri` also).
+
+    The digest is of what decides their content as far as it is known before they are read: their settings, and the
+    files that the settings name. Where known data lie is no part of it, and how pictures are loaded none either.
+    """
+    from mlflow.entities import Dataset, DatasetInput, InputTag
+
+    content = {name: digest for name, digest in trial.content.items() if name.startswith("task.")}
+    written = redacted(trial.task.model_dump(mode="json"), uri)
+    known = trial.task.identity().model_dump(mode="json")
+    digest = digest_of_text(json.dumps([known.get("data", known), content], sort_keys=True))
+    dataset = Dataset(
+        name=shown(trial.task.label()),
+        digest=digest[:_DIGEST],
+        source_type="external",
+        source=json.dumps(written.get("data", written) | ({"content": content} if content else {})),
+    )
+    return DatasetInput(dataset, [InputTag("mlflow.data.context", "train, val, test")])
 
 
 def environment_tags(environment: dict[str, str]) -> dict[str, str]:

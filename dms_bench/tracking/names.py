@@ -36,6 +36,8 @@ DEVICE_KIND = "dms.device_kind"
 #: The cost of each stage in full, as JSON.
 COSTS = "dms.costs"
 RESOURCES = "dms.resources"
+#: Id of the trial's network among MLflow's models, or why it is not there.
+LOGGED_MODEL, NO_MODEL = "dms.logged_model", "dms.no_model"
 #: Beginning of the tags of a parent run that say what its comparisons came to, as JSON in parts.
 DECIDED = "dms.decided"
 #: What `environment()` found, as JSON: one tag, as reading a store costs time for every tag of every run.
@@ -48,6 +50,8 @@ PLACES = tuple(f"task.data.{field}" for field in ("root", "called", "workers", "
 
 #: MLflow's own tag that makes a run a child of another.
 PARENT_RUN = "mlflow.parentRunId"
+#: MLflow's own tag whose Markdown its pages show above everything else.
+NOTE = "mlflow.note.content"
 
 RUNNING, FINISHED, FAILED, STOPPED = "running", "finished", "failed", "stopped"
 #: How each status reads as MLflow's own.

@@ -12,11 +12,16 @@ from dms_bench.errors import UserError
 from dms_bench.tracking import names
 from dms_bench.tracking.content import environment_tags
 from dms_bench.tracking.reading import read_trials
-from dms_bench.tracking.secrets import redacted, shown
+from dms_bench.tracking.secrets import redact, redacted, shown
 from dms_bench.tracking.store import answering, connect, resolve_uri, sqlite_path
+from dms_bench.tracking.view import address, view_tag
 
 #: Lets MLflow's pages open the experiment as model training, not as generative AI.
-_EXPERIMENT_KIND = "mlflow.experimentKind"
+_EXPERIMENT_KIND, _TRAINING = "mlflow.experimentKind", "custom_model_development"
+#: The longest value that every store takes for a tag, less what is said of the rest.
+_LONGEST_NOTE, _REST = 4900, "… `dms-bench leaderboard` shows all."
+#: Values that MLflow's pages have guessed, or that are none: all others somebody has chosen.
+_UNDECIDED = ("", "no_inferred_type", "genai_development_inferred", "custom_model_development_inferred")
 
 
 @dataclass(frozen=True)
@@ -26,6 +31,37 @@ class SuiteRun:
     uri: str
     experiment_id: str
     parent_id: str
+
+    @property
+    def address(self) -> str:
+        """Where MLflow's pages show the suite's results."""
+        return address(self.uri, self.experiment_id)
+
+    def show(self, measures: Mapping[str, bool]) -> None:
+        """Save the view in which MLflow's pages show results.
+
+        Args:
+            measures: what trials are ranked by, and whether more of it is better.
+
+        Raises:
+            UserError: the store does not answer.
+        """
+        client = connect(self.uri)
+        with answering(self.uri):
+            experiment = client.get_experiment(self.experiment_id)
+            tag, value = view_tag(measures, experiment.creation_time)
+            if experiment.tags.get(tag) != value:
+                client.set_experiment_tag(self.experiment_id, tag, value)
+
+    def describe(self, text: str) -> None:
+        """Set what the page of this invocation begins with, in Markdown; what is too long ends with a whole line.
+
+        Raises:
+            UserError: the store does not answer.
+        """
+        client = connect(self.uri)
+        with answering(self.uri):
+            client.set_tag(self.parent_id, names.NOTE, _shortened(redact(text, self.uri)))
 
     def finish(self, status: str = names.FINISHED) -> None:
         """Close the parent run as `finished`, `failed` or `stopped`.
@@ -55,11 +91,18 @@ def _open(client: Any, uri: str, suite: Suite, environment: dict[str, str]) -> S
     experiment_id = experiment_of(client, uri, suite.name)
     tags = {names.SUITE: suite.name, names.STATUS: names.RUNNING, **environment_tags(environment)}
     if suite.description:
-        tags["mlflow.note.content"] = redacted(suite.description, suite.tracking)[:5000]
+        tags[names.NOTE] = _shortened(redact(suite.description, suite.tracking))
     run = client.create_run(experiment_id, tags=tags, run_name=suite.name)
     written = json.dumps(redacted(suite.model_dump(mode="json"), suite.tracking), indent=2, ensure_ascii=False)
     client.log_text(run.info.run_id, written, "suite.json")
     return SuiteRun(uri, experiment_id, run.info.run_id)
+
+
+def _shortened(text: str) -> str:
+    if len(text) <= _LONGEST_NOTE:
+        return text
+    cut = text[:_LONGEST_NOTE]
+    return f"{cut.rpartition(chr(10))[0] or cut}\n\n{_REST}"
 
 
 def experiment_of(client: Any, uri: str, name: str) -> str:
@@ -71,6 +114,8 @@ def experiment_of(client: Any, uri: str, name: str) -> str:
     experiment = client.get_experiment_by_name(name)
     if experiment is None:
         return _create_experiment(client, uri, name)
+    if experiment.lifecycle_stage == "active" and experiment.tags.get(_EXPERIMENT_KIND, "") in _UNDECIDED:
+        client.set_experiment_tag(experiment.experiment_id, _EXPERIMENT_KIND, _TRAINING)
     if experiment.lifecycle_stage != "active":
         raise UserError(
             f"tracking {shown(uri)}: experiment {name!r} was deleted there; restore it with "
@@ -82,7 +127,18 @@ def experiment_of(client: Any, uri: str, name: str) -> str:
 def finished(uri: str, suite_name: str) -> dict[str, str]:
     """Return `finished`, `failed` or `stopped` for each trial (by hash) that came to an end.
 
-    A store or a suite that does not exist yet has none. Trials that were killed are left out: they go on.
+    Trials that were killed are left out: they go on.
+
+    Raises:
+        UserError: the store does not answer.
+    """
+    return {trial: status for trial, status in statuses(uri, suite_name).items() if status != names.RUNNING}
+
+
+def statuses(uri: str, suite_name: str) -> dict[str, str]:
+    """Return `running`, `finished`, `failed` or `stopped` for each trial (by hash) that has a run.
+
+    A store or a suite that does not exist yet has none.
 
     Raises:
         UserError: the store does not answer.
@@ -90,12 +146,12 @@ def finished(uri: str, suite_name: str) -> dict[str, str]:
     path = sqlite_path(resolve_uri(uri))
     if path is not None and not path.exists():
         return {}
-    statuses: dict[str, str] = {}
+    found: dict[str, str] = {}
     for trial in read_trials(uri, [suite_name], tags_only=True):
-        status = trial.tags.get(names.STATUS, names.RUNNING)
-        if status != names.RUNNING and statuses.get(trial.tags[names.TRIAL]) != names.FINISHED:
-            statuses[trial.tags[names.TRIAL]] = status
-    return statuses
+        before = found.get(trial.hash, names.RUNNING)
+        if before == names.RUNNING or (before != names.FINISHED and trial.status != names.RUNNING):
+            found[trial.hash] = trial.status
+    return found
 
 
 def rename(uri: str, suite_name: str, trials: Mapping[str, str]) -> set[str]:
@@ -128,7 +184,7 @@ def rename(uri: str, suite_name: str, trials: Mapping[str, str]) -> set[str]:
 
 
 def forget(uri: str, suite_name: str, trials: Collection[str]) -> int:
-    """Delete the runs of these trials (hashes), so that they can be run afresh; returns how many there were.
+    """Delete the runs of these trials (hashes) and their models, so that they can be run afresh; returns how many.
 
     Raises:
         UserError: the store does not answer.
@@ -142,6 +198,8 @@ def forget(uri: str, suite_name: str, trials: Collection[str]) -> int:
     with answering(uri):
         for trial in forgotten:
             client.delete_run(trial.run_id)
+            if names.LOGGED_MODEL in trial.tags:
+                client.delete_logged_model(trial.tags[names.LOGGED_MODEL])
     return len(forgotten)
 
 
@@ -151,7 +209,7 @@ def _create_experiment(client: Any, uri: str, name: str) -> str:
     path = sqlite_path(uri)
     # Beside the database, not in whatever folder the driver happens to run; a server decides itself.
     location = (path.parent / "mlruns" / name).as_uri() if path is not None else None
-    tags = {names.SUITE: name, _EXPERIMENT_KIND: "custom_model_development"}
+    tags = {names.SUITE: name, _EXPERIMENT_KIND: _TRAINING}
     try:
         return str(client.create_experiment(name, artifact_location=location, tags=tags))
     except MlflowException:  # another driver was quicker

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +15,14 @@ from dms_bench.tracking import names
 from dms_bench.tracking.content import (
     cost_metrics,
     cost_tags,
+    dataset_input,
     environment_tags,
     flat_params,
     result_metrics,
     trial_tags,
 )
+from dms_bench.tracking.find_run import Remembered, find_run
+from dms_bench.tracking.logged_model import Write, log_model
 from dms_bench.tracking.result import StageCost, TrialResult
 from dms_bench.tracking.secrets import redact, redacted, shown
 from dms_bench.tracking.store import make_client, reason, resolve_uri
@@ -37,18 +40,37 @@ class TrackingLost(TrialFailure):
 
 
 class TrialRun:
-    """The run of one trial, found by the trial's hash or created. For one writer (rank 0).
+    """The run of one trial, found or created. For one writer (rank 0).
 
     A run that is already finished is left alone: everything below then does nothing. While the
     store does not answer, what is logged is kept and sent later; only `finish`, `stop` and `fail` insist.
     """
 
-    def __init__(self, uri: str, experiment_id: str, parent_id: str, trial: Trial, environment: dict[str, str]) -> None:
+    def __init__(
+        self,
+        uri: str,
+        experiment_id: str,
+        parent_id: str,
+        trial: Trial,
+        environment: dict[str, str],
+        remembered: Remembered | None = None,
+    ) -> None:
+        """Open the run, or try to.
+
+        Args:
+            uri: tracking URI.
+            experiment_id: MLflow's, of the suite.
+            parent_id: the suite's run.
+            trial: whose run it is.
+            environment: what `environment()` found.
+            remembered: where the run's id is kept; without it the run is looked for by the trial's hash.
+        """
         self._uri = resolve_uri(uri)
         self._experiment_id = experiment_id
         self._parent_id = parent_id
         self._trial = trial
         self._environment = environment
+        self._remembered = remembered or Remembered(None)
         self._client: Any = None
         self._metrics: list[Any] = []
         self._artifacts: list[tuple[Path, str | None]] = []
@@ -104,13 +126,22 @@ class TrialRun:
         self._next_flush = time.monotonic() + _FLUSH_SECONDS
         return True
 
-    def finish(self, result: TrialResult) -> None:
+    def finish(self, result: TrialResult, describe: Callable[[Trial, TrialResult, str], str] | None = None) -> None:
         """Publish the result and close the run. May be called again by a later process.
+
+        Args:
+            result: what the trial came to.
+            describe: writes what the run's page begins with, in Markdown, given the id of the run as well.
 
         Raises:
             TrackingLost: the store does not take it; publish it again from `result.json`.
         """
-        self._close(names.FINISHED, result_metrics(result), cost_tags(result.costs))
+
+        def tags(run_id: str) -> dict[str, str]:
+            note = {} if describe is None else {names.NOTE: redact(describe(self._trial, result, run_id), self._uri)}
+            return cost_tags(result.costs) | note
+
+        self._close(names.FINISHED, result_metrics(result), tags)
 
     def stop(self, message: str, costs: Sequence[StageCost] = ()) -> None:
         """Close the run of a trial that a scheduler ended early; it is not run again.
@@ -118,7 +149,7 @@ class TrialRun:
         Raises:
             TrackingLost: the store does not take it.
         """
-        self._close(names.STOPPED, cost_metrics(costs), {**cost_tags(costs), names.ERROR: redact(message, self._uri)})
+        self._close(names.STOPPED, cost_metrics(costs), self._error(message, costs))
 
     def fail(self, message: str, costs: Sequence[StageCost] = ()) -> None:
         """Close the run as failed, with its message and what it has cost so far.
@@ -126,19 +157,33 @@ class TrialRun:
         Raises:
             TrackingLost: the store does not take it.
         """
-        self._close(names.FAILED, cost_metrics(costs), {**cost_tags(costs), names.ERROR: redact(message, self._uri)})
+        self._close(names.FAILED, cost_metrics(costs), self._error(message, costs))
 
-    def _close(self, status: str, metrics: dict[str, float], tags: dict[str, str]) -> None:
+    def _error(self, message: str, costs: Sequence[StageCost]) -> Callable[[str], dict[str, str]]:
+        return lambda _: {**cost_tags(costs), names.ERROR: redact(message, self._uri)}
+
+    def log_model(self, write: Write) -> None:
+        """Log the network of a finished trial as a model of MLflow's; never raises for what goes wrong.
+
+        Args:
+            write: writes it as a program of torch.export.
+        """
+        if self.run_id is not None:
+            log_model(self._client, self._uri, self.run_id, write)
+
+    def _close(self, status: str, metrics: dict[str, float], tags: Callable[[str], dict[str, str]]) -> None:
         from mlflow.entities import Metric
 
         try:
             self._send()
             if self.already_finished:
                 return
+            assert self.run_id is not None
             now = int(time.time() * 1000)
             points = [Metric(name, value, now, 0) for name, value in metrics.items()]
             # The status comes last: a run that says `finished` has everything.
-            self._client.log_batch(self.run_id, metrics=points, tags=_tags({**tags, names.STATUS: status}))
+            said = _tags({**tags(self.run_id), names.STATUS: status})
+            self._client.log_batch(self.run_id, metrics=points, tags=said)
             self._client.set_terminated(self.run_id, names.MLFLOW_STATUS[status])
         except Exception as error:
             raise TrackingLost(
@@ -167,12 +212,11 @@ class TrialRun:
         """Find the trial's run, or create it; complete what an interrupted attempt left out."""
         if self._client is None:
             self._client = make_client(self._uri)
-        runs = self._client.search_runs(
-            [self._experiment_id], filter_string=f"tags.`{names.TRIAL}` = '{self._trial.hash}'"
-        )
-        for run in runs:
-            if run.data.tags.get(names.STATUS) in (names.FINISHED, names.STOPPED):
-                self.run_id, self.already_finished = run.info.run_id, True
+        found = find_run(self._client, self._uri, self._experiment_id, self._trial.hash, self._remembered)
+        if found is not None:
+            self._remembered.keep(found.run_id)
+            if found.over:
+                self.run_id, self.already_finished = found.run_id, True
                 return
         tags = {
             **trial_tags(self._trial),
@@ -181,18 +225,22 @@ class TrialRun:
             names.STATUS: names.RUNNING,
             names.PARENT_RUN: self._parent_id,
         }
-        if runs:
-            run = runs[0]
+        if found is not None:
+            run = self._client.get_run(found.run_id)
             if names.ERROR in run.data.tags:
                 self._client.delete_tag(run.info.run_id, names.ERROR)
             self._client.update_run(run.info.run_id, status="RUNNING")
             self._client.log_batch(run.info.run_id, tags=_tags(tags))
         else:
+            self._remembered.about_to_create()
             run = self._client.create_run(
                 self._experiment_id, tags={tag.key: tag.value for tag in _tags(tags)}, run_name=self._trial.name
             )
+            self._remembered.keep(run.info.run_id)
         self._logged = dict.fromkeys(run.data.metrics)
         self._log_params(run)
+        if not run.inputs.dataset_inputs:
+            self._client.log_inputs(run.info.run_id, [dataset_input(self._trial, self._uri)])
         self._client.log_text(run.info.run_id, _json_of(self._trial, self._uri), "spec.json")
         self.run_id = run.info.run_id
 

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 from dms_bench.errors import TrialFailure
-from dms_bench.tracking import TrialRun, names
+from dms_bench.report.description import PICTURE, describe_trial
+from dms_bench.tracking import Remembered, TrialRun, names
 from dms_bench.trial.meter import costs
 from dms_bench.trial.origin import weights_hash
 from dms_bench.trial.outcome import result_of
@@ -22,11 +26,12 @@ def open_run(work: Work) -> TrialRun:
     """Find or create the trial's run."""
     weights = weights_hash(work.trial)
     origin = {names.WEIGHTS: weights} if weights else {}
-    return TrialRun(work.uri, work.experiment_id, work.parent_id, work.trial, work.environment | origin)
+    remembered = Remembered(work.folder.run_id, new=work.new)
+    return TrialRun(work.uri, work.experiment_id, work.parent_id, work.trial, work.environment | origin, remembered)
 
 
-def publish(work: Work) -> None:
-    """Publish all of what the trial's folder holds: epochs, then how it ended.
+def publish(work: Work) -> TrialRun:
+    """Publish all of what the trial's folder holds: epochs, then how it ended; return its run.
 
     Raises:
         TrackingLost: the store did not take it.
@@ -38,12 +43,13 @@ def publish(work: Work) -> None:
         replay(stage, folder.stage(stage).history(), run.log)
     if result_of(folder) is not None:
         publish_result(folder, run)
-        return
+        return run
     failure, stopped = folder.failure(), folder.stopped()
     if stopped is not None:
         run.stop(stopped[0], costs(folder))
     elif failure is not None:
         run.fail(failure, costs(folder))
+    return run
 
 
 def publish_result(folder: WorkFolder, run: TrialRun) -> None:
@@ -56,25 +62,25 @@ def publish_result(folder: WorkFolder, run: TrialRun) -> None:
     result = result_of(folder)
     if result is None:
         raise TrialFailure(f"{folder.result}: not a result")
+    record = json.loads((folder.path / ARCHITECTURE).read_text())
     run.artifact(folder.path / ARCHITECTURE)
-    run.artifact(_weights(folder))
-    run.artifact(_plot(folder))
-    run.finish(result)
+    run.artifact(weights_of(folder))
+    run.artifact(_plot(folder, record))
+    run.finish(result, partial(describe_trial, record=record))
 
 
-def _weights(folder: WorkFolder) -> Path:
+def weights_of(folder: WorkFolder) -> Path:
     """Return the file with the final weights."""
     stages: list[StageFolder] = [folder.stage(name) for name in ("retrain", "recalibrate")]
     return next(path for path in (stage.path / WEIGHTS for stage in stages) if path.exists())
 
 
-def _plot(folder: WorkFolder) -> Path:
+def _plot(folder: WorkFolder, record: Mapping[str, Any]) -> Path:
     """Draw widths and depths before and after the search; return the file."""
     from dms_bench.report.plots import plot_architecture
 
-    path = folder.path / "architecture.png"
+    path = folder.path / PICTURE
     if not path.exists():
-        description = json.loads((folder.path / ARCHITECTURE).read_text())
-        sizes = {name: (kept, size) for name, (kept, size) in description["sizes"].items()}
-        plot_architecture(sizes, set(description["architecture"]["stages"]), path)
+        sizes = {name: (kept, size) for name, (kept, size) in record["sizes"].items()}
+        plot_architecture(sizes, set(record["architecture"]["stages"]), path)
     return path

@@ -7,6 +7,7 @@
 <storage>/<suite>/searches/<hash>/           one per search for several budgets, shared by their trials
     lock                                     held by the process that works on it
     spec.json                                what is computed here
+    mlflow_run                               the id of the trial's run; empty while it is being created
     attempts/0001.json                       what each attempt has cost so far
     <stage>/checkpoint-00003-<digest>.pt     the stage's newest epochs
     <stage>/done.json                        written last: the stage is finished, with its outputs' digests
@@ -152,6 +153,11 @@ class WorkFolder:
     def result(self) -> Path:
         """The file whose presence means: finished."""
         return self.path / "result.json"
+
+    @property
+    def run_id(self) -> Path:
+        """The file that keeps the id of the trial's run in MLflow."""
+        return self.path / "mlflow_run"
 
     def stage(self, name: str) -> StageFolder:
         """Return the folder of the stage `name`."""

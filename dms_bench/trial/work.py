@@ -28,6 +28,8 @@ class Work(BaseModel):
     experiment_id: str
     parent_id: str
     environment: dict[str, str]
+    #: The tracking store had no run of the trial when the suite began.
+    new: bool = False
     #: Epochs are reported to a scheduler, which may end the trial early.
     scheduled: bool = False
     #: Of a rehearsal: steps of every pass over data.

@@ -102,6 +102,24 @@ def test_a_site_file_is_used_and_named(dms_bench, suite, monkeypatch):
     assert dms_bench("plan", suite, "--site", "stie.yaml")[2].startswith("error: stie.yaml: no such file; did you mean")
 
 
+def test_the_store_of_the_environment_is_that_of_every_command(dms_bench, suite, monkeypatch):
+    from dms_bench.runtime import run
+
+    calls = []
+    monkeypatch.setattr(run, "run_suite", lambda suite, *, fresh: calls.append(suite.tracking) or 0)
+    server = "http://ann:s3cret@127.0.0.1:5000"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", server)
+    said = "tracking: http://***@127.0.0.1:5000, by MLFLOW_TRACKING_URI\n"
+    assert dms_bench("run", suite) == (0, said, "")
+    suite.write_text(f"{SUITE}tracking: http://suites:5000\n")
+    Path("site.yaml").write_text("tracking: http://sites:5000")
+    assert dms_bench("run", suite, "--site", "site.yaml")[1].endswith(said)
+    assert dms_bench("run", suite, "--tracking", "http://asked:5000") == (0, "", "")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "")
+    assert dms_bench("run", suite) == (0, "", "")
+    assert calls == [server, server, "http://asked:5000", "http://suites:5000"]
+
+
 def test_a_suite_that_decides_has_a_range_of_trials(dms_bench, suite):
     seeds = "{until: decided, at_least: 3, at_most: 20, margin: 0.3}"
     suite.write_text(SUITE.replace("method: [dms, random]", f"method: [dms, random], seed: {seeds}"))

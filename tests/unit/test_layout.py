@@ -34,7 +34,7 @@ ALLOWED = {
     "deploy": ("errors config tasks.py tracking report trial", "torch rich onnxruntime openvino"),
     "testing": ("errors scaling config tasks.py methods trial", "torch numpy"),
     "runtime": (
-        "errors kernels scaling config decisions tasks.py methods tracking report trial",
+        "errors kernels scaling config decisions tasks.py methods tracking report trial deploy",
         "torch ray optuna pydantic rich",
     ),
     "__init__": ("trial", ""),

@@ -22,12 +22,16 @@ def run_and_publish(uri: str, trial: Trial, folder: Path) -> str:
     """Run a trial and put it into a store, without Ray; return its name."""
     from dms_bench.tracking import TrialRun, open_suite
 
-    suite = Suite.model_construct(name="deploy", description="Made for a test.", experiments=[])
     work = WorkFolder(folder)
     run_trial(trial, work, alone(Resources()))
-    run = open_suite(uri, suite, {})
+    run = open_suite(uri, digits_suite(), {})
     publish_result(work, TrialRun(run.uri, run.experiment_id, run.parent_id, trial, ENVIRONMENT))
     return trial.name
+
+
+def digits_suite() -> Suite:
+    """A suite that its trials are published in."""
+    return Suite.model_construct(name="deploy", description="Made for a test.", experiments=[])
 
 
 def digits_trial(**fields: Any) -> Trial:

@@ -15,6 +15,7 @@ from rich.console import Console
 from dms_bench import tracking
 from dms_bench.config import Suite, Trial, families, parse_suite, resolve
 from dms_bench.decisions import Rule
+from dms_bench.deploy import logged
 from dms_bench.runtime import nodes, schedule, session
 from dms_bench.runtime.deciding import course
 from dms_bench.runtime.driver import Driver
@@ -108,6 +109,7 @@ def run(monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[int, str, Machin
         monkeypatch.setattr(session, "ray_session", contextlib.nullcontext)
         monkeypatch.setattr(nodes, "check_nodes", lambda *arguments: None)
         monkeypatch.setattr(publishing, "publish", lambda work: None)
+        monkeypatch.setattr(logged, "publish_model", lambda folder, run: None)
         output = io.StringIO()
         folder = SuiteFolder.of(suite.storage, suite.name)
         driver = Driver(suite, folder, suite.tracking, resolve(suite), [], Console(file=output, width=200))
@@ -139,6 +141,8 @@ def test_seeds_are_added_one_by_one_for_the_methods_that_need_them(
     assert output.index(first) < output.index("toys-uniform-macs50pct-s3"), "as it goes"
     assert "toys: 9 trials to run, more until comparisons are decided" in output
     assert "toys: 19 finished" in output
+    view = "MLflow: http://127.0.0.1:5000/#/experiments/1/runs?viewStateShareKey=results&workflowType=machine_learning"
+    assert output.splitlines()[-1].startswith(view)
 
 
 def _less(kind: str, seed: int) -> float:
@@ -234,7 +238,8 @@ def test_values_of_trials_whose_folder_is_gone_are_those_of_the_store(
     suite = make(store, tmp_path)
     (family,) = families(suite)
     values = {trial.hash: clear(trial.method.kind, trial.seed) for trial in family.trials if trial.seed < 3}
-    monkeypatch.setattr("dms_bench.runtime.driver.finished", lambda uri, name: dict.fromkeys(values, "finished"))
+    for known in ("statuses", "finished"):
+        monkeypatch.setattr(f"dms_bench.runtime.driver.{known}", lambda uri, name: dict.fromkeys(values, "finished"))
     monkeypatch.setattr("dms_bench.runtime.driver.values_of", lambda uri, name: values)
     _, output, machine = run(suite)
     assert machine.calls == [[("dms", seed), ("uniform", seed)] for seed in range(3, 8)]

@@ -55,6 +55,18 @@ def test_a_site_file_is_sent_along_where_it_can_be(tmp_path):
         words(outside, THERE)
 
 
+def test_the_store_of_the_environment_is_the_jobs(tmp_path, monkeypatch):
+    def words(address, uri):
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+        suite = _suite(storage="/shared/runs", tracking=uri)
+        return entrypoint(suite, tmp_path / "quick.yaml", address, request=read_request()).split()[5:]
+
+    assert words(THERE, "http://mlflow.example:5000") == ["--tracking", "http://mlflow.example:5000"]
+    assert words(HERE, "sqlite:///own.db") == ["--tracking", f"sqlite:///{tmp_path}/own.db"]
+    with pytest.raises(UserError, match=r"^MLFLOW_TRACKING_URI 'http://\*\*\*@host' holds a secret: write it into"):
+        words(THERE, "http://ann:s3cret@host")
+
+
 @pytest.mark.parametrize("fields", [{"storage": "/shared/runs"}, {"tracking": "http://mlflow.example:5000"}])
 def test_elsewhere_paths_of_this_machine_are_refused(tmp_path, fields):
     with pytest.raises(UserError, match=r"(storage|tracking) '.*' is relative to a folder"):

@@ -19,7 +19,7 @@ from dms_bench.config.suite import Suite
 from dms_bench.config.trial import Trial
 from dms_bench.errors import UserError
 from dms_bench.runtime import submit, worker
-from dms_bench.tracking import TrackingLost, TrialRun, open_suite, redact, resolve_uri, shown
+from dms_bench.tracking import TrackingLost, TrialResult, TrialRun, open_suite, redact, resolve_uri, shown
 from dms_bench.tracking import store as store_module
 from dms_bench.tracking import suite_run as suite_run_module
 from dms_bench.tracking import trial_run as trial_run_module
@@ -101,6 +101,9 @@ def errors_about(uri: str) -> Iterator[Exception]:
         yield ValueError(f"HTTPConnectionPool(host={piece!r}): Max retries exceeded with url: /{piece}/api (failed)")
 
 
+RESULT = TrialResult(metric="top1", value=1.0, macs=1, params=1, supernet_macs=1, supernet_params=1, targets={}, seed=0)
+
+
 class Store:
     """Takes down what is sent to it, or fails with an error."""
 
@@ -114,9 +117,13 @@ class Store:
                 raise self.error
             self.sent.append((arguments, {key: _plain(value) for key, value in named.items()}))
             if name in ("get_experiment_by_name", "get_experiment"):
-                return SimpleNamespace(experiment_id="1", name="paper", lifecycle_stage="active")
+                return SimpleNamespace(
+                    experiment_id="1", name="paper", lifecycle_stage="active", tags={}, creation_time=0
+                )
             run = SimpleNamespace(
-                info=SimpleNamespace(run_id="r"), data=SimpleNamespace(tags={}, metrics={}, params={})
+                info=SimpleNamespace(run_id="r"),
+                data=SimpleNamespace(tags={}, metrics={}, params={}),
+                inputs=SimpleNamespace(dataset_inputs=[]),
             )
             return [] if name == "search_runs" else run
 
@@ -185,6 +192,10 @@ def test_no_secret_is_sent_anywhere(uri: str, make_trial: Callable[..., Trial]) 
         run = open_suite(uri, suite, environment)
         own = TrialRun(uri, "1", "p", trial, environment)
         assert own.run_id == "r"
+        run.show({"top1": True})
+        run.describe(f"The results of {uri} are in a table")
+        records.said.append(run.address)
+        own.finish(RESULT, lambda trial, result, run_id: f"{trial.supernet.args} of {uri}")
         own.fail(f"RuntimeError: {uri} does not answer")
         store.error = RuntimeError(f"cannot reach {uri}")
         for act in (run.finish, lambda: own.fail(""), lambda: open_suite(uri, suite, environment)):
