@@ -35,6 +35,8 @@ DEVICE = "dms.device"
 DEVICE_KIND = "dms.device_kind"
 #: The cost of each stage in full, as JSON.
 COSTS = "dms.costs"
+#: The runtime that latencies were measured in, where it is not PyTorch.
+LATENCY_RUNTIME = "dms.latency_runtime"
 RESOURCES = "dms.resources"
 #: Beginning of the tags of a parent run that say what its comparisons came to, as JSON in parts.
 DECIDED = "dms.decided"

@@ -18,6 +18,7 @@ from dms_bench.tracking.content import (
     environment_tags,
     flat_params,
     result_metrics,
+    result_tags,
     trial_tags,
 )
 from dms_bench.tracking.result import StageCost, TrialResult
@@ -110,7 +111,7 @@ class TrialRun:
         Raises:
             TrackingLost: the store does not take it; publish it again from `result.json`.
         """
-        self._close(names.FINISHED, result_metrics(result), cost_tags(result.costs))
+        self._close(names.FINISHED, result_metrics(result), result_tags(result))
 
     def stop(self, message: str, costs: Sequence[StageCost] = ()) -> None:
         """Close the run of a trial that a scheduler ended early; it is not run again.
