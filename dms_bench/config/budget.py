@@ -65,7 +65,7 @@ class LatencyBudget(Spec):
     """What runs the network. eager: PyTorch, on the trial's device, with its `cpus`. onnxruntime, openvino: these, in
     single precision on one thread of a processor, also where the trial trains on a GPU; they come with the extra of
     their name, `onnx` or `openvino`. The network that is cut is timed there in turns with the supernet, and cut again
-    where it misses the target; times are those of the processor, without what other programs take."""
+    where it misses the target. Times are the least that the processor took in many turns."""
 
     @property
     def share(self) -> float | None:

@@ -62,7 +62,8 @@ class TrialResult(_Record):
     params: int
     supernet_macs: int
     supernet_params: int
-    #: Median time of a forward pass in milliseconds, and the supernet's, which takes turns with it.
+    #: Median time of a forward pass in milliseconds, and the supernet's, which takes turns with it; in a runtime that a
+    #: budget names, the least time of the processor.
     latency_ms: float | None = None
     supernet_latency_ms: float | None = None
     #: The runtime that both were timed in, where the budget names another than PyTorch: `onnxruntime`, `openvino`.

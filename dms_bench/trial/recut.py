@@ -7,6 +7,7 @@ corrects the model by a factor, and the same ratios are cut to the budget anew.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
@@ -29,10 +30,11 @@ CLOSE, MOST = 0.03, 4
 
 @dataclass(frozen=True)
 class _Cut:
-    """A network that was timed: how far it is from the target, relatively, and what was asked for to get it."""
+    """A network that was timed: its milliseconds by the model, and the clock's as a multiple of the target."""
 
-    off: float
     architecture: Architecture
+    predicted: float
+    load: float
 
 
 def recut(
@@ -59,17 +61,35 @@ def recut(
     importance = ranks + len(order) * mask  # what was found is kept first
     tried: list[_Cut] = []
     while True:
-        reached = share(architecture) * latency.whole
-        tried.append(_Cut(reached / latency.target - 1, architecture))
-        idle = tried[-1].off < 0 and _binds(others, space, architecture)
-        if idle or abs(tried[-1].off) <= CLOSE or len(tried) > MOST:
+        load = share(architecture) * latency.whole / latency.target
+        tried.append(_Cut(architecture, space.cost_of(latency.cost, space.mask(architecture)), load))
+        idle = load < 1 and _binds(others, space, architecture)
+        if idle or abs(load - 1) <= CLOSE or len(tried) > MOST:
             break
-        factor = reached / space.cost_of(latency.cost, space.mask(architecture))
-        corrected = Budget((*others, replace(latency, target=latency.target / factor)))
+        corrected = Budget((*others, replace(latency, target=_next(tried))))
         architecture = space.architecture(fit_to_budget(space, counts, importance, corrected))
         if any(architecture == earlier.architecture for earlier in tried):
             break
-    return min(tried, key=lambda cut: abs(cut.off)).architecture
+    return min(tried, key=_distance).architecture
+
+
+def _distance(cut: _Cut) -> float:
+    return abs(math.log(cut.load))
+
+
+def _next(tried: list[_Cut]) -> float:
+    """Return what to ask of the model: corrected by the nearest network's factor, or between the nearest two's.
+
+    Between networks below and above the target, as a clock that jumps from one width to the next would otherwise send
+    the corrections to and fro.
+    """
+    below, above = ([cut for cut in tried if (cut.load < 1) is side] for side in (True, False))
+    if not below or not above:
+        nearest = min(tried, key=_distance)
+        return nearest.predicted / nearest.load
+    low, high = min(below, key=_distance), min(above, key=_distance)
+    between = -math.log(low.load) / math.log(high.load / low.load)
+    return float(low.predicted * (high.predicted / low.predicted) ** between)
 
 
 def _binds(bounds: list[Constraint], space: SearchSpace, architecture: Architecture) -> bool:
