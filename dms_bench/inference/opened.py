@@ -67,10 +67,10 @@ def _traced(model: nn.Module, example: Tensor, path: Path) -> None:
 def times(first: Predict, second: Predict, example: Tensor, seconds: float = LONG) -> tuple[float, float]:
     """Return what two opened networks take for an example, in milliseconds of the processor; they take turns.
 
-    Of each it is the least of all its turns, as `timeit` advises: a call computes the same every time, and what it takes
-    beyond that is other programs' use of caches and memory. On one thread it is what a call takes on a machine that does
-    nothing else. Opened six times where fifteen programs shared two cores, a small network's share of another varied by
-    less than 1 % (standard deviation), by medians of the processor's time by 3 %; with 45 MB of weights by 7 % and 10 %.
+    Of each it is the least of all its turns, as `timeit` advises: a call computes the same every time, and what it
+    takes beyond that is other programs' use of caches and memory. On one thread it is what a call takes on a machine
+    that does nothing else. Opened six times in OpenVINO where fifteen programs shared two cores, a small network's
+    share of another varied by 1 % (standard deviation), of medians by 3 %; with 45 MB of weights by 7 % and 10 %.
 
     Args:
         first: a network.

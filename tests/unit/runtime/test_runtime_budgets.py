@@ -33,12 +33,13 @@ MACS = 8 * 64 + 64 * 64 + 4 * 64
 
 #: The files that `dms-bench export` writes of the cut network and of the whole one, in turns, on a clock of the test's.
 AGAIN = """
-import sys, time
+import json, sys, time
 from pathlib import Path
 from statistics import median
 
 import openvino, torch
 from dms_bench import load
+from dms_bench.config.supernet import parse_supernet
 from dms_bench.inference.onnx import export_onnx
 from dms_bench.inference.runtimes import onnx_runtime, openvino_runtime
 from dms_bench.trial.record import task_of
@@ -47,9 +48,10 @@ folder, runtime = Path(sys.argv[1]), sys.argv[2]
 torch.set_num_threads(1)
 (folder / "weights.safetensors").write_bytes((folder / "retrain" / "weights.safetensors").read_bytes())
 task = task_of(folder)
+supernet = parse_supernet(json.loads((folder / "architecture.json").read_text())["supernet"])
 example = task.example_input(1)
 files = []
-for name, network in (("cut", load(folder)), ("whole", task.build(SUPERNET).eval())):
+for name, network in (("cut", load(folder)), ("whole", task.build(supernet).eval())):
     export_onnx(network, example, folder / f"{name}.onnx")
     path = folder / f"{name}.onnx"
     files.append(onnx_runtime(path) if runtime == "onnxruntime" else openvino_runtime(path, example.shape))
@@ -61,10 +63,7 @@ for turn in range(400):
         files[index](example)
         spent[index].append(time.process_time() - begun)
 print(min(spent[0]) / min(spent[1]), median(spent[0]) / median(spent[1]))
-""".replace(
-    "SUPERNET",
-    "__import__('dms_bench.config.supernet').config.supernet.SupernetSpec(model='resnet18', args={'channels': [32, 64, 64, 128]})",
-)
+"""
 
 
 def budget(runtime: str = "onnxruntime", target: str = "60%") -> dict[str, str]:
