@@ -6,7 +6,11 @@ exporter by tracing does. That one is asked first here; both are compared with t
 
 from __future__ import annotations
 
+import os
+import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -60,8 +64,22 @@ def opened(model: nn.Module, example: Tensor, runtime: str) -> Predict:
 
 def _traced(model: nn.Module, example: Tensor, path: Path) -> None:
     """Write an ONNX file for inputs of one shape by running the network once."""
-    with quiet(), torch.no_grad():
+    with quiet(), _no_output(), torch.no_grad():
         torch.onnx.export(model, (example,), str(path), dynamo=False)
+
+
+@contextmanager
+def _no_output() -> Iterator[None]:
+    """Keep off the standard output what libraries write there past Python: the exporter dumps what it refuses."""
+    sys.stdout.flush()
+    kept, nowhere = os.dup(1), os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, 1)
+        yield
+    finally:
+        os.dup2(kept, 1)
+        os.close(kept)
+        os.close(nowhere)
 
 
 def times(first: Predict, second: Predict, example: Tensor, seconds: float = LONG) -> tuple[float, float]:

@@ -72,7 +72,11 @@ def budget(runtime: str = "onnxruntime", target: str = "60%") -> dict[str, str]:
 
 GLYPHS = {
     "experiment": "again",
-    "task": {"kind": "classification", "image_size": 96, "data": {"name": "glyphs", "train": 100}},
+    "task": {
+        "kind": "classification",
+        "image_size": 96,
+        "data": {"name": "glyphs", "train": 100, "val": 50, "test": 50},
+    },
     "supernet": {"model": "resnet18", "args": {"channels": [32, 64, 64, 128]}, "space": {"round_to": 16}},
     "method": "random",
     "retrain": {"epochs": 1, "lr": 0.1},
@@ -185,7 +189,7 @@ def test_a_runtime_that_is_not_installed_is_refused_at_check(toy_trial, monkeypa
         check([toy_trial(task=TOY, budget=budget(runtime)), toy_trial(task=TOY, budget=budget(runtime), seed=1)])
 
 
-def test_a_network_that_the_runtime_cannot_take_is_refused_before_anything_runs(toy_trial, monkeypatch):
+def test_a_network_that_the_runtime_cannot_take_is_refused_at_check(toy_trial, monkeypatch, capfd):
     class Odd(nn.Sequential):
         def forward(self, x):
             return super().forward(x) + torch.linalg.eig(x.T @ x)[0].real.sum()  # which ONNX has no operator for
@@ -198,6 +202,7 @@ def test_a_network_that_the_runtime_cannot_take_is_refused_before_anything_runs(
     monkeypatch.setattr("dms_bench.inference.opened.export_onnx", _traced)  # the other way takes long to fail as well
     with pytest.raises(UserError) as caught:
         check([trial])
+    assert capfd.readouterr().out == ""
     (line,) = str(caught.value).splitlines()
     assert line.startswith("experiment 'toy': budget latency 60% onnxruntime: ONNX Runtime cannot run this network: ")
 
