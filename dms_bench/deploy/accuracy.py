@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from dms_bench.deploy.runtimes import Predict
+from dms_bench.inference.runtimes import Predict
 
 #: Samples of a split that a file is tried on at most.
 MOST = 2000

@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from dms_bench.deploy.accuracy import MOST, top1
 from dms_bench.deploy.eager_int8 import quantised
 from dms_bench.deploy.files import Files, labelled, size_of
-from dms_bench.deploy.runtimes import Predict, eager, onnx_runtime, openvino_runtime
-from dms_bench.deploy.timing import medians, ratios, rounds
 from dms_bench.errors import UserError
+from dms_bench.inference.runtimes import Predict, eager, onnx_runtime, openvino_runtime
+from dms_bench.inference.timing import medians, ratios, rounds
 from dms_bench.tasks import Task
 from dms_bench.tracking.environment import cpu_name
 

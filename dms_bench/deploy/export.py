@@ -11,13 +11,13 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
-from dms_bench.deploy import runtimes
 from dms_bench.deploy.card import CARD, Written, write_card
 from dms_bench.deploy.compare import Comparison, compare
 from dms_bench.deploy.files import INT8, INT8_XML, ONNX, OPENVINO_XML, Files, labelled
 from dms_bench.deploy.program import write_program
-from dms_bench.deploy.runtimes import need
 from dms_bench.errors import UserError
+from dms_bench.inference import runtimes
+from dms_bench.inference.runtimes import need
 from dms_bench.tasks import Deployed
 from dms_bench.trial.record import ARCHITECTURE, WEIGHTS, load, task_of
 

@@ -10,10 +10,10 @@ from torch import Tensor, nn
 
 from dms_bench.deploy.accuracy import MOST, Measured, top1
 from dms_bench.deploy.int8 import CALIBRATION, MOST_LOST, quantise
-from dms_bench.deploy.onnx import export_onnx
 from dms_bench.deploy.openvino import convert_int8, export_openvino
-from dms_bench.deploy.runtimes import OPENVINO, Predict, eager, need, onnx_runtime, openvino_runtime
 from dms_bench.errors import UserError
+from dms_bench.inference.onnx import export_onnx
+from dms_bench.inference.runtimes import OPENVINO, Predict, eager, need, onnx_runtime, openvino_runtime
 from dms_bench.tasks import Labelled, Task
 
 ONNX, OPENVINO_XML = "model.onnx", "model.xml"

@@ -14,9 +14,9 @@ from typing import Any
 
 from torch import Tensor
 
-from dms_bench.deploy.onnx import quiet
-from dms_bench.deploy.runtimes import ONNX, need
-from dms_bench.deploy.unfinished import unfinished
+from dms_bench.inference.onnx import quiet
+from dms_bench.inference.runtimes import ONNX, need
+from dms_bench.inference.unfinished import unfinished
 
 #: Training samples that ranges of activations are taken from.
 CALIBRATION = 256

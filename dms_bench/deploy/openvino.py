@@ -10,10 +10,10 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
-from dms_bench.deploy.runtimes import OPENVINO, need, openvino_runtime
-from dms_bench.deploy.same import TOLERANCE, difference
-from dms_bench.deploy.unfinished import unfinished
 from dms_bench.errors import UserError
+from dms_bench.inference.runtimes import OPENVINO, need, openvino_runtime
+from dms_bench.inference.same import TOLERANCE, difference
+from dms_bench.inference.unfinished import unfinished
 
 
 def export_openvino(onnx: Path, path: Path, model: nn.Module, example: Tensor) -> list[Path]:

@@ -8,9 +8,9 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from dms_bench.deploy.same import TOLERANCE, difference, pair_of
-from dms_bench.deploy.unfinished import unfinished
 from dms_bench.errors import UserError
+from dms_bench.inference.same import TOLERANCE, difference, pair_of
+from dms_bench.inference.unfinished import unfinished
 
 
 def write_program(model: nn.Module, example: Tensor, path: Path) -> int | None:

@@ -65,6 +65,8 @@ class Row:
     supernet_macs: float | None
     supernet_params: float | None
     supernet_latency_ms: float | None
+    #: The runtime that both were measured in; empty where it was PyTorch.
+    latency_runtime: str
     #: Latency as a multiple of the supernet's, which took turns with it in the same process; mean and half width of the
     #: 95 % interval over seeds. What else the machine did met both.
     latency_ratio: float | None
@@ -343,6 +345,7 @@ def _row(group: _Group, controls: Sequence[Record], dms: Sequence[Record]) -> Ro
         supernet_macs=_mean(finished, "supernet_macs"),
         supernet_params=_mean(finished, "supernet_params"),
         supernet_latency_ms=_mean(finished, "supernet_latency_ms"),
+        latency_runtime=_distinct(finished, names.LATENCY_RUNTIME),
         latency_ratio=ratio.mean,
         latency_ratio_ci95=ratio.ci95,
         higher_is_better=_higher_is_better(first),

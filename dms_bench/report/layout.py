@@ -131,10 +131,12 @@ def footnotes(rows: Sequence[Row], *, costs: bool = False) -> list[str]:
         notes.append("search: devices times wall time of each searched network's search.")
     if not costs and any(row.public_device_days for row in rows):
         notes.append("public: devices times wall time of what is trained once for many networks (pretraining).")
+    eager = not any(row.latency_runtime for row in rows)
     if any(row.latency_ratio is not None and row.kind != CEILING for row in rows):
+        where = "" if eager else ", in the runtime that the budget names"
         notes.append(
-            "latency: of one sample, as a multiple (x) of the supernet's, which took turns with it; ≈: seeds do not "
-            "tell it from the supernet's. The CSV has milliseconds and intervals."
+            f"latency: of one sample{where}, as a multiple (x) of the supernet's, which took turns with it; ≈: seeds "
+            "do not tell it from the supernet's. The CSV has milliseconds and intervals."
         )
     if any(row.kind == CEILING for row in rows):
         notes.append("supernet: not cut, the ceiling for every budget.")
@@ -151,7 +153,8 @@ def footnotes(rows: Sequence[Row], *, costs: bool = False) -> list[str]:
     if any(row.n == 1 for row in rows):
         notes.append("n = 1: a single seed, no interval.")
     if any(row.budget_missed for row in rows):
-        notes.append("† k/n: k of n networks cost more than 1 % more or less than the budget.")
+        wide = "" if eager else " (10 %, measured, in a runtime)"
+        notes.append(f"† k/n: k of n networks cost more than 1 %{wide} more or less than the budget.")
     if any(map(_fell_short, rows)):
         notes.append("▲ x: the search ended at x times its target; the final cut did the rest, by one factor for all.")
     failed = [name for row in rows for name in row.failed_trials]

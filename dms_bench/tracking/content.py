@@ -121,6 +121,12 @@ def result_metrics(result: TrialResult) -> dict[str, float]:
     return {name: float(value) for name, value in values.items() if value is not None}
 
 
+def result_tags(result: TrialResult) -> dict[str, str]:
+    """Return what of a result is no number: what the cost was paid on, and where latencies were measured."""
+    timed = {names.LATENCY_RUNTIME: result.latency_runtime} if result.latency_runtime else {}
+    return {**cost_tags(result.costs), **timed}
+
+
 def cost_metrics(costs: Sequence[StageCost]) -> dict[str, float]:
     """Return the cost of each stage, and what is paid per model and once for all (0 for no such stage)."""
     days: dict[str, float] = dict.fromkeys(("search", "pretrain"), 0.0)

@@ -35,6 +35,8 @@ DEVICE = "dms.device"
 DEVICE_KIND = "dms.device_kind"
 #: The cost of each stage in full, as JSON.
 COSTS = "dms.costs"
+#: The runtime that latencies were measured in, where it is not PyTorch.
+LATENCY_RUNTIME = "dms.latency_runtime"
 RESOURCES = "dms.resources"
 #: Id of the trial's network among MLflow's models, or why it is not there.
 LOGGED_MODEL, NO_MODEL = "dms.logged_model", "dms.no_model"

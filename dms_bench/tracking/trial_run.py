@@ -19,6 +19,7 @@ from dms_bench.tracking.content import (
     environment_tags,
     flat_params,
     result_metrics,
+    result_tags,
     trial_tags,
 )
 from dms_bench.tracking.find_run import Remembered, find_run
@@ -139,7 +140,7 @@ class TrialRun:
 
         def tags(run_id: str) -> dict[str, str]:
             note = {} if describe is None else {names.NOTE: redact(describe(self._trial, result, run_id), self._uri)}
-            return cost_tags(result.costs) | note
+            return result_tags(result) | note
 
         self._close(names.FINISHED, result_metrics(result), tags)
 

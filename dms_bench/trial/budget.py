@@ -3,32 +3,36 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Collection
 from functools import lru_cache
 from typing import cast
 
 from torch import Tensor
 
-from dms_bench.config.budget import LatencyBudget, MemoryBudget, constraints_of
+from dms_bench.config.budget import LatencyBudget, MemoryBudget, constraints_of, latency_of
 from dms_bench.config.plugins import TASKS, parse_plugin
 from dms_bench.config.supernet import SupernetSpec
 from dms_bench.config.task import TaskSpec
 from dms_bench.config.trial import Trial
 from dms_bench.errors import UserError
 from dms_bench.scaling import Budget, Constraint, LatencyModel, SearchSpace, budget_of
+from dms_bench.scaling.latency.whole import WholeLatency
 from dms_bench.scaling.memory import memory_of
 from dms_bench.tasks import Caches, make_task
 from dms_bench.trial.spaces import untrained
 
 #: A cut network may cost this much more or less than its target.
 TOLERANCE = 0.01
+#: The same of a latency that is measured in a runtime, which no two measurements agree about to the per cent.
+MEASURED_TOLERANCE = 0.1
 
 
 def needs_latency(trial: Trial) -> bool:
     """Tell whether the trial's budget bounds the latency."""
-    return any(isinstance(written, LatencyBudget) for written in constraints_of(trial.budget))
+    return latency_of(trial.budget) is not None
 
 
-def resolve_budget(trial: Trial, space: SearchSpace, latency: LatencyModel | None = None) -> Budget:
+def resolve_budget(trial: Trial, space: SearchSpace, latency: LatencyModel | WholeLatency | None = None) -> Budget:
     """Return the trial's budget in absolute numbers: MACs, parameters, milliseconds, bytes.
 
     Args:
@@ -49,7 +53,8 @@ def resolve_budget(trial: Trial, space: SearchSpace, latency: LatencyModel | Non
         elif not isinstance(written, LatencyBudget):
             constraints += budget_of(space, **{written.kind: written.target}).constraints
         elif latency is not None:
-            whole = space.cost_of(latency, space.full())
+            predicted = space.cost_of(latency, space.full())
+            whole = latency.whole_ms if isinstance(latency, WholeLatency) else predicted
             target = 1e3 * written.seconds if written.seconds else whole * (written.share or 1)
             constraints.append(Constraint(written.kind, latency, target, whole))
     for bound in constraints if not trial.method.shrinks_pictures else ():
@@ -74,16 +79,20 @@ def check_counted(trial: Trial, space: SearchSpace) -> None:
     resolve_budget(trial, space)
 
 
-def missed(costs: dict[str, float], budget: Budget, *, coarse: bool = False) -> bool:
-    """Tell whether the constraint that binds most is exceeded or left unused by more than the tolerance.
+def missed(costs: dict[str, float], budget: Budget, *, coarse: bool = False, measured: Collection[str] = ()) -> bool:
+    """Tell whether a constraint is exceeded, or all are left unused, by more than the tolerance.
 
     Args:
         costs: of the cut network, by the constraints' names.
         budget: what was to be met.
         coarse: there is nothing between one size and the next, so that something may be left unused.
+        measured: names of the constraints whose costs are no counts or predictions, but measurements.
     """
-    load = max(costs[bound.name] / bound.target for bound in budget.constraints)
-    return load - 1 > TOLERANCE or (1 - load > TOLERANCE and not coarse)
+    over = [
+        (costs[bound.name] / bound.target - 1, MEASURED_TOLERANCE if bound.name in measured else TOLERANCE)
+        for bound in budget.constraints
+    ]
+    return any(load > most for load, most in over) or (not coarse and all(-load > most for load, most in over))
 
 
 def _check(trial: Trial, space: SearchSpace, bound: Constraint) -> None:

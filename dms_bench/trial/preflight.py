@@ -10,10 +10,12 @@ from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING
 
+from dms_bench.config.budget import latency_of
 from dms_bench.errors import Refusals, UserError
 
 if TYPE_CHECKING:
     from dms_bench.config import Trial
+    from dms_bench.config.budget import LatencyBudget
     from dms_bench.config.recipe import Recipe
     from dms_bench.config.supernet import SupernetSpec
     from dms_bench.tasks import Task
@@ -50,6 +52,8 @@ class Preflight:
         if trial.method.uses_budget:  # whose message names the experiment
             budget = ("budget", trial.experiment, *key, trial.supernet.content_hash(), trial.budget)
             if self._try(trial, budget, lambda: _check_budget(trial)):
+                if (bound := latency_of(trial.budget)) is not None and bound.runtime != "eager":
+                    self._try(trial, ("runtime", *budget[2:5], bound.runtime), lambda: _check_runtime(trial, bound))
                 self._try(trial, ("method", *key, trial.method.content_hash()), lambda: _check_method(trial))
 
     def _try(self, trial: Trial, key: tuple[object, ...], check: Callable[[], object]) -> bool:
@@ -118,6 +122,15 @@ def _check_method(trial: Trial) -> None:
     with named_as(owner_of(trial.network, trial)):
         space = space_of(trial.task, trial.network)
     trial.method.check(space, _task(trial))
+
+
+def _check_runtime(trial: Trial, bound: LatencyBudget) -> None:
+    from dms_bench.trial.beside import Beside
+
+    try:
+        Beside(_task(trial), trial.supernet, bound.runtime)
+    except UserError as error:
+        raise UserError(f"budget {bound.label()}: {error}") from error
 
 
 def _check_budget(trial: Trial) -> None:

@@ -28,19 +28,22 @@ from dms_bench.methods.base import SearchContext
 from dms_bench.scaling import Architecture, Budget, Count, count, cut, plan_surgery
 from dms_bench.scaling.cut.surgery import give_biases
 from dms_bench.scaling.latency.model import LatencyModel
+from dms_bench.scaling.latency.whole import WholeLatency
 from dms_bench.tasks import Task, make_task
 from dms_bench.tracking import TrialResult
+from dms_bench.trial.beside import Beside
 from dms_bench.trial.budget import missed, needs_latency, resolve_budget
 from dms_bench.trial.checked import require_right
 from dms_bench.trial.counted_task import counted
 from dms_bench.trial.group import WorkerGroup
 from dms_bench.trial.latency import latencies
-from dms_bench.trial.latency_model import shared_latency_model
+from dms_bench.trial.latency_model import runtime_of, shared_latency_model
 from dms_bench.trial.meter import Meter, costs
 from dms_bench.trial.origin import weights_hash
 from dms_bench.trial.outcome import found_by, measured_by, require_numbers
 from dms_bench.trial.pictures import smaller_pictures
 from dms_bench.trial.record import ARCHITECTURE, WEIGHTS, describe, load_weights, save_weights, write_description
+from dms_bench.trial.recut import recut_in
 from dms_bench.trial.rehearsal.task import rehearsed
 from dms_bench.trial.repair import repair
 from dms_bench.trial.repair_report import read_report
@@ -162,7 +165,7 @@ class _Run:
         return self.trial.repair != "none" and self.trial.method.trains_in_search and self.trial.pipeline == "DMSp"
 
     @cached_property
-    def latency_model(self) -> LatencyModel | None:
+    def latency_model(self) -> LatencyModel | WholeLatency | None:
         """The model of the supernet's latency, where the budget bounds it; all workers ask for it at once."""
         if not (self.trial.method.uses_budget and needs_latency(self.trial)):
             return None
@@ -173,6 +176,11 @@ class _Run:
     def budget(self) -> Budget:
         """The budget in absolute numbers."""
         return resolve_budget(self.trial, space_of(self.trial.task, self.trial.supernet), self.latency_model)
+
+    @property
+    def runtime(self) -> str:
+        """Where the network is timed."""
+        return runtime_of(self.trial) if self.trial.method.uses_budget else "eager"
 
     @cached_property
     def pictures(self) -> TaskSpec:
@@ -201,7 +209,8 @@ class _Run:
                     loop = self._loop("search")
                     method = self.trial.method.load_implementation()(self.trial.method)
                     context = SearchContext(self.trial, task, model, space, budget, loop, self.meter.stage)
-                    architecture, history = found_by(self.trial.method, method.search(context)), loop.history
+                    found = found_by(self.trial.method, method.search(context))
+                    architecture, history = self._timed(found, model, budget), loop.history
                 self.group.agree(architecture.to_json(), "the architecture found")
                 network = cut(model.cpu(), space, architecture)
                 if self.group.leads:
@@ -232,7 +241,8 @@ class _Run:
         stage = self.folder.stage("search")
 
         def keep(position: int, architecture: Architecture, whole: nn.Module) -> None:
-            found_by(self.trial.method, architecture)
+            found = found_by(self.trial.method, architecture)
+            architecture = self._timed(found, whole, budgets[position])
             self.group.agree(architecture.to_json(), "the architecture found")
             if self.group.leads:
                 write_atomic(stage.output(_of(position, ARCHITECTURE)), architecture.to_json())
@@ -248,6 +258,13 @@ class _Run:
             outputs = [_of(position, name) for position in range(len(budgets)) for name in names]
             if self.group.leads:
                 stage.finish(tuple(outputs), loop.history)
+
+    def _timed(self, found: Architecture, model: nn.Module, budget: Budget) -> Architecture:
+        """Return what a search has found, or what meets the budget where that is timed in a runtime (`recut`)."""
+        if self.runtime == "eager" or self.trial.network != self.trial.supernet:
+            return found
+        space = space_of(self.trial.task, self.trial.supernet)
+        return recut_in(self.runtime, self.trial, self._task(), model, space, budget, self.group)(found)
 
     def _found_in_one(self, model: nn.Module) -> tuple[Architecture, list[dict[str, Any]]]:
         """Take up what the search for several budgets has found for this one, and its epochs.
@@ -327,9 +344,7 @@ class _Run:
             metrics = task.evaluate(network, "test", device)
             measured_by(self.trial.task, metrics, "test")
             require_numbers(metrics, "on the test split")
-            whole = make_task(self.trial.task, self.trial.seed)
-            supernet = whole.build(untrained(self.trial.supernet))
-            times = latencies([network, supernet], [task.example_input(1), whole.example_input(1)], device)
+            times = self._latencies(network, task)
         predicted = None
         if self.latency_model is not None and self.trial.network == self.trial.supernet:
             predicted = space.cost_of(self.latency_model, space.mask(architecture))
@@ -343,6 +358,14 @@ class _Run:
         write_atomic(self.folder.result, result.model_dump_json(indent=1))
         return result
 
+    def _latencies(self, network: nn.Module, task: Task) -> list[float]:
+        """Return the milliseconds of the network and of the supernet, which take turns."""
+        whole = make_task(self.trial.task, self.trial.seed)
+        if self.runtime != "eager":
+            return list(Beside(whole, self.trial.supernet, self.runtime).times(network.cpu()))
+        supernet = whole.build(untrained(self.trial.supernet))
+        return latencies([network, supernet], [task.example_input(1), whole.example_input(1)], self.group.device)
+
     def _result(
         self,
         counted: Count,
@@ -354,8 +377,12 @@ class _Run:
     ) -> TrialResult:
         metric = self.trial.task.metric
         space = space_of(self.trial.task, self.trial.supernet)
-        # The prediction is judged where there is one, not the measurement, which differs from run to run.
-        judged = times[0] if predicted is None else predicted
+        # The prediction is judged where there is one, not the measurement, which differs from run to run; but of a
+        # runtime the network's share of the supernet's time, at the pace at which the model was made.
+        judged, in_runtime = times[0] if predicted is None else predicted, self.runtime != "eager"
+        if in_runtime:
+            (bound,) = (bound for bound in self.budget.constraints if bound.name == "latency")
+            judged = times[0] / times[1] * bound.whole
         reached = {"macs": float(counted.macs), "params": float(counted.params), "latency": judged}
         reached |= {} if held is None else {"memory": held}
         fidelity = self.latency_model.fidelity if self.latency_model and predicted is not None else None
@@ -374,13 +401,19 @@ class _Run:
             supernet_params=round(space.params),
             latency_ms=times[0],
             supernet_latency_ms=times[1],
+            latency_runtime=self.runtime if in_runtime else None,
             latency_predicted_ms=predicted,
             memory_bytes=held,
             latency_error=fidelity.error if fidelity else None,
             latency_r2=fidelity.r2 if fidelity else None,
             targets={bound.name: bound.target for bound in self.budget.constraints},
             budget_missed=self.trial.method.uses_budget
-            and missed(reached, self.budget, coarse=self.trial.method.shrinks_pictures),
+            and missed(
+                reached,
+                self.budget,
+                coarse=self.trial.method.shrinks_pictures,
+                measured=("latency",) if in_runtime else (),
+            ),
             costs=shared + costs(self.folder),
             weights=weights_hash(self.trial),
             seed=self.trial.seed,

@@ -27,11 +27,12 @@ ALLOWED = {
     "methods": ("errors scaling config tasks.py", "torch numpy pydantic scipy sklearn"),
     "tracking": ("errors config", "mlflow pydantic pyarrow torch"),
     "report": ("errors config tracking", "matplotlib numpy rich scipy"),
+    "inference": ("errors", "torch onnxruntime openvino"),
     "trial": (
-        "errors pace kernels scaling config decisions tasks.py methods tracking report",
+        "errors pace kernels scaling config decisions tasks.py methods tracking report inference",
         "torch pydantic safetensors",
     ),
-    "deploy": ("errors config tasks.py tracking report trial", "torch rich onnxruntime openvino"),
+    "deploy": ("errors config tasks.py tracking report inference trial", "torch rich openvino onnxruntime"),
     "testing": ("errors scaling config tasks.py methods trial", "torch numpy"),
     "runtime": (
         "errors kernels scaling config decisions tasks.py methods tracking report trial deploy",

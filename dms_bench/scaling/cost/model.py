@@ -101,6 +101,10 @@ class CostModel:
             kept: kept elements of each group, [..., G]; the cost is per leading index.
             blocks: 1 for blocks that stay, 0 for those that go (soft masks in between), [B].
         """
+        return self.terms(kept, blocks).sum(-1)
+
+    def terms(self, kept: Tensor, blocks: Tensor) -> Tensor:
+        """Return what each term adds to the cost, [..., T]; arguments as above."""
         sizes = self.fixed + torch.einsum("ftg,...g->...ft", self.multiples, kept.double())  # [..., F, T]
         stays = torch.cat([blocks.double(), blocks.new_ones(1, dtype=torch.float64)])[self.block]  # [T]
-        return (self.constant * sizes.prod(-2) * stays).sum(-1)
+        return self.constant * sizes.prod(-2) * stays

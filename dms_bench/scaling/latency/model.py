@@ -62,6 +62,13 @@ class Fidelity:
         error = median(abs(guess / ms - 1) for guess, ms in zip(predicted, measured, strict=True))
         return cls(1 - unexplained / variance, error, tuple(predicted), tuple(measured))
 
+    @classmethod
+    def from_content(cls, content: dict[str, Any] | None) -> Fidelity | None:
+        """Return what `asdict` has made of one, read from JSON; None where there was none."""
+        if not content:
+            return None
+        return cls(content["r2"], content["error"], tuple(content["predicted"]), tuple(content["measured"]))
+
 
 @dataclass(frozen=True)
 class LatencyTerm:
@@ -118,11 +125,7 @@ class LatencyModel:
         """Return the model that `to_json` wrote."""
         content: dict[str, Any] = json.loads(text)
         terms = [LatencyTerm(ms, (first, second), block) for ms, first, second, block in content["terms"]]
-        fidelity = content["fidelity"]
-        if fidelity:
-            predicted, measured = tuple(fidelity["predicted"]), tuple(fidelity["measured"])
-            fidelity = Fidelity(fidelity["r2"], fidelity["error"], predicted, measured)
-        return cls(terms, torch.tensor(content["sizes"]), fidelity)
+        return cls(terms, torch.tensor(content["sizes"]), Fidelity.from_content(content["fidelity"]))
 
 
 def measure_latency(
@@ -141,7 +144,7 @@ def measure_latency(
     """
     example, device = Example.of(example), torch.device(device)
     segments = segments_of(model, space, example)
-    masks = [space.full(), *_random_masks(space, FITTED + HELD_OUT - 1)]
+    masks = [space.full(), *random_masks(space, FITTED + HELD_OUT - 1)]
     timings: list[dict[str, list[float]]] = [{} for _ in masks]
     for _ in range(ROUNDS):
         for mask, timed in zip(masks, timings, strict=True):
@@ -167,7 +170,7 @@ def measure_latency(
     return LatencyModel(terms, sizes, Fidelity.of(predicted, measured))
 
 
-def _random_masks(space: SearchSpace, number: int) -> list[Tensor]:
+def random_masks(space: SearchSpace, number: int) -> list[Tensor]:
     """Draw binary masks [E]: a share of every group, a number of blocks of every stage, each by itself."""
     generator = torch.Generator().manual_seed(0)
     units = space.units
@@ -178,6 +181,8 @@ def _random_masks(space: SearchSpace, number: int) -> list[Tensor]:
             drawn = float(torch.rand((), generator=generator))
             least = max(low, math.ceil(_THINNEST * size)) if unit < len(space.groups) else low
             count = least + round(drawn * (size - least))
+            multiple = units.multiple[unit]
+            count = min(max(low, round(count / multiple) * multiple), units.maximum[unit])
             mask[start + torch.randperm(size, generator=generator)[:count]] = 1
         masks.append(mask)
     return masks

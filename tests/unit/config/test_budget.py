@@ -3,7 +3,14 @@
 import pytest
 from pydantic import TypeAdapter, ValidationError
 
-from dms_bench.config.budget import BudgetSpec, JointBudget, LatencyBudget, constraints_of
+from dms_bench.config.budget import (
+    BudgetSpec,
+    JointBudget,
+    LatencyBudget,
+    bound_the_same,
+    constraints_of,
+    latency_of,
+)
 
 READ = TypeAdapter(BudgetSpec).validate_python
 MACS, PARAMS = {"kind": "macs", "target": "30%"}, {"kind": "params", "target": "4M"}
@@ -27,6 +34,21 @@ def test_a_latency_is_a_share_or_a_duration_and_hashes_by_its_value(written, kep
     assert (budget.share, budget.seconds) == (share, pytest.approx(seconds))
     assert budget.label() == f"latency {kept}"
     assert budget.content_hash() == LatencyBudget(target=kept).content_hash()
+
+
+def test_a_latency_is_that_of_a_runtime_and_of_pytorch_where_none_is_named():
+    eager, named = LatencyBudget(target="60%"), LatencyBudget(target="60%", runtime="onnxruntime")
+    assert READ({"kind": "latency", "target": "60%", "runtime": "eager"}) == eager
+    assert eager.model_dump() == {"kind": "latency", "target": "60%"}  # as before there was a choice: hashes stay
+    assert named.content_hash() != eager.content_hash()
+    assert named.label() == "latency 60% onnxruntime"
+    assert READ({"kind": "all", "of": [MACS, named.model_dump()]}).label() == "macs 30% + latency 60% onnxruntime"
+    assert latency_of(READ({"kind": "all", "of": [MACS, named.model_dump()]})) == named
+    assert latency_of(READ(MACS)) is None
+    assert bound_the_same([named, LatencyBudget(target="3ms", runtime="onnxruntime")])
+    assert not bound_the_same([named, eager])
+    with pytest.raises(ValidationError, match="'eager', 'onnxruntime' or 'openvino'"):
+        LatencyBudget(target="60%", runtime="tflite")
 
 
 @pytest.mark.parametrize("written", [3, "3", "0ms", "101%", "fast", True, None, "3 lightyears"])

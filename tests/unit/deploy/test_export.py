@@ -18,15 +18,15 @@ from torch import nn
 
 import dms_bench
 from dms_bench.deploy import files as deploy_files
-from dms_bench.deploy import runtimes
 from dms_bench.deploy.accuracy import top1
 from dms_bench.deploy.compare import Comparison
 from dms_bench.deploy.eager_int8 import quantised
 from dms_bench.deploy.export import Exported, Forms, export
 from dms_bench.deploy.files import Files
 from dms_bench.deploy.table import render
-from dms_bench.deploy.timing import medians, ratios, rounds
 from dms_bench.errors import UserError
+from dms_bench.inference import runtimes
+from dms_bench.inference.timing import medians, ratios, rounds
 from dms_bench.report.records import read_records
 from dms_bench_tasks.classification import digits
 from dms_bench_tasks.classification.data_spec import DigitsData
@@ -72,7 +72,7 @@ def exported(
         patch.setattr(
             quantization, "quantize_static", lambda i, o, reader, **options: real(i, o, Kept(reader), **options)
         )
-        patch.setattr("dms_bench.deploy.timing._ENOUGH_SECONDS", 0.5)
+        patch.setattr("dms_bench.inference.timing._ENOUGH_SECONDS", 0.5)
         return folder, export(*trained, folder, forms=Forms(compare=True))
 
 
@@ -256,7 +256,7 @@ def _signs() -> nn.Module:
 def test_a_file_that_is_refused_has_a_row_with_the_reason(tmp_path: Path, without_openvino: None, monkeypatch) -> None:
     from dms_bench.deploy.compare import compare
 
-    monkeypatch.setattr("dms_bench.deploy.timing._ENOUGH_SECONDS", 0.01)
+    monkeypatch.setattr("dms_bench.inference.timing._ENOUGH_SECONDS", 0.01)
     (tmp_path / "weights").write_bytes(b"1234")
     tried = []
     real = deploy_files.export_onnx
@@ -325,8 +325,8 @@ def test_turns_are_interleaved_and_begin_one_later_each_round(monkeypatch) -> No
 
         return predict
 
-    monkeypatch.setattr("dms_bench.deploy.timing.time.perf_counter", lambda: float(next(clock)))
-    monkeypatch.setattr("dms_bench.deploy.timing._ENOUGH_SECONDS", 1.0)
+    monkeypatch.setattr("dms_bench.inference.timing.time.perf_counter", lambda: float(next(clock)))
+    monkeypatch.setattr("dms_bench.inference.timing._ENOUGH_SECONDS", 1.0)
     before = torch.get_num_threads()
     spent = rounds([file(0), file(1), file(2)], torch.ones(1))
     assert torch.get_num_threads() == before

@@ -11,9 +11,9 @@ import torch
 from onnx import numpy_helper
 
 from dms_bench.deploy.int8 import quantise
-from dms_bench.deploy.onnx import export_onnx
-from dms_bench.deploy.runtimes import onnx_runtime
-from tests.unit.deploy.test_onnx import cut_network
+from dms_bench.inference.onnx import export_onnx
+from dms_bench.inference.runtimes import onnx_runtime
+from tests.unit.inference.test_onnx import cut_network
 
 
 @pytest.mark.parametrize(("name", "size"), [("test_vit", 160), ("test_efficientnet", 64)])

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from dms_bench.deploy.files import Files
-from dms_bench.deploy.runtimes import onnx_runtime, openvino_runtime
 from dms_bench.errors import UserError
+from dms_bench.inference.runtimes import onnx_runtime, openvino_runtime
 from dms_bench.tasks import Task
 from tests.unit.deploy.test_program import detector, language_model
 

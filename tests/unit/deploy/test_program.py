@@ -42,7 +42,7 @@ def opened_elsewhere(program: Path, inputs: Tensor, folder: Path) -> Tensor:
 
 
 def classifier() -> tuple[nn.Module, Tensor]:
-    from tests.unit.deploy.test_onnx import cut_network
+    from tests.unit.inference.test_onnx import cut_network
 
     network, example = cut_network("test_efficientnet", 64, {})
     return network.eval(), torch.cat([example, example.flip(-1), -example])

@@ -30,7 +30,7 @@ def publisher(run: SuiteRun, environment: dict[str, str] = ENVIRONMENT) -> Publi
         if value is None:
             trial_run.fail("loss is nan in retrain, epoch 2")
             return trial.name
-        share = 1.0 if trial.method.kind == "supernet" else trial.budget.target
+        share = 1.0 if trial.method.kind == "supernet" else getattr(trial.budget, "share", trial.budget.target)
         costs = [StageCost(stage="search", device="EPYC", kind="cpu", devices=2, seconds=43.2, attempts=3)]
         record: dict[str, Any] = {
             "metric": "top1", "value": value, "metrics": {"top1": value, "loss": 1 - value / 100},

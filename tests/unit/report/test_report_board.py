@@ -12,7 +12,7 @@ import pytest
 from rich.console import Console
 
 from dms_bench.config import read_selection
-from dms_bench.config.budget import ParamsBudget
+from dms_bench.config.budget import LatencyBudget, ParamsBudget
 from dms_bench.config.suite import Suite
 from dms_bench.config.task import PERCENT, Unit
 from dms_bench.config.trial import Trial
@@ -73,6 +73,26 @@ def test_latencies_are_compared_trial_by_trial(store: str, publish: Publish, mak
     ratios = [0.5, 0.9, 0.25]
     half = 4.302652729911275 * statistics.stdev(ratios) / 3**0.5  # t of 2 degrees of freedom at 97.5 %
     assert (row.latency_ratio, row.latency_ratio_ci95) == pytest.approx((statistics.mean(ratios), half))
+
+
+def test_the_runtime_that_latencies_were_measured_in_is_said(
+    store: str, publish: Publish, make_trial: Callable[..., Trial]
+) -> None:
+    budget = LatencyBudget(target="60%", runtime="openvino")
+    for seed in range(2):
+        measured = {"macs": 3_000_000, "params": 500_000, "latency_ms": 1.2, "latency_runtime": "openvino"}
+        trial = make_trial("dms", seed, budget=budget)
+        name = publish(trial, 70.0, targets={"latency": 1.1}, budget_missed=seed == 1, **measured)
+    (row,) = leaderboard(store)
+    assert (row.budget, row.latency_runtime, row.latency_ratio) == ("latency 60% openvino", "openvino", 0.6)
+    text = render([row], "markdown")
+    assert "latency: of one sample, in the runtime that the budget names, as a multiple" in text
+    assert "cost more than 1 % (10 %, measured, in a runtime) more or less" in text
+    console = Console(file=io.StringIO(), width=120)
+    console.print(show(store, name))
+    shown = console.file.getvalue()  # type: ignore[attr-defined]
+    assert re.search(r"latency\s+1\.20 ms, supernet 2\.00 ms, in openvino", shown)
+    assert re.search(r"budget\s+1\.10 ms latency, missed by more than 10 % as measured", shown)
 
 
 def test_differences_are_paired_by_seed(board: list[Row]) -> None:

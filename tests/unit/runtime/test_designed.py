@@ -116,7 +116,7 @@ def test_a_latency_budget_is_judged_by_its_measured_latency(toy_trial, folder, g
     trial = designed(toy_trial, 9, budget={"kind": "latency", "target": "100%"})
     judged = []
     monkeypatch.setattr(
-        "dms_bench.trial.run.missed", lambda found, budget, coarse: judged.append(found["latency"]) or True
+        "dms_bench.trial.run.missed", lambda found, budget, **_: judged.append(found["latency"]) or True
     )
     result = run(trial, folder, group, tmp_path)
     assert result.latency_predicted_ms is None

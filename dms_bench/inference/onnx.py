@@ -12,10 +12,10 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from dms_bench.deploy.runtimes import ONNX, need, onnx_runtime
-from dms_bench.deploy.same import TOLERANCE, difference, pair_of
-from dms_bench.deploy.unfinished import unfinished
 from dms_bench.errors import UserError
+from dms_bench.inference.runtimes import ONNX, need, onnx_runtime
+from dms_bench.inference.same import TOLERANCE, difference, pair_of
+from dms_bench.inference.unfinished import unfinished
 
 
 def export_onnx(model: nn.Module, example: Tensor, path: Path | str) -> float:

@@ -7,8 +7,8 @@ import timm
 import torch
 from torch import nn
 
-from dms_bench.deploy import onnx, runtimes
 from dms_bench.errors import UserError
+from dms_bench.inference import onnx, runtimes
 from dms_bench.scaling import cut, find_space
 
 CASES = {

@@ -9,8 +9,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from dms_bench.deploy.signal_stack import kept_signal_stack
 from dms_bench.errors import UserError
+from dms_bench.inference.signal_stack import kept_signal_stack
 
 #: From inputs [batch, ...] to outputs [batch, ...], both on the CPU.
 Predict = Callable[[Tensor], Tensor]
@@ -65,8 +65,14 @@ def openvino_runtime(path: Path, shape: Sequence[int] | None = None) -> Predict:
     network = core.read_model(str(path))
     if shape is not None:
         network.reshape(list(shape))
-    # By itself it computes in half precision where a processor is good at that.
-    options = {"INFERENCE_NUM_THREADS": 1, "NUM_STREAMS": 1, "INFERENCE_PRECISION_HINT": "f32"}
+    options = {
+        "INFERENCE_NUM_THREADS": 1,
+        "NUM_STREAMS": 1,
+        # By itself it computes in half precision where a processor is good at that,
+        "INFERENCE_PRECISION_HINT": "f32",
+        # and stays on one core, where it waits for whatever else runs there while others are free.
+        "ENABLE_CPU_PINNING": False,
+    }
     with kept_signal_stack():
         request = core.compile_model(network, "CPU", options).create_infer_request()
 

@@ -15,8 +15,8 @@ from pathlib import Path
 import openvino
 import openvino.opset13 as operations
 import torch
-from dms_bench.deploy.runtimes import openvino_runtime
-from dms_bench.deploy.signal_stack import signal_stack
+from dms_bench.inference.runtimes import openvino_runtime
+from dms_bench.inference.signal_stack import signal_stack
 
 faulthandler.enable()
 taken = []

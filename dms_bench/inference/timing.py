@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from statistics import median
 
 import torch
 from torch import Tensor
 
-from dms_bench.deploy.runtimes import Predict
+from dms_bench.inference.runtimes import Predict
 
 _WARM_UP = 5
 _ROUNDS = 300
@@ -18,7 +18,13 @@ _LEAST_ROUNDS = 15
 _ENOUGH_SECONDS = 15.0
 
 
-def rounds(predicts: Sequence[Predict], example: Tensor) -> list[tuple[float, ...]]:
+def rounds(
+    predicts: Sequence[Predict],
+    example: Tensor,
+    *,
+    clock: Callable[[], float] | None = None,
+    enough: float | None = None,
+) -> list[tuple[float, ...]]:
     """Return the milliseconds that each file takes in each round.
 
     In a round each file has its turn: a call that is not timed, as the file before has used the caches, and one that
@@ -27,22 +33,26 @@ def rounds(predicts: Sequence[Predict], example: Tensor) -> list[tuple[float, ..
     Args:
         predicts: the files, opened.
         example: one sample with its batch dimension, [1, ...].
+        clock: tells seconds; the wall's by default.
+        enough: seconds by it after which no further round begins, but for a least number of rounds.
     """
+    clock = clock or time.perf_counter
+    enough = _ENOUGH_SECONDS if enough is None else enough
     with one_thread():
         for predict in predicts:
             for _ in range(_WARM_UP):
                 predict(example)
         spent: list[tuple[float, ...]] = []
-        started = time.perf_counter()
+        started = clock()
         while len(spent) < _ROUNDS:
-            if len(spent) >= _LEAST_ROUNDS and time.perf_counter() - started > _ENOUGH_SECONDS:
+            if len(spent) >= _LEAST_ROUNDS and clock() - started > enough:
                 break
             turn = {(len(spent) + index) % len(predicts): 0.0 for index in range(len(predicts))}
             for index in turn:
                 predicts[index](example)
-                begun = time.perf_counter()
+                begun = clock()
                 predicts[index](example)
-                turn[index] = 1e3 * (time.perf_counter() - begun)
+                turn[index] = 1e3 * (clock() - begun)
             spent.append(tuple(turn[index] for index in range(len(predicts))))
     return spent
 

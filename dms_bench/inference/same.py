@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from dms_bench.deploy.runtimes import Predict, eager
+from dms_bench.inference.runtimes import Predict, eager
 
 #: Largest relative difference between PyTorch and another runtime, in single precision.
 TOLERANCE = 1e-4
@@ -27,10 +27,11 @@ def difference(model: nn.Module, predict: Predict, example: Tensor, *, free_batc
     """
     pair = pair_of(example)
     tried = [pair, torch.cat([pair, pair.roll(1, -1), pair.roll(2, -1)])] if free_batch else [pair]
-    return max(_distance(predict(inputs), eager(model)(inputs)) for inputs in tried)
+    return max(distance(predict(inputs), eager(model)(inputs)) for inputs in tried)
 
 
-def _distance(found: Tensor, expected: Tensor) -> float:
+def distance(found: Tensor, expected: Tensor) -> float:
+    """Return the norm of the difference of outputs, relative to that of the expected ones."""
     if found.shape != expected.shape:
         return float("inf")
     return float((found - expected).norm() / expected.norm().clamp_min(1e-12))

@@ -1,0 +1,1 @@
+"""A network in a runtime of its own: opened, compared with PyTorch, timed. What budgets and exports share."""
