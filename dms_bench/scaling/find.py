@@ -230,6 +230,9 @@ class _Builder:
             sites=tuple(
                 site for site in self.first.sites if {(site.parameter, site.dim)} & (outer.keys() | inner.keys())
             ),
+            zeroed=tuple(
+                site for site in self.first.zeroed if {(site.parameter, site.dim)} & (outer.keys() | inner.keys())
+            ),
             norms=pairs.norms(),
             sizes=pairs.seen([trace.sizes for trace in self.traces]),
             given=pairs.seen([trace.given for trace in self.traces]),

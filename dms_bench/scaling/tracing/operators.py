@@ -20,6 +20,18 @@ RESIDUAL_OPERATORS = {
     *("view", "reshape", "_unsafe_view", "permute", "transpose", "clone", "contiguous", "detach", "alias", "_to_copy"),
 }
 
+#: Operators that only move elements, of one tensor to one.
+MOVES = {
+    *("view", "reshape", "_unsafe_view", "permute", "transpose", "t", "unsqueeze", "squeeze", "expand", "slice"),
+    *("select", "clone", "contiguous", "detach", "alias", "flip", "roll", "repeat", "unfold", "lift_fresh"),
+    *("pixel_shuffle", "pixel_unshuffle", "narrow"),
+}
+#: Operators that take a tensor apart.
+SPLITS = {
+    *("split", "split_with_sizes", "chunk", "unbind", "tensor_split"),
+    *("unsafe_split", "unsafe_split_with_sizes", "unsafe_chunk"),
+}
+
 
 def is_pointwise(func: Any, name: str) -> bool:
     """Whether an operator works element by element; in-place variants are judged by their original."""

@@ -42,13 +42,28 @@ def _product(tracer: Tracer, left: Tensor, right: Tensor, out: Tensor) -> Axes:
     if inner_left is not None and rows is not None:  # queries and keys, in attention that is written out
         tracer.trace.products.append(Product(inner_left, rows, scaled=tracer.divides))
     contracted = inner_right if rows is None else None
-    tracer.trace.contractions.append(Contraction(tracer.module, macs, factors, contracted))
+    makers = None if contracted is None else tracer.makers_of_product(left, right)
+    tracer.trace.contractions.append(Contraction(tracer.module, macs, factors, contracted, makers))
     return tuple(result)
 
 
 @rule("mm", "bmm", "matmul")
 def _matmul(tracer: Tracer, args: Any, kwargs: Any, out: Tensor) -> Axes:
     return _product(tracer, args[0], args[1], out)
+
+
+@rule("mv", "dot", "vdot")
+def _vectors(tracer: Tracer, args: Any, kwargs: Any, out: Tensor) -> Axes:
+    """Products with a vector, as spectral norm has them: of no cost that is counted."""
+    left, right = args[:2]
+    inner = axis_along(tracer, left, -1)
+    unite_or_freeze(tracer, inner, axis_along(tracer, right, 0), "multiplied with a vector of fixed size")
+    if inner is not None:
+        sides = (tracer.makers_of(side, -1) for side in (right, left))
+        makers = next((found for found in sides if found is not None), None)
+        tracer.trace.contractions.append(Contraction(tracer.module, 0.0, {INNER: inner}, inner, makers))
+    rows = axis_along(tracer, left, 0) if left.dim() > 1 else None
+    return (lay(rows, 0, out.shape),) if rows is not None else ()
 
 
 @rule("addmm", "baddbmm")
