@@ -17,7 +17,7 @@ from dms_bench.scaling.cut.surgery import Surgery, cut, plan_surgery
 from dms_bench.scaling.example import Example
 from dms_bench.scaling.masks.hooks import MaskedForward
 from dms_bench.scaling.modules.blocks import block_of
-from dms_bench.scaling.modules.generic import generic_copy
+from dms_bench.scaling.modules.generic import generic_copy, in_precision
 from dms_bench.scaling.proof.failures import FAILURES, code_of, culprit_of, owner_of
 from dms_bench.scaling.proof.inputs import ProofInputs
 from dms_bench.scaling.proof.masks import gaps, proof_masks
@@ -209,7 +209,7 @@ class _Proof:
         """
         try:
             with torch.no_grad(), torch.random.fork_rng(devices=[]):
-                self.given.traced.in_precision(torch.float)(model.to(torch.float).train())
+                self.given.traced.in_precision(torch.float)(in_precision(model, torch.float).train())
         except FAILURES as error:
             self.failure = f"the cut network fails in training mode in {code_of(error)}"
             self.culprit = culprit_of(error, model, self.space.shape_calls)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from torch import Tensor
 
 #: Operators that cost MACs: recorded even where nothing is labelled.
 CONTRACTIONS = {
@@ -31,6 +32,11 @@ SPLITS = {
     *("split", "split_with_sizes", "chunk", "unbind", "tensor_split"),
     *("unsafe_split", "unsafe_split_with_sizes", "unsafe_chunk"),
 }
+
+
+def has_numbers(tensor: Tensor) -> bool:
+    """Whether a tensor holds real or complex numbers, not integers or truth values."""
+    return tensor.is_floating_point() or tensor.is_complex()
 
 
 def is_pointwise(func: Any, name: str) -> bool:

@@ -28,7 +28,7 @@ class Contraction:
     factors: dict[int | str, Tensor]
     #: Labels along the contracted dimension of the second operand, when they vary; also one of the factors.
     contracted: Tensor | None
-    #: Parameters whose zeros make the summands zero, where those are no weight's (`zeros`); None where that is not known.
+    #: Parameters whose zeros make the summands zero, where those are no weight's (`zeros`); None where not known.
     makers: Makers | None = None
     #: Id of the first operand, an activation as a rule.
     data: int = 0

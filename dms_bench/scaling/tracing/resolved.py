@@ -88,7 +88,9 @@ class ResolvedTrace:
             first, name, dim = self._origin(int(labels[0]))
             size = self.size(name, dim) if name else 0
             whole = name in self.parameters and len(labels) == size and int(labels[-1]) == first + size - 1
-            if contraction.makers is not None and not (whole and contraction.makers == {(contraction.module, name, dim)}):
+            if contraction.makers is not None and not (
+                whole and contraction.makers == {(contraction.module, name, dim)}
+            ):
                 self.zeroed += [Site(*maker) for maker in sorted(contraction.makers)]
             elif whole and name in self.trace.normed and not self._layer_of(contraction.module, name):
                 self.trace.labels.freeze(labels, "summed over with a weight under weight norm, outside of its layer")

@@ -22,7 +22,7 @@ from dms_bench.scaling.space.elements import NormedWeight
 from dms_bench.scaling.tracing.added import AddedBranches
 from dms_bench.scaling.tracing.calls import FILLS, ShapeCallRecorder, head_counts, sizes_kept
 from dms_bench.scaling.tracing.labels import Axes, Labels, along, canonical, lay, varying_dims
-from dms_bench.scaling.tracing.operators import CONTRACTIONS, is_pointwise
+from dms_bench.scaling.tracing.operators import CONTRACTIONS, has_numbers, is_pointwise
 from dms_bench.scaling.tracing.paths import ResidualPaths
 from dms_bench.scaling.tracing.records import ModuleCall, NormCall, Seen, Trace
 from dms_bench.scaling.tracing.recurrent import first_state, unite_states
@@ -77,7 +77,7 @@ class Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self._recorder = ShapeCallRecorder(names, self.along, pack_qkv, self._keep)
         self.trace.shape_calls = self._recorder.shape_calls
         for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
-            if tensor.is_floating_point() and tensor.dim() > 0:
+            if has_numbers(tensor) and tensor.dim() > 0:
                 axes = tuple(
                     lay(self.labels.fresh(size), dim, tensor.shape) for dim, size in enumerate(tensor.shape) if size > 1
                 )
@@ -237,7 +237,7 @@ class Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return next((labels for labels in found if labels is not None), None)
 
     def makers_of(self, tensor: Tensor, dim: int) -> Makers | None:
-        """Return the parameters whose zeros make a tensor's features along a dimension zero; None if that is not known."""
+        """Return the parameters whose zeros make a tensor's features along a dimension zero; None if not known."""
         return self._zeros.makers(tensor, dim, self.module)
 
     def makers_of_product(self, left: Tensor, right: Tensor) -> Makers | None:
@@ -372,7 +372,7 @@ class Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
         Such a size is what the tensor meets; where it meets nothing that is searched, nothing comes of it.
         """
-        known = sizes_kept(module) if module is not None and out.is_floating_point() else set()
+        known = sizes_kept(module) if module is not None and has_numbers(out) else set()
         return tuple(
             lay(self.labels.fresh(size), dim, out.shape) for dim, size in enumerate(out.shape) if size in known
         )

@@ -19,6 +19,14 @@ from dms_bench.scaling.tracing.tracer import Tracer
 FEW_GROUPS = 8
 
 
+def _several(tracer: Tracer, tensor: Tensor, dim: int) -> list[Tensor]:
+    """Return the labels of all axes along one dimension of an operand, [size] each."""
+    if tensor.dim() < -dim:
+        return []
+    axes = [axis for axis in tracer.axes(tensor) if varying_dims(axis) == [dim % tensor.dim()]]
+    return [along(axis, dim) for axis in axes]
+
+
 def _product(tracer: Tracer, left: Tensor, right: Tensor, out: Tensor) -> Axes:
     """Matrix product with batch dimensions: [..., M, K] @ [..., K, N] -> [..., M, N]."""
     rank = out.dim()
@@ -37,6 +45,10 @@ def _product(tracer: Tracer, left: Tensor, right: Tensor, out: Tensor) -> Axes:
         if labels is not None:
             factors[dim] = labels
             result.append(lay(labels, dim, out.shape))
+    for dim, side in ((rank - 2, left), (rank - 1, right)):  # what was merged into one dimension has several axes there
+        for further, axis in enumerate(_several(tracer, side, dim - rank)[1:]):
+            factors[f"{dim}.{further}"] = axis
+            result.append(lay(axis, dim, out.shape))
     macs = float(out.numel() * left.size(-1))
     rows = tracer.rows_of(left, right)
     if inner_left is not None and rows is not None:  # queries and keys, in attention that is written out
