@@ -78,6 +78,23 @@ def _vectors(tracer: Tracer, args: Any, kwargs: Any, out: Tensor) -> Axes:
     return (lay(rows, 0, out.shape),) if rows is not None else ()
 
 
+@rule("_cdist_forward", "_euclidean_dist")
+def _distances(tracer: Tracer, args: Any, kwargs: Any, out: Tensor) -> Axes:
+    """Distances of rows, [..., P, M] and [..., R, M]: to the sum over M, what is zero in both adds nothing."""
+    left, right = args[:2]
+    inner = axis_along(tracer, left, -1)
+    unite_or_freeze(tracer, inner, axis_along(tracer, right, -1), "compared with rows of fixed size")
+    if inner is not None:
+        sides = [tracer.makers_of(side, -1) for side in (left, right)]
+        makers = None if None in sides else frozenset(maker for side in sides for maker in side or ())
+        tracer.trace.contractions.append(Contraction(tracer.module, 0.0, {INNER: inner}, inner, makers))
+    for operand in (left, right):
+        for axis in tracer.axes(operand):
+            if varying_dims(axis) != [operand.dim() - 1]:
+                tracer.labels.freeze(axis, "rows whose distances are computed")
+    return ()
+
+
 @rule("addmm", "baddbmm")
 def _addmm(tracer: Tracer, args: Any, kwargs: Any, out: Tensor) -> Axes:
     axes = _product(tracer, args[1], args[2], out)
