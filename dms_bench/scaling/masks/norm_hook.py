@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+
 from torch import Tensor, nn
 
 from dms_bench.scaling.masks.norms import (
@@ -17,7 +20,13 @@ from dms_bench.scaling.masks.state import MaskHook, MaskState
 from dms_bench.scaling.masks.weights import scaled
 from dms_bench.scaling.modules.norm_kinds import LENGTHS, UNIT, Weights, eps_in_code, eps_of, weights_of
 
-_MASKED = {"rms": masked_rms_norm, "simple": masked_simple_norm, "deviation": masked_deviation_norm}
+_MASKED: dict[str, Callable[..., Tensor]] = {
+    "rms": masked_rms_norm,
+    "simple": masked_simple_norm,
+    "deviation": masked_deviation_norm,
+    "simple_biased": partial(masked_simple_norm, fewer=0),
+    "deviation_biased": partial(masked_deviation_norm, fewer=0),
+}
 
 
 class MaskedNorm(MaskHook):

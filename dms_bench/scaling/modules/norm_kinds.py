@@ -13,13 +13,25 @@ from torch.func import functional_call
 
 #: rms: x / sqrt(mean x^2 + eps) * scale; simple: x / sqrt(var x + eps) * scale, the variance unbiased;
 #: layer: (x - mean x) / sqrt(var x + eps) * scale; deviation: (x - mean x) / (sqrt(var x) + eps) * scale, the variance
-#: unbiased; length: x / sqrt(sum x^2) * scale * a number (the root of the width, say, when the module was made);
+#: unbiased; simple_biased and deviation_biased: likewise, the variance a mean of squares;
+#: length: x / sqrt(sum x^2) * scale * a number (the root of the width, say, when the module was made);
 #: mean_length: x / sqrt(mean x^2) * scale * a number, with nothing added; rms_unit and layer_unit: with 1 + scale for
 #: scale; all of them + shift; response (global response norm, ConvNeXt-V2): x + shift + scale * x * g / (mean g + eps),
 #: g the norm of a channel over all positions. Means and variances run over features, of [..., features] or of
 #: [batch, features, ...]; group: as layer, but over all positions as well.
 Kind = Literal[
-    "rms", "rms_unit", "simple", "layer", "layer_unit", "deviation", "response", "group", "length", "mean_length"
+    "rms",
+    "rms_unit",
+    "simple",
+    "simple_biased",
+    "layer",
+    "layer_unit",
+    "deviation",
+    "deviation_biased",
+    "response",
+    "group",
+    "length",
+    "mean_length",
 ]
 UNIT = "_unit"
 #: Norms by a variance that two features at least have.
@@ -144,6 +156,8 @@ def _kinds(module: nn.Module, weights: Weights) -> tuple[Kind, ...]:
     if isinstance(module, nn.LayerNorm):  # of torch's own operator, which the tracer follows
         return ("layer_unit",) if weights.shift else ("rms", "simple", "rms_unit")
     kinds: tuple[Kind, ...] = ("length", "mean_length", "rms", "simple", "layer", "deviation")
+    if _is_called_norm(module):
+        kinds = (*kinds, "simple_biased", "deviation_biased")
     if weights.scale is None:
         return kinds
     return (*kinds, "group", "response", "layer_unit") if weights.shift else (*kinds, "rms_unit")
@@ -248,6 +262,15 @@ def _deviation(x: Tensor, scale: Tensor, shift: Tensor, dim: int, eps: float) ->
     return (x - x.mean(dim, keepdim=True)) / (x.std(dim, keepdim=True) + eps) * scale + shift
 
 
+def _simple_biased(x: Tensor, scale: Tensor, shift: Tensor, dim: int, eps: float) -> Tensor:
+    return x * torch.rsqrt(x.var(dim, correction=0, keepdim=True) + eps) * scale + shift
+
+
+def _deviation_biased(x: Tensor, scale: Tensor, shift: Tensor, dim: int, eps: float) -> Tensor:
+    deviation = x.std(dim, correction=0, keepdim=True) + eps
+    return (x - x.mean(dim, keepdim=True)) / deviation * scale + shift
+
+
 def _group(x: Tensor, scale: Tensor, shift: Tensor, dim: int, eps: float) -> Tensor:
     if dim != 1:
         return torch.full_like(x, math.nan)
@@ -266,6 +289,8 @@ _FORMULAS: dict[str, Callable[[Tensor, Tensor, Tensor, int, float], Tensor]] = {
     "simple": _simple,
     "layer": _layer,
     "deviation": _deviation,
+    "simple_biased": _simple_biased,
+    "deviation_biased": _deviation_biased,
     "group": _group,
     "response": _response,
 }

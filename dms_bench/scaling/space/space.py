@@ -38,7 +38,7 @@ class SearchSpace:
         checking: modules whose integers are rather sizes of what they are given than of what their code makes.
         heads: likewise, sizes that are numbers of heads.
         shape_calls: calls in modules' code that hold sizes: module -> [call], with elements for labels.
-        patched: modules whose calls a cut has to patch.
+        patched: modules whose calls a cut has to patch, and whose integers it leaves.
         macs_model: MACs from kept counts.
         params_model: parameters from kept counts.
         excluded: what is not searched, and why.

@@ -11,7 +11,7 @@ from torch.nn.utils import parametrizations, weight_norm
 from dms_bench.scaling import apply_structure, cut, find_space, plan_surgery
 from dms_bench.scaling.cut.magnitudes import cut_weight_norm
 from dms_bench.scaling.masks.hooks import MaskedForward
-from dms_bench.scaling.modules.reparametrised import layer_of
+from dms_bench.scaling.modules.reparametrised import copy_of, layer_of
 from dms_bench.trial.space_file import from_bytes, to_bytes
 from tests.unit.scaling.agreement import assert_masked_is_cut
 
@@ -148,7 +148,7 @@ def test_a_weight_under_weight_norm_is_read_outside_of_its_layer_but_not_one_of_
     mask = torch.ones(14)
     mask[[1, 4, 9]] = 0
     small = cut(net, space, space.architecture(mask))
-    by_hand = copy.deepcopy(net)
+    by_hand = copy_of(net)
     with torch.no_grad():
         by_hand.first.weight[[1, 4]], by_hand.first.bias[[1, 4]] = 0, 0
         by_hand.head.weight[:, 1] = 0
