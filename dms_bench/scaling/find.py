@@ -231,7 +231,12 @@ class _Builder:
                 site for site in self.first.sites if {(site.parameter, site.dim)} & (outer.keys() | inner.keys())
             ),
             zeroed=tuple(
-                site for site in self.first.zeroed if {(site.parameter, site.dim)} & (outer.keys() | inner.keys())
+                dict.fromkeys(
+                    site
+                    for trace in self.resolved
+                    for site in trace.zeroed
+                    if (site.parameter, site.dim) in outer.keys() | inner.keys()
+                )
             ),
             norms=pairs.norms(),
             sizes=pairs.seen([trace.sizes for trace in self.traces]),

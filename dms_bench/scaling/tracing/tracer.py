@@ -17,7 +17,7 @@ from dms_bench.scaling.modules.attention import OpenAttention, in_the_open, open
 from dms_bench.scaling.modules.blocks import entry_of, features_of
 from dms_bench.scaling.modules.hooked import hooked
 from dms_bench.scaling.modules.modes import modes_kept
-from dms_bench.scaling.modules.norm_kinds import recognise_norms
+from dms_bench.scaling.modules.norm_kinds import UNIT, recognise_norms, weights_of
 from dms_bench.scaling.space.elements import NormedWeight
 from dms_bench.scaling.tracing.added import AddedBranches
 from dms_bench.scaling.tracing.calls import FILLS, ShapeCallRecorder, head_counts, sizes_kept
@@ -476,3 +476,8 @@ class Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
             if kind == "response" and varying_dims(axis) != [dim]:
                 self.labels.freeze(axis, "a response norm runs over it")
         self._set(output, self.axes(tensor))
+        module = self._modules[call.name]
+        weights = weights_of(module)
+        if weights is not None and weights.scale and kind != "response" and not kind.endswith(UNIT):
+            scale, shift = (module.get_parameter(name) if name else None for name in weights)
+            self._zeros.normed(scale, shift, output, dim, call.name)

@@ -69,6 +69,8 @@ class Zeros:
 
     def __init__(self, along: Callable[[Tensor, int], Tensor | None], names: dict[int, str]) -> None:
         self._along, self._names = along, names
+        #: What ran since somebody asked, which in most networks nobody does.
+        self._waiting: list[Callable[[], None]] = []
         #: By id of a tensor, and dimension.
         self._makers: dict[int, dict[int, Makers]] = {}
         #: Tensors by the memory that they lie in; and memory that holds nothing but zeros.
@@ -83,6 +85,12 @@ class Zeros:
             dim: the dimension; it has labels.
             module: the running module.
         """
+        waiting, self._waiting = self._waiting, []
+        for step in waiting:
+            step()
+        return self._known(tensor, dim, module)
+
+    def _known(self, tensor: Tensor, dim: int, module: str) -> Makers | None:
         dim %= tensor.dim()
         name = self._names.get(id(tensor))
         if name is not None:
@@ -95,10 +103,13 @@ class Zeros:
     def filled(self, operator: str, out: Tensor) -> None:
         """A tensor of one number everywhere was made."""
         if operator in _FILLED:
-            self._blank.add(_memory(out))
+            self._waiting.append(lambda: self._blank.add(_memory(out)))
 
     def follow(self, name: str, args: Sequence[Any], operands: list[Tensor], out: Any, module: str) -> None:
         """An operator ran; the labels of its results are known."""
+        self._waiting.append(lambda: self._follow(name, args, operands, out, module))
+
+    def _follow(self, name: str, args: Sequence[Any], operands: list[Tensor], out: Any, module: str) -> None:
         operator = name.rstrip("_")
         outs = [value for value in (out if isinstance(out, list | tuple) else [out]) if isinstance(value, Tensor)]
         found = [self._made(operator, args, operands, tensor, module) for tensor in outs]
@@ -117,17 +128,22 @@ class Zeros:
     def normed(self, scale: Tensor | None, shift: Tensor | None, out: Tensor, dim: int, module: str) -> None:
         """A module that is a norm ran, of features along `dim`: its result is zero where scale and shift are."""
         if scale is not None:
-            parts = [
-                Maker(module, self._names[id(part)], next(at for at, size in enumerate(part.shape) if size > 1))
-                for part in (scale, shift)
-                if part is not None and part.numel() > 1
-            ]
-            self._makers[id(out)] = {dim % out.dim(): frozenset(parts)}
+            self._waiting.append(lambda: self._norm(scale, shift, out, dim, module))
+
+    def _norm(self, scale: Tensor, shift: Tensor | None, out: Tensor, dim: int, module: str) -> None:
+        parts = [
+            Maker(module, self._names[id(part)], next(at for at, size in enumerate(part.shape) if size > 1))
+            for part in (scale, shift)
+            if part is not None and part.numel() > 1
+        ]
+        self._makers[id(out)] = {dim % out.dim(): frozenset(parts)}
 
     def _made(
         self, operator: str, args: Sequence[Any], operands: list[Tensor], out: Tensor, module: str
     ) -> dict[int, Makers]:
-        result = {}
+        result: dict[int, Makers] = {}
+        if not any(map(self._is_known, operands)):
+            return result
         for dim in range(out.dim()):
             labels = self._along(out, dim)
             if labels is None:
@@ -166,7 +182,7 @@ class Zeros:
         if operator in _PRODUCTS:
             return self._product(args[0], args[1], out, dim, module)
         if operator == "mv":
-            return self.makers(args[0], 0, module)
+            return self._known(args[0], 0, module)
         if operator in ("addmm", "baddbmm"):
             product = self._product(args[1], args[2], out, dim, module)
             return _union([product, self._aligned(args[0], out, dim, False, module)])
@@ -176,7 +192,7 @@ class Zeros:
             weight, bias, at = _SCALED[operator]
             if at % out.dim() != dim or not isinstance(args[weight], Tensor):
                 return None
-            return _union(self.makers(part, 0, module) for part in (args[weight], args[bias]) if part is not None)
+            return _union(self._known(part, 0, module) for part in (args[weight], args[bias]) if part is not None)
         if operator in ("scatter_add", "index_add"):
             return _union([self._aligned(args[0], out, dim, False, module), of(args[3])])
         return None
@@ -188,8 +204,8 @@ class Zeros:
         rows = 1 if operator != "linear" and args[6] else 0
         if rows == 1 and args[8] > 1:
             return None
-        parts = [self.makers(weight, rows, module)] if self._along(weight, rows) is not None else [None]
-        return _union([*parts, *([self.makers(bias, 0, module)] if isinstance(bias, Tensor) else [])])
+        parts = [self._known(weight, rows, module)] if self._along(weight, rows) is not None else [None]
+        return _union([*parts, *([self._known(bias, 0, module)] if isinstance(bias, Tensor) else [])])
 
     def _product(self, left: Tensor, right: Tensor, out: Tensor, dim: int, module: str) -> Makers | None:
         """A product of matrices has a zero row for every one of the left, and a column for every one of the right."""
@@ -197,7 +213,7 @@ class Zeros:
         sides = [left] if behind != -1 else []
         sides += [right] if behind != -2 else []
         found = (
-            self.makers(side, behind, module)
+            self._known(side, behind, module)
             for side in sides
             if side.dim() >= -behind and self._along(side, behind) is not None
         )
@@ -220,7 +236,7 @@ class Zeros:
             at = next((each for each in (dim, dim - 1) if self._along_at(operand, each)), -1)
         if at < 0 or self._along(operand, at) is None:
             return None
-        return self.makers(operand, at, module)
+        return self._known(operand, at, module)
 
     def _along_at(self, operand: Tensor, dim: int) -> bool:
         return 0 <= dim < operand.dim() and self._along(operand, dim) is not None
@@ -229,15 +245,23 @@ class Zeros:
         """Return what makes an operand zero along the dimension that has some labels, whichever it is."""
         if self._is_blank(operand):
             return frozenset()
-        wanted = labels[labels != FIXED]
-        for dim in range(operand.dim()):
+        for dim in self._makers.get(id(operand), range(operand.dim()) if id(operand) in self._names else ()):
             own = self._along(operand, dim)
-            if own is not None and bool(torch.isin(wanted, own).all()):
-                return self.makers(operand, dim, module)
+            if own is not None and _among(labels, own):
+                return self._known(operand, dim, module)
         return None
+
+    def _is_known(self, tensor: Tensor) -> bool:
+        return id(tensor) in self._makers or id(tensor) in self._names or self._is_blank(tensor)
 
     def _is_blank(self, tensor: Tensor) -> bool:
         return bool(self._blank) and _memory(tensor) in self._blank
+
+
+def _among(labels: Tensor, others: Tensor) -> bool:
+    """Whether all labels but the fixed one are among others; as a rule they are the same memory."""
+    same = labels.data_ptr() == others.data_ptr() and labels.stride() == others.stride()
+    return (same and len(labels) <= len(others)) or bool(torch.isin(labels[labels != FIXED], others).all())
 
 
 def _keeps_zero(operator: str, args: Sequence[Any]) -> bool:

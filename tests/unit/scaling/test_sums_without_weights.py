@@ -90,12 +90,13 @@ def test_norms_and_pools_keep_zeros_zero():
     check(net, torch.randn(5, 3, 6, 6), [norm])
 
 
-def test_a_layer_norm_makes_what_comes_after_it():
+@pytest.mark.parametrize("norm", [nn.LayerNorm, nn.RMSNorm, lambda width: PlainNorm(width, 1e-5)])
+def test_a_norm_makes_what_comes_after_it(norm):
     torch.manual_seed(0)
-    net = Sums(lambda m, x: length(m[1](m[0](x))), linear(), nn.LayerNorm(10))
+    net = Sums(lambda m, x: length(m[1](m[0](x))), linear(), norm(10))
     space = find_space(net, torch.randn(5, 6))
     assert [group.size for group in space.groups] == [10]
-    assert space.proof_error < 1e-12
+    assert space.proof_error < 1e-10
 
 
 class Pixels(nn.Module):
