@@ -110,7 +110,8 @@ def eps_of(module: nn.Module, x: Tensor) -> float:
 def eps_in_code(module: nn.Module, kind: str) -> float | None:
     """Return what stands in the code of a norm, recognised as one of a kind, that keeps no such number; else None."""
     weights = weights_of(module)
-    if weights is None or _own_eps(module) is not None or not _is_called_norm(module):
+    torchs = isinstance(module, nn.LayerNorm | nn.RMSNorm)
+    if weights is None or torchs or _own_eps(module) is not None or not _is_called_norm(module):
         return None
     for dim in _dims(module, weights):
         trials = _trials(module, weights, dim)
