@@ -60,6 +60,7 @@ CASES = {
     "length": (lambda m, x: length(m[0](x)), linear),
     "sum of squares": (lambda m, x: (m[0](x) ** 2).sum(1), linear),
     "a power": (lambda m, x: m[0](x).abs().pow(1.5).sum(-1), linear),
+    "convolved": (lambda m, x: length(m[0](x.unsqueeze(-1))), lambda: nn.Conv1d(6, 10, 1)),
     "activated": (lambda m, x: length(functional.gelu(m[0](x)).tanh()), linear),
     "gated": (lambda m, x: length(m[0](x) * x.sigmoid().mean(1, keepdim=True)), linear),
     "cosines": (lambda m, x: functional.normalize(m[0](x)) @ functional.normalize(m[0](x.flip(0))).t(), linear),
