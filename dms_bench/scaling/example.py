@@ -15,6 +15,13 @@ from torch import Tensor, nn
 AnyExample = Any
 
 
+def number_in(tensor: Tensor, dtype: torch.dtype) -> Tensor:
+    """Return real numbers in a type, complex ones in that of the same precision, and anything else as it is."""
+    if tensor.is_complex():
+        return tensor.to(_COMPLEX[dtype])
+    return tensor.to(dtype) if tensor.is_floating_point() else tensor
+
+
 class Example:
     """The arguments of a network's `forward`, such as `Example(tokens, mask=mask)`.
 
@@ -117,13 +124,7 @@ class Example:
 
     def in_precision(self, dtype: torch.dtype) -> Example:
         """Return it with real numbers in one precision, and complex ones of that precision."""
-
-        def cast(tensor: Tensor) -> Tensor:
-            if tensor.is_complex():
-                return tensor.to(_COMPLEX[dtype])
-            return tensor.to(dtype) if tensor.is_floating_point() else tensor
-
-        return self.mapped(cast)
+        return self.mapped(lambda tensor: number_in(tensor, dtype))
 
     def mapped(self, change: Callable[[Tensor], Tensor]) -> Example:
         """Return it with every tensor changed."""

@@ -230,6 +230,14 @@ class _Builder:
             sites=tuple(
                 site for site in self.first.sites if {(site.parameter, site.dim)} & (outer.keys() | inner.keys())
             ),
+            zeroed=tuple(
+                dict.fromkeys(
+                    site
+                    for trace in self.resolved
+                    for site in trace.zeroed
+                    if (site.parameter, site.dim) in outer.keys() | inner.keys()
+                )
+            ),
             norms=pairs.norms(),
             sizes=pairs.seen([trace.sizes for trace in self.traces]),
             given=pairs.seen([trace.given for trace in self.traces]),

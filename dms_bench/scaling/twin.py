@@ -37,8 +37,11 @@ Indices = tuple[tuple[int, Tensor], ...]
 
 
 def twins_are_exact(space: SearchSpace) -> bool:
-    """Whether a network's twins compute what it does: where a weight's norm is part of it, gradients would differ."""
-    return not space.normed
+    """Whether a network's twins compute what it does: where a weight's norm is part of it, they would not.
+
+    With weight norm the gradients would differ; with spectral norm, which is among what is zeroed, its iteration.
+    """
+    return not space.normed and not space.zeroed
 
 
 class Twins(nn.Module):

@@ -147,7 +147,7 @@ def plan_surgery(model: nn.Module, space: SearchSpace, architecture: Architectur
             # The first T rows and columns of a causal mask are sliced as the code says, whatever T is.
             if call.searched or call.kind != "slice"
         )
-        for name in sorted(space.patched)
+        for name in sorted(space.patched & space.shape_calls.keys())
     }
     answers = {name: space.answers[name] for name in skipped if name in space.answers}
     added = tuple(name for name in skipped if name in space.added)

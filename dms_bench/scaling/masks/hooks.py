@@ -86,6 +86,8 @@ class MaskedForward:
             outer, inner = dims[row.parameter, 0]
             rows = _alone(row.elements[self._left[outer] & self._left[inner]])
             self._scale(rows, row.module, row.module, row.parameter.rpartition(".")[2], 0)
+        for site in (site for site in space.zeroed if self._runs(site.module)):
+            self._scale(self._vector(dims[site.parameter, site.dim]), site.module, *self._holder(site), site.dim)
         for tail, end in ends.items():
             for leaf, parameter in self._named[tail]._parameters.items():
                 if parameter is not None and (tail, leaf) not in scaled:

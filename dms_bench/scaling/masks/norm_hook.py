@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+
 from torch import Tensor, nn
 
 from dms_bench.scaling.masks.norms import (
@@ -15,9 +18,15 @@ from dms_bench.scaling.masks.norms import (
 )
 from dms_bench.scaling.masks.state import MaskHook, MaskState
 from dms_bench.scaling.masks.weights import scaled
-from dms_bench.scaling.modules.norm_kinds import LENGTHS, UNIT, Weights, eps_of, weights_of
+from dms_bench.scaling.modules.norm_kinds import LENGTHS, UNIT, Weights, eps_in_code, eps_of, weights_of
 
-_MASKED = {"rms": masked_rms_norm, "simple": masked_simple_norm, "deviation": masked_deviation_norm}
+_MASKED: dict[str, Callable[..., Tensor]] = {
+    "rms": masked_rms_norm,
+    "simple": masked_simple_norm,
+    "deviation": masked_deviation_norm,
+    "simple_biased": partial(masked_simple_norm, fewer=0),
+    "deviation_biased": partial(masked_deviation_norm, fewer=0),
+}
 
 
 class MaskedNorm(MaskHook):
@@ -36,6 +45,7 @@ class MaskedNorm(MaskHook):
         super().__init__(state, index)
         self.module, self.dim, self.kind, self.folds = module, dim, kind, folds
         self.weights = (weights_of(module) if kind else None) or Weights("weight", "bias")
+        self.in_code = eps_in_code(module, kind) if kind and kind not in LENGTHS else None
 
     def __call__(self, x: Tensor) -> Tensor:
         """Normalise."""
@@ -56,19 +66,23 @@ class MaskedNorm(MaskHook):
             shift = None if shift is None else shift * mask
         kind = self.kind.removesuffix(UNIT)
         if isinstance(norm, nn.LayerNorm) or kind == "layer":
-            result = masked_layer_norm(x, mask, self.dim, scale, shift, eps_of(norm, x))
+            result = masked_layer_norm(x, mask, self.dim, scale, shift, self._eps(x))
         elif isinstance(norm, nn.GroupNorm) or kind == "group":
-            result = masked_group_norm(x, mask, scale, shift, eps_of(norm, x))
+            result = masked_group_norm(x, mask, scale, shift, self._eps(x))
         elif kind == "response":
             assert scale is not None
             assert shift is not None
-            result = masked_response_norm(x, mask, self.dim, scale, shift, eps_of(norm, x))
+            result = masked_response_norm(x, mask, self.dim, scale, shift, self._eps(x))
         else:
-            result = _MASKED[kind](x, mask, self.dim, scale, eps_of(norm, x), shift)
+            result = _MASKED[kind](x, mask, self.dim, scale, self._eps(x), shift)
         for name in ("drop", "act"):  # of norms that bring their activation along
             following = getattr(norm, name, None)
             result = following(result) if isinstance(following, nn.Module) else result
         return result
+
+    def _eps(self, x: Tensor) -> float:
+        """Return what the norm adds to its statistic."""
+        return eps_of(self.module, x) if self.in_code is None else self.in_code
 
     def _vector(self, name: str | None) -> Tensor | None:
         """Return a parameter of the norm, if there is one, [C]."""

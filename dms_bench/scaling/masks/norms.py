@@ -52,24 +52,24 @@ def masked_rms_norm(
 
 
 def masked_simple_norm(
-    x: Tensor, mask: Tensor, dim: int, weight: Tensor | None, eps: float, bias: Tensor | None = None
+    x: Tensor, mask: Tensor, dim: int, weight: Tensor | None, eps: float, bias: Tensor | None = None, fewer: int = 1
 ) -> Tensor:
-    """Simple norm, x / sqrt(var + eps), the variance unbiased and by mask; arguments as of `masked_layer_norm`."""
+    """Simple norm, x / sqrt(var + eps), by mask, the variance that of so many `fewer`; see `masked_layer_norm`."""
     kind = torch.promote_types(x.dtype, mask.dtype)
     with torch.autocast(x.device.type, enabled=False):
         rows = x.to(kind).movedim(dim, -1)
-        _, variance = _unbiased(rows, mask.to(kind))
+        _, variance = _varied(rows, mask.to(kind), fewer)
         result = _affine(rows * torch.rsqrt(variance + eps), weight, bias)
     return result.movedim(-1, dim).to(x.dtype)
 
 
 def masked_deviation_norm(
-    x: Tensor, mask: Tensor, dim: int, weight: Tensor | None, eps: float, bias: Tensor | None = None
+    x: Tensor, mask: Tensor, dim: int, weight: Tensor | None, eps: float, bias: Tensor | None = None, fewer: int = 1
 ) -> Tensor:
-    """(x - mean) / (std + eps), the variance unbiased and both by mask; arguments as of `masked_layer_norm`."""
+    """(x - mean) / (std + eps), both by mask, the variance of `fewer` degrees of freedom; see `masked_layer_norm`."""
     kind = torch.promote_types(x.dtype, mask.dtype)
     with torch.autocast(x.device.type, enabled=False):
-        centred, variance = _unbiased(x.to(kind).movedim(dim, -1), mask.to(kind))
+        centred, variance = _varied(x.to(kind).movedim(dim, -1), mask.to(kind), fewer)
         # The slope of the root stays finite where nothing varies.
         result = _affine(centred / (variance.clamp_min(torch.finfo(kind).tiny).sqrt() + eps), weight, bias)
     return result.movedim(-1, dim).to(x.dtype)
@@ -99,12 +99,12 @@ def masked_length_norm(
     return result.movedim(-1, dim).to(x.dtype)
 
 
-def _unbiased(rows: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-    """Return rows [..., C] without their mean, and their unbiased variance [..., 1], both by mask [C]."""
+def _varied(rows: Tensor, mask: Tensor, fewer: int) -> tuple[Tensor, Tensor]:
+    """Return rows [..., C] without their mean, and their variance [..., 1], both by mask [C]; 1 fewer: unbiased."""
     total = mask.sum()
     centred = rows - (rows @ (mask / total)).unsqueeze(-1)
     # Soft masks may sum to less than the two features that always stay.
-    return centred, (centred.square() @ (mask / (total - 1).clamp_min(0.5))).unsqueeze(-1)
+    return centred, (centred.square() @ (mask / (total - fewer).clamp_min(0.5))).unsqueeze(-1)
 
 
 def _affine(rows: Tensor, weight: Tensor | None, bias: Tensor | None) -> Tensor:

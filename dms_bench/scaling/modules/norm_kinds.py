@@ -13,13 +13,25 @@ from torch.func import functional_call
 
 #: rms: x / sqrt(mean x^2 + eps) * scale; simple: x / sqrt(var x + eps) * scale, the variance unbiased;
 #: layer: (x - mean x) / sqrt(var x + eps) * scale; deviation: (x - mean x) / (sqrt(var x) + eps) * scale, the variance
-#: unbiased; length: x / sqrt(sum x^2) * scale * a number (the root of the width, say, when the module was made);
+#: unbiased; simple_biased and deviation_biased: likewise, the variance a mean of squares;
+#: length: x / sqrt(sum x^2) * scale * a number (the root of the width, say, when the module was made);
 #: mean_length: x / sqrt(mean x^2) * scale * a number, with nothing added; rms_unit and layer_unit: with 1 + scale for
 #: scale; all of them + shift; response (global response norm, ConvNeXt-V2): x + shift + scale * x * g / (mean g + eps),
 #: g the norm of a channel over all positions. Means and variances run over features, of [..., features] or of
 #: [batch, features, ...]; group: as layer, but over all positions as well.
 Kind = Literal[
-    "rms", "rms_unit", "simple", "layer", "layer_unit", "deviation", "response", "group", "length", "mean_length"
+    "rms",
+    "rms_unit",
+    "simple",
+    "simple_biased",
+    "layer",
+    "layer_unit",
+    "deviation",
+    "deviation_biased",
+    "response",
+    "group",
+    "length",
+    "mean_length",
 ]
 UNIT = "_unit"
 #: Norms by a variance that two features at least have.
@@ -30,6 +42,8 @@ POSITIONS = {"group": 3, "response": 4}
 LENGTHS = ("length", "mean_length")
 #: Largest difference of a module and a formula that it computes, relative to the largest number, in single precision.
 CLOSE = 5e-4
+#: What norms that keep no such number may add to a statistic in their code.
+USUAL_EPS = (1e-5, 1e-6, 1e-8, 1e-12, 1e-3)
 #: Features with which norms without weights are tried.
 SOME = 8
 
@@ -89,32 +103,62 @@ def weights_of(module: nn.Module) -> Weights | None:
 
 def eps_of(module: nn.Module, x: Tensor) -> float:
     """Return what a norm adds to its statistic of `x`; nn.RMSNorm may leave it to the precision."""
-    for name, eps in vars(module).items():
-        if "eps" in name and isinstance(eps, int | float):  # `variance_epsilon` in transformers
-            return float(eps)
-    return torch.finfo(torch.promote_types(x.dtype, torch.float32)).eps  # what is summed in
+    own = _own_eps(module)
+    return own if own is not None else torch.finfo(torch.promote_types(x.dtype, torch.float32)).eps  # what is summed in
+
+
+def eps_in_code(module: nn.Module, kind: str) -> float | None:
+    """Return what stands in the code of a norm, recognised as one of a kind, that keeps no such number; else None."""
+    weights = weights_of(module)
+    torchs = isinstance(module, nn.LayerNorm | nn.RMSNorm)
+    if weights is None or torchs or _own_eps(module) is not None or not _is_called_norm(module):
+        return None
+    for dim in _dims(module, weights):
+        trials = _trials(module, weights, dim)
+        for eps, guess in zip(USUAL_EPS, _with_usual_eps(trials), strict=True):
+            if trials and kind in _kinds(module, weights) and _computes(guess, kind, dim):
+                return eps
+    return None
+
+
+def _own_eps(module: nn.Module) -> float | None:
+    """Return the number of a module that is added to a statistic, by its name (`variance_epsilon` in transformers)."""
+    named = (value for name, value in vars(module).items() if "eps" in name and isinstance(value, int | float))
+    found = next(named, None)
+    return None if found is None else float(found)
 
 
 def _recognised(module: nn.Module, weights: Weights) -> Recognised | None:
     for dim in _dims(module, weights):
         trials = _trials(module, weights, dim)
+        guesses = [trials, *(_with_usual_eps(trials) if _is_called_norm(module) and _own_eps(module) is None else ())]
         for kind in _kinds(module, weights) if trials else ():
-            if _computes(trials, kind, dim):
+            if any(_computes(guess, kind, dim) for guess in guesses):
                 return Recognised(kind, dim)
     return None
+
+
+def _with_usual_eps(trials: Sequence[_Trial]) -> list[list[_Trial]]:
+    return [[trial._replace(eps=eps) for trial in trials] for eps in USUAL_EPS]
 
 
 def _may_be_bare(module: nn.Module) -> bool:
     """Whether a module without parameters may be a norm; those of torch that may be without are seen as operators."""
     own = isinstance(module, nn.LayerNorm | nn.GroupNorm | nn.modules.batchnorm._NormBase | nn.LocalResponseNorm)
     nested = any(True for _ in module.children()) or any(True for _ in module.buffers())
-    return "norm" in type(module).__name__.lower() and not own and not nested
+    return _is_called_norm(module) and not own and not nested
+
+
+def _is_called_norm(module: nn.Module) -> bool:
+    return "norm" in type(module).__name__.lower()
 
 
 def _kinds(module: nn.Module, weights: Weights) -> tuple[Kind, ...]:
     if isinstance(module, nn.LayerNorm):  # of torch's own operator, which the tracer follows
         return ("layer_unit",) if weights.shift else ("rms", "simple", "rms_unit")
     kinds: tuple[Kind, ...] = ("length", "mean_length", "rms", "simple", "layer", "deviation")
+    if _is_called_norm(module):
+        kinds = (*kinds, "simple_biased", "deviation_biased")
     if weights.scale is None:
         return kinds
     return (*kinds, "group", "response", "layer_unit") if weights.shift else (*kinds, "rms_unit")
@@ -175,14 +219,14 @@ def _trial(module: nn.Module, weights: Weights, size: int, dim: int) -> _Trial |
     return _Trial(x, result, scale, shift, eps_of(module, x))
 
 
-def _computes(trials: Sequence[_Trial], kind: Kind, dim: int) -> bool:
+def _computes(trials: Sequence[_Trial], kind: str, dim: int) -> bool:
     if kind in LENGTHS:  # times a number that stands in its code
         ratios = [_ratio(trial, dim, mean=kind == "mean_length") for trial in trials]
         return all(abs(ratio - ratios[0]) <= CLOSE * abs(ratios[0]) for ratio in ratios)
     return trials[0].x.dim() >= POSITIONS.get(kind, 0) and all(_agrees(trial, kind, dim) for trial in trials)
 
 
-def _agrees(trial: _Trial, kind: Kind, dim: int) -> bool:
+def _agrees(trial: _Trial, kind: str, dim: int) -> bool:
     scale = trial.scale + 1 if kind.endswith(UNIT) else trial.scale
     expected = _FORMULAS[kind.removesuffix(UNIT)](trial.x, scale, trial.shift, dim, trial.eps)
     return _close(trial.result, expected)
@@ -219,6 +263,15 @@ def _deviation(x: Tensor, scale: Tensor, shift: Tensor, dim: int, eps: float) ->
     return (x - x.mean(dim, keepdim=True)) / (x.std(dim, keepdim=True) + eps) * scale + shift
 
 
+def _simple_biased(x: Tensor, scale: Tensor, shift: Tensor, dim: int, eps: float) -> Tensor:
+    return x * torch.rsqrt(x.var(dim, correction=0, keepdim=True) + eps) * scale + shift
+
+
+def _deviation_biased(x: Tensor, scale: Tensor, shift: Tensor, dim: int, eps: float) -> Tensor:
+    deviation = x.std(dim, correction=0, keepdim=True) + eps
+    return (x - x.mean(dim, keepdim=True)) / deviation * scale + shift
+
+
 def _group(x: Tensor, scale: Tensor, shift: Tensor, dim: int, eps: float) -> Tensor:
     if dim != 1:
         return torch.full_like(x, math.nan)
@@ -237,6 +290,8 @@ _FORMULAS: dict[str, Callable[[Tensor, Tensor, Tensor, int, float], Tensor]] = {
     "simple": _simple,
     "layer": _layer,
     "deviation": _deviation,
+    "simple_biased": _simple_biased,
+    "deviation_biased": _deviation_biased,
     "group": _group,
     "response": _response,
 }

@@ -2,18 +2,17 @@
 
 With weight norm a weight is g v / ||v||, the norm taken over all dimensions but one. What an index of that dimension
 makes goes with its g and its v; of every other dimension the norm is over, so that a cut changes g by what it takes
-from ||v||, and the weight that is left stays as it is.
+from ||v||, and the weight that is left stays as it is. With spectral norm it is w / (u w v), u and v kept from power
+iterations: a sum to which an index that is zero in w adds nothing, so that masks act on w before it is taken.
 """
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from torch import Tensor, nn
-from torch.nn.utils import parametrizations
-from torch.nn.utils.spectral_norm import SpectralNorm
 
 #: Where torch keeps what has the shape of a layer's `weight`: by hooks before the forward pass, or by parametrizations.
 _DIRECTIONS = ("weight_v", "parametrizations.weight.original1")
@@ -41,18 +40,6 @@ def direction_of(module: nn.Module) -> Tensor | None:
     """Return v of a layer with weight norm."""
     named = dict(module.named_parameters())
     return next((named[leaf] for leaf in _DIRECTIONS if leaf in named), None)
-
-
-def under_spectral_norm(model: nn.Module) -> Iterator[Tensor]:
-    """Yield the tensors of layers that divide their weight by its largest singular value."""
-    for module in model.modules():
-        hooked = any(isinstance(hook, SpectralNorm) for hook in module._forward_pre_hooks.values())
-        lists = getattr(module, "parametrizations", None)
-        parametrised = isinstance(lists, nn.ModuleDict) and any(
-            isinstance(step, parametrizations._SpectralNorm) for steps in lists.values() for step in steps.children()
-        )
-        if hooked or parametrised:
-            yield from (*module.parameters(), *module.buffers())
 
 
 def copy_of(model: nn.Module, shared: Mapping[int, Any] | None = None) -> nn.Module:

@@ -17,7 +17,7 @@ from dms_bench.scaling.cut.surgery import Surgery, cut, plan_surgery
 from dms_bench.scaling.example import Example
 from dms_bench.scaling.masks.hooks import MaskedForward
 from dms_bench.scaling.modules.blocks import block_of
-from dms_bench.scaling.modules.generic import generic_copy
+from dms_bench.scaling.modules.generic import generic_copy, in_precision
 from dms_bench.scaling.proof.failures import FAILURES, code_of, culprit_of, owner_of
 from dms_bench.scaling.proof.inputs import ProofInputs
 from dms_bench.scaling.proof.masks import gaps, proof_masks
@@ -209,7 +209,7 @@ class _Proof:
         """
         try:
             with torch.no_grad(), torch.random.fork_rng(devices=[]):
-                self.given.traced.in_precision(torch.float)(model.to(torch.float).train())
+                self.given.traced.in_precision(torch.float)(in_precision(model, torch.float).train())
         except FAILURES as error:
             self.failure = f"the cut network fails in training mode in {code_of(error)}"
             self.culprit = culprit_of(error, model, self.space.shape_calls)
@@ -230,10 +230,24 @@ class _Proof:
             if modules <= self.space.patched:
                 modules = set(calls)  # more of this class does not help; other classes may be waiting behind it
             if modules <= self.space.patched:
+                if self._leaves_integers(names):
+                    break
                 if runs is not None:  # what more patches do not mend, they may still break at other sizes
                     self.space = replace(self.space, patched=runs)
                 break
             self.space = replace(self.space, patched=self.space.patched | modules)
+
+    def _leaves_integers(self, names: Sequence[str]) -> bool:
+        """Leave the integers of modules as they are; False if it does not help.
+
+        Some are no sizes, though they equal one (a stride), or are wanted as they were (`embedding_dim ** 0.5`).
+        """
+        before = self.space
+        self.space = replace(before, patched=before.patched | before.sizes.keys())
+        if self.passes(names):
+            return True
+        self.space = before
+        return False
 
     def _checks_more(self, names: Sequence[str]) -> bool:
         """Let integers of modules like the one that failed be sizes of what those are given; False if it does not help.

@@ -31,13 +31,14 @@ class SearchSpace:
         inner_elements: second element that it goes with, [size]: that of the size of heads, or of a block.
         sites: where masks scale weights.
         rows: where masks scale queries.
+        zeroed: where masks scale what makes features that are summed up without a weight.
         norms: where masks enter statistics.
         sizes: labelled sizes that a module's own code made: module -> [(size, elements [2, size])].
         given: likewise, of what modules were given.
         checking: modules whose integers are rather sizes of what they are given than of what their code makes.
         heads: likewise, sizes that are numbers of heads.
         shape_calls: calls in modules' code that hold sizes: module -> [call], with elements for labels.
-        patched: modules whose calls a cut has to patch.
+        patched: modules whose calls a cut has to patch, and whose integers it leaves.
         macs_model: MACs from kept counts.
         params_model: parameters from kept counts.
         excluded: what is not searched, and why.
@@ -69,6 +70,7 @@ class SearchSpace:
     inner_elements: dict[tuple[str, int], Tensor] = field(default_factory=dict)
     round_to: int = 1
     rows: tuple[RowSite, ...] = ()
+    zeroed: tuple[Site, ...] = ()
     gaps: dict[str, str] = field(default_factory=dict)
     normed: tuple[NormedWeight, ...] = ()
     answers: dict[str, tuple[str, ...]] = field(default_factory=dict)
@@ -297,6 +299,7 @@ class SearchSpace:
         inner = {key: renumber[elements] for key, elements in self.inner_elements.items()}
         inner = {key: elements for key, elements in inner.items() if bool((elements >= 0).any())}
         norms = tuple(replace(norm, elements=renumber[norm.elements]) for norm in self.norms)
+        cut = outer.keys() | inner.keys()
         rows = tuple(replace(row, elements=renumber[row.elements]) for row in self.rows)
         return replace(
             self,
@@ -304,7 +307,8 @@ class SearchSpace:
             stages=tuple(stage for stage in self.stages if stage.name not in gone),
             outer_elements=outer,
             inner_elements=inner,
-            sites=tuple(site for site in self.sites if {(site.parameter, site.dim)} & (outer.keys() | inner.keys())),
+            sites=tuple(site for site in self.sites if (site.parameter, site.dim) in cut),
+            zeroed=tuple(site for site in self.zeroed if (site.parameter, site.dim) in cut),
             norms=tuple(norm for norm in norms if bool((norm.elements >= 0).any())),
             rows=tuple(row for row in rows if bool((row.elements >= 0).any())),
             # Sizes that stay after all, too: an integer in a module's code may be theirs as well as another's.

@@ -130,6 +130,8 @@ def foldable(model: nn.Module, space: SearchSpace) -> Tensor:
         spoilt[norm.elements.flatten()] = True
     for row in space.rows:
         spoilt[torch.cat(dims[row.parameter, 0])] = True
+    for site in space.zeroed:
+        spoilt[torch.cat(dims[site.parameter, site.dim])] = True
     names = [name for name, _ in model.named_parameters(remove_duplicate=False)]
     owners = [id(model.get_parameter(name)) for name in names]
     shared = {name for name, owner in zip(names, owners, strict=True) if owners.count(owner) > 1}

@@ -195,6 +195,13 @@ class ShapeCallRecorder(Calls):
             if len(outs) == 1:
                 sizes[outs[0]] = [dim for dim in ins if operand.size(dim) > 1] or ins
                 continue
+            wide = [dim for dim in outs if out.size(dim) > 1]
+            if len(wide) == 1 and len([dim for dim in ins if operand.size(dim) > 1]) > 1:
+                # Beside new dimensions of one, all that is merged lies in a single one (samples as groups of a
+                # convolution), however many samples there are.
+                for dim in outs:
+                    sizes[dim] = ins if dim in wide else []
+                continue
             # Labels that repeat were merged with the batch or positions, which only the code knows.
             merged = len(ins) == 1 and _repeats(self._labels_along(operand, ins[0]))
             among_others += outs if merged else []

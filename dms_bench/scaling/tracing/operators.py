@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from torch import Tensor
 
 #: Operators that cost MACs: recorded even where nothing is labelled.
 CONTRACTIONS = {
@@ -19,6 +20,23 @@ RESIDUAL_OPERATORS = {
     *("add", "relu", "gelu", "silu", "hardswish", "leaky_relu", "relu6", "hardtanh", "elu", "mish"),
     *("view", "reshape", "_unsafe_view", "permute", "transpose", "clone", "contiguous", "detach", "alias", "_to_copy"),
 }
+
+#: Operators that only move elements, of one tensor to one.
+MOVES = {
+    *("view", "reshape", "_unsafe_view", "permute", "transpose", "t", "unsqueeze", "squeeze", "expand", "slice"),
+    *("select", "clone", "contiguous", "detach", "alias", "flip", "roll", "repeat", "unfold", "lift_fresh"),
+    *("pixel_shuffle", "pixel_unshuffle", "narrow"),
+}
+#: Operators that take a tensor apart.
+SPLITS = {
+    *("split", "split_with_sizes", "chunk", "unbind", "tensor_split"),
+    *("unsafe_split", "unsafe_split_with_sizes", "unsafe_chunk"),
+}
+
+
+def has_numbers(tensor: Tensor) -> bool:
+    """Whether a tensor holds real or complex numbers, not integers or truth values."""
+    return tensor.is_floating_point() or tensor.is_complex()
 
 
 def is_pointwise(func: Any, name: str) -> bool:

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from dms_bench.scaling.space.elements import NormedWeight, ShapeCall
 from dms_bench.scaling.tracing.labels import Labels
+from dms_bench.scaling.tracing.zeros import Makers
 
 #: The factor of a contraction that is summed over, or of the size of heads in attention.
 INNER = "inner"
@@ -27,6 +28,8 @@ class Contraction:
     factors: dict[int | str, Tensor]
     #: Labels along the contracted dimension of the second operand, when they vary; also one of the factors.
     contracted: Tensor | None
+    #: Parameters whose zeros make the summands zero, where those are no weight's (`zeros`); None where not known.
+    makers: Makers | None = None
     #: Id of the first operand, an activation as a rule.
     data: int = 0
     #: Number of the operator in the forward pass.

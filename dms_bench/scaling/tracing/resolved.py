@@ -36,6 +36,7 @@ class ResolvedTrace:
         origins: where labels come from: (first label, tensor, dimension); labels are numbered in this order.
         sites: weights that contractions sum over.
         rows: rows of layers that make queries, with labels for elements.
+        zeroed: parameters that masks make zero where no weight sums over what they make.
     """
 
     def __init__(self, model: nn.Module, trace: Trace) -> None:
@@ -49,6 +50,7 @@ class ResolvedTrace:
         self._first_labels = [first for first, _, _ in self.origins]
         self._starts = {(name, dim): first for first, name, dim in self.origins}
         self._magnitudes = {normed.magnitude for normed in trace.normed.values()}
+        self.zeroed: list[Site] = []
         self.sites, self.rows = self._sites(), self._rows()
 
     def resolve(self) -> None:
@@ -86,12 +88,17 @@ class ResolvedTrace:
             first, name, dim = self._origin(int(labels[0]))
             size = self.size(name, dim) if name else 0
             whole = name in self.parameters and len(labels) == size and int(labels[-1]) == first + size - 1
-            if whole and name in self.trace.normed and not self._layer_of(contraction.module, name):
+            if contraction.makers is not None and not (
+                whole and contraction.makers == {(contraction.module, name, dim)}
+            ):
+                self.zeroed += [Site(*maker) for maker in sorted(contraction.makers)]
+            elif whole and name in self.trace.normed and not self._layer_of(contraction.module, name):
                 self.trace.labels.freeze(labels, "summed over with a weight under weight norm, outside of its layer")
             elif whole:
                 sites.setdefault((contraction.module, name, dim), self._site(contraction.module, name, dim))
             else:
                 self.trace.labels.freeze(labels, "summed over without a weight of its own")
+        self.zeroed = [site for site in dict.fromkeys(self.zeroed) if site not in sites.values()]
         return list(sites.values())
 
     def _layer_of(self, module: str, direction: str) -> bool:
@@ -141,6 +148,7 @@ class ResolvedTrace:
         """
         masked = {(site.parameter, site.dim) for site in self.sites}
         queries = {(row.parameter, 0) for row in self.rows}
+        summed = queries | {(site.parameter, site.dim) for site in self.zeroed}
         occurrences: dict[int, list[int]] = {}
         for index, (first, name, dim) in enumerate(self.origins):
             for root in self.roots[first : first + self.size(name, dim)].tolist():
@@ -150,7 +158,7 @@ class ResolvedTrace:
         for root, indices in occurrences.items():
             signature = tuple(sorted(set(indices)))
             dims = [self.origins[index][1:] for index in signature]  # (tensor, dimension)
-            if not any(dim in masked or dim in queries for dim in dims):
+            if not any(dim in masked or dim in summed for dim in dims):
                 self.reasons.setdefault(root, "no weight sums over it")
                 continue
             if not any(dim not in masked and dim[0] in self.parameters for dim in dims):

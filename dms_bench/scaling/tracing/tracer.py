@@ -17,16 +17,16 @@ from dms_bench.scaling.modules.attention import OpenAttention, in_the_open, open
 from dms_bench.scaling.modules.blocks import entry_of, features_of
 from dms_bench.scaling.modules.hooked import hooked
 from dms_bench.scaling.modules.modes import modes_kept
-from dms_bench.scaling.modules.norm_kinds import recognise_norms
-from dms_bench.scaling.modules.reparametrised import under_spectral_norm
+from dms_bench.scaling.modules.norm_kinds import UNIT, recognise_norms, weights_of
 from dms_bench.scaling.space.elements import NormedWeight
 from dms_bench.scaling.tracing.added import AddedBranches
 from dms_bench.scaling.tracing.calls import FILLS, ShapeCallRecorder, head_counts, sizes_kept
 from dms_bench.scaling.tracing.labels import Axes, Labels, along, canonical, lay, varying_dims
-from dms_bench.scaling.tracing.operators import CONTRACTIONS, is_pointwise
+from dms_bench.scaling.tracing.operators import CONTRACTIONS, has_numbers, is_pointwise
 from dms_bench.scaling.tracing.paths import ResidualPaths
 from dms_bench.scaling.tracing.records import ModuleCall, NormCall, Seen, Trace
 from dms_bench.scaling.tracing.recurrent import first_state, unite_states
+from dms_bench.scaling.tracing.zeros import Makers, Zeros
 
 #: A rule gets the tracer, the operator's arguments and result, and returns the result's axes (of the
 #: first result where there are several), or a list of axes when the result is a list of equals.
@@ -77,14 +77,14 @@ class Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self._recorder = ShapeCallRecorder(names, self.along, pack_qkv, self._keep)
         self.trace.shape_calls = self._recorder.shape_calls
         for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
-            if tensor.is_floating_point() and tensor.dim() > 0:
+            if has_numbers(tensor) and tensor.dim() > 0:
                 axes = tuple(
                     lay(self.labels.fresh(size), dim, tensor.shape) for dim, size in enumerate(tensor.shape) if size > 1
                 )
                 self._axes[id(tensor)] = axes
                 self.trace.state[name] = axes
+        self._zeros = Zeros(self.along, {id(parameter): name for name, parameter in model.named_parameters()})
         self._recognised = recognise_norms(model)
-        self.freeze(*under_spectral_norm(model), reason="divided by the largest singular value of all of its weight")
         opened = set(openable(model).values())
         for module in self._modules.values():
             if getattr(module, "proj_size", 0) and isinstance(module, nn.RNNBase):
@@ -236,6 +236,17 @@ class Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
         found = (self.along(maker, dim - tensor.dim()) for maker in makers if maker.dim() >= tensor.dim() - dim)
         return next((labels for labels in found if labels is not None), None)
 
+    def makers_of(self, tensor: Tensor, dim: int) -> Makers | None:
+        """Return the parameters whose zeros make a tensor's features along a dimension zero; None if not known."""
+        return self._zeros.makers(tensor, dim, self.module)
+
+    def makers_of_product(self, left: Tensor, right: Tensor) -> Makers | None:
+        """Return those that make one side of a matrix product zero where it sums, of sides that are no parameters."""
+        if self._is_parameter(left) or self._is_parameter(right):
+            return None
+        makers = (self.makers_of(side, dim) for side, dim in ((right, -2), (left, -1)) if side.dim() > 1)
+        return next((found for found in makers if found is not None), None)
+
     def _is_parameter(self, tensor: Tensor) -> bool:
         """Whether a tensor is a parameter, or a view of one."""
         strided = tensor.layout == torch.strided
@@ -324,6 +335,7 @@ class Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
             running = self._modules.get(self.module)
             state = first_state(running, out, self.along) if self.operator == "zeros" else ()
             self._set(out, state or self._filled(running, out))
+            self._zeros.filled(self.operator, out)
             return out
         if self.operator not in CONTRACTIONS and not any(self.axes(value) for value in operands):
             return out
@@ -352,6 +364,7 @@ class Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 self._set(tensor, its_axes, index)
         else:
             self._set(out if isinstance(out, Tensor) else out[0], axes)
+        self._zeros.follow(name, args, operands, out, self.module)
         return out
 
     def _filled(self, module: nn.Module | None, out: Tensor) -> Axes:
@@ -359,7 +372,7 @@ class Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
         Such a size is what the tensor meets; where it meets nothing that is searched, nothing comes of it.
         """
-        known = sizes_kept(module) if module is not None and out.is_floating_point() else set()
+        known = sizes_kept(module) if module is not None and has_numbers(out) else set()
         return tuple(
             lay(self.labels.fresh(size), dim, out.shape) for dim, size in enumerate(out.shape) if size in known
         )
@@ -463,3 +476,8 @@ class Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
             if kind == "response" and varying_dims(axis) != [dim]:
                 self.labels.freeze(axis, "a response norm runs over it")
         self._set(output, self.axes(tensor))
+        module = self._modules[call.name]
+        weights = weights_of(module)
+        if weights is not None and weights.scale and kind != "response" and not kind.endswith(UNIT):
+            scale, shift = (module.get_parameter(name) if name else None for name in weights)
+            self._zeros.normed(scale, shift, output, dim, call.name)

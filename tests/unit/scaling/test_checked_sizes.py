@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -55,3 +57,34 @@ def test_a_number_that_equals_a_size_by_chance_stays() -> None:
     assert small[1].positions == 64
     assert small[0].out_channels == 32
     small(x)
+
+
+class Numbers(nn.Module):
+    """A stride that equals the width of a layer, and a scale by the width that an embedding was made with."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.every, self.table = 8, nn.Embedding(20, 8)
+        self.inner, self.last = nn.Linear(8, 8), nn.Linear(8, 4)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        x = self.table(tokens) * self.table.embedding_dim**0.5
+        return self.last(self.inner(x).relu()[:, :: self.every])
+
+
+def test_integers_that_are_wanted_as_they_were_stay() -> None:
+    torch.manual_seed(0)
+    model, tokens = Numbers().eval(), torch.randint(0, 20, (2, 24))
+    space = find_space(model, tokens)
+    assert sorted(group.size for group in space.groups) == [8, 8]
+    assert space.proof_error < 1e-12
+    mask = torch.ones(16)
+    mask[[1, 2, 9]] = 0
+    small = cut(model, space, space.architecture(mask))
+    assert small.every == 8
+    by_hand = copy.deepcopy(model)
+    first, second = ([1, 2], [1]) if len(small.inner.weight) == 7 else ([1], [1, 2])
+    with torch.no_grad():
+        by_hand.inner.weight[:, first] = 0
+        by_hand.last.weight[:, second] = 0
+        torch.testing.assert_close(small(tokens), by_hand(tokens))

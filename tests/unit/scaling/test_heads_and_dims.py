@@ -238,17 +238,32 @@ def test_leaving_out_one_kind_leaves_the_others():
             torch.testing.assert_close(small(example), net(example))
 
 
-def test_sizes_that_cannot_be_searched_are_named_and_the_values_are():
-    class Normalised(Attention):
-        def forward(self, x: Tensor) -> Tensor:
-            batch, tokens, _ = x.shape
-            q, k, v = self.qkv(x).reshape(batch, tokens, 3, self.num_heads, -1).permute(2, 0, 3, 1, 4).unbind(0)
-            scores = functional.normalize(q, dim=-1) @ functional.normalize(k, dim=-1).transpose(-2, -1)
-            return self.proj((scores.softmax(-1) @ v).transpose(1, 2).flatten(2))
+class Prepared(Attention):
+    """Does something with queries and keys before they are multiplied."""
 
-    space = find_space(Network(Normalised()).eval(), torch.randn(2, 5, 4), attention="both")
+    def __init__(self, prepare) -> None:
+        super().__init__()
+        self.prepare = prepare
+
+    def forward(self, x: Tensor) -> Tensor:
+        batch, tokens, _ = x.shape
+        q, k, v = self.qkv(x).reshape(batch, tokens, 3, self.num_heads, -1).permute(2, 0, 3, 1, 4).unbind(0)
+        scores = self.prepare(q) @ self.prepare(k).transpose(-2, -1)
+        return self.proj((scores.softmax(-1) @ v).transpose(1, 2).flatten(2))
+
+
+def test_sizes_that_cannot_be_searched_are_named_and_the_values_are():
+    net = Network(Prepared(lambda x: x.softmax(-1))).eval()
+    space = find_space(net, torch.randn(2, 5, 4), attention="both")
     assert {group.name for group in space.groups} == {"stem", "attn.qkv.heads", "attn.qkv.v_dims", "attn.proj"}
-    assert space.excluded["attn.qkv.dims"] == "operator linalg_vector_norm runs over it"
+    assert space.excluded["attn.qkv.dims"] == "operator _softmax runs over it"
+
+
+def test_sizes_of_cosines_are_searched():
+    net = Network(Prepared(lambda x: functional.normalize(x, dim=-1))).eval()
+    space = find_space(net, torch.randn(2, 5, 4), attention="both")
+    assert "attn.qkv.qk_dims" in space.names
+    assert space.proof_error < 1e-12
 
 
 def test_a_bias_for_each_head_has_no_sizes_to_miss():

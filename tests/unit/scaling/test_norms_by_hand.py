@@ -48,6 +48,30 @@ class Annotated(nn.Module):
         return self.a_2 * (x - x.mean(-1, keepdim=True)) / (x.std(-1, keepdim=True) + self.eps) + self.b_2
 
 
+class BiasFreeNorm(nn.Module):
+    """Divides by the deviation alone, and keeps no number (Restormer)."""
+
+    def __init__(self, width):
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(width))
+
+    def forward(self, x):
+        return x / torch.sqrt(x.var(-1, keepdim=True, unbiased=False) + 1e-5) * self.weight
+
+
+class DeviationNorm(nn.Module):
+    """Divides by the deviation and a number beside it, over channels (SepViT)."""
+
+    def __init__(self, width):
+        super().__init__()
+        self.eps = 1e-5
+        self.g, self.b = (nn.Parameter(torch.full((1, width, 1, 1), value)) for value in (1.0, 0.0))
+
+    def forward(self, x):
+        deviation = torch.var(x, dim=1, unbiased=False, keepdim=True).sqrt()
+        return (x - torch.mean(x, dim=1, keepdim=True)) / (deviation + self.eps) * self.g + self.b
+
+
 class GlobalNorm(nn.Module):
     """Normalises over channels and positions, as networks that separate sounds do."""
 
@@ -85,6 +109,8 @@ NORMS = {
     "all of a sequence": (1, lambda width: GlobalNorm(width, 1), "group"),
     "all of a picture": (2, lambda width: GlobalNorm(width, 2), "group"),
     "deviation": (0, Annotated, "deviation"),
+    "bias free": (0, BiasFreeNorm, "simple_biased"),
+    "biased deviation": (2, DeviationNorm, "deviation_biased"),
     "unit length": (0, lambda width: UnitLengthNorm(), "length"),
     "bare rms": (0, lambda width: BareRMSNorm(), "mean_length"),
     "bare rms of torch": (0, lambda width: nn.RMSNorm(width, eps=1e-6, elementwise_affine=False), "rms"),

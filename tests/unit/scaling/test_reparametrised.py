@@ -6,12 +6,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from torch.nn.utils import parametrizations, spectral_norm, weight_norm
+from torch.nn.utils import parametrizations, weight_norm
 
 from dms_bench.scaling import apply_structure, cut, find_space, plan_surgery
 from dms_bench.scaling.cut.magnitudes import cut_weight_norm
 from dms_bench.scaling.masks.hooks import MaskedForward
-from dms_bench.scaling.modules.reparametrised import layer_of
+from dms_bench.scaling.modules.reparametrised import copy_of, layer_of
 from dms_bench.trial.space_file import from_bytes, to_bytes
 from tests.unit.scaling.agreement import assert_masked_is_cut
 
@@ -125,20 +125,8 @@ def test_blocks_that_end_in_weight_norm_are_blended_and_others_keep_their_tails(
     assert space.tails == {"1.1": ("1.1.shrink",)}
 
 
-@pytest.mark.parametrize("norm", [spectral_norm, parametrizations.spectral_norm])
-def test_layers_under_spectral_norm_stay_with_what_they_read_and_others_are_searched(norm):
-    model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), norm(nn.Linear(8, 6)), nn.ReLU(), nn.Linear(6, 7))
-    model.append(nn.ReLU()).append(nn.Linear(7, 2))
-    space = find_space(model, torch.randn(3, 4))
-    assert [(group.name, group.size) for group in space.groups] == [("4", 7)]
-    assert space.excluded["2"] == "divided by the largest singular value of all of its weight"
-
-
-@pytest.mark.parametrize(
-    ("factor", "reason"),
-    [(None, "with a weight under weight norm, outside of its layer"), (2.0, "of what is no parameter")],
-)
-def test_weight_norm_that_is_no_layers_is_left_out(factor, reason):
+@pytest.mark.parametrize("factor", [None, 2.0])
+def test_a_weight_under_weight_norm_is_read_outside_of_its_layer_but_not_one_of_what_is_no_parameter(factor):
     class Shared(nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -150,9 +138,21 @@ def test_weight_norm_that_is_no_layers_is_left_out(factor, reason):
             weight = torch._weight_norm(v if factor is None else v * factor, g, 0)
             return self.head(functional.linear(self.first(x).relu(), weight).relu())
 
-    space = find_space(Shared(), torch.randn(3, 4))
-    assert [group.name for group in space.groups] == ["normed"]
-    assert reason in space.excluded["first"]
+    net, x = Shared(), torch.randn(3, 4)
+    space = find_space(net, x)
+    if factor is not None:
+        assert [group.name for group in space.groups] == ["normed"]
+        assert "of what is no parameter" in space.excluded["first"]
+        return
+    assert [group.size for group in space.groups] == [8, 6]  # what the first makes is zero instead
+    mask = torch.ones(14)
+    mask[[1, 4, 9]] = 0
+    small = cut(net, space, space.architecture(mask))
+    by_hand = copy_of(net)
+    with torch.no_grad():
+        by_hand.first.weight[[1, 4]], by_hand.first.bias[[1, 4]] = 0, 0
+        by_hand.head.weight[:, 1] = 0
+        torch.testing.assert_close(small(x), by_hand(x))
 
 
 def test_parameters_of_parametrizations_belong_to_their_layer():

@@ -19,6 +19,14 @@ from dms_bench.scaling.tracing.tracer import Tracer
 FEW_GROUPS = 8
 
 
+def _several(tracer: Tracer, tensor: Tensor, dim: int) -> list[Tensor]:
+    """Return the labels of all axes along one dimension of an operand, [size] each."""
+    if tensor.dim() < -dim:
+        return []
+    axes = [axis for axis in tracer.axes(tensor) if varying_dims(axis) == [dim % tensor.dim()]]
+    return [along(axis, dim) for axis in axes]
+
+
 def _product(tracer: Tracer, left: Tensor, right: Tensor, out: Tensor) -> Axes:
     """Matrix product with batch dimensions: [..., M, K] @ [..., K, N] -> [..., M, N]."""
     rank = out.dim()
@@ -37,18 +45,54 @@ def _product(tracer: Tracer, left: Tensor, right: Tensor, out: Tensor) -> Axes:
         if labels is not None:
             factors[dim] = labels
             result.append(lay(labels, dim, out.shape))
+    for dim, side in ((rank - 2, left), (rank - 1, right)):  # what was merged into one dimension has several axes there
+        for further, axis in enumerate(_several(tracer, side, dim - rank)[1:]):
+            factors[f"{dim}.{further}"] = axis
+            result.append(lay(axis, dim, out.shape))
     macs = float(out.numel() * left.size(-1))
     rows = tracer.rows_of(left, right)
     if inner_left is not None and rows is not None:  # queries and keys, in attention that is written out
         tracer.trace.products.append(Product(inner_left, rows, scaled=tracer.divides))
     contracted = inner_right if rows is None else None
-    tracer.trace.contractions.append(Contraction(tracer.module, macs, factors, contracted))
+    makers = None if contracted is None else tracer.makers_of_product(left, right)
+    tracer.trace.contractions.append(Contraction(tracer.module, macs, factors, contracted, makers))
     return tuple(result)
 
 
 @rule("mm", "bmm", "matmul")
 def _matmul(tracer: Tracer, args: Any, kwargs: Any, out: Tensor) -> Axes:
     return _product(tracer, args[0], args[1], out)
+
+
+@rule("mv", "dot", "vdot")
+def _vectors(tracer: Tracer, args: Any, kwargs: Any, out: Tensor) -> Axes:
+    """Products with a vector, as spectral norm has them: of no cost that is counted."""
+    left, right = args[:2]
+    inner = axis_along(tracer, left, -1)
+    unite_or_freeze(tracer, inner, axis_along(tracer, right, 0), "multiplied with a vector of fixed size")
+    if inner is not None:
+        sides = (tracer.makers_of(side, -1) for side in (right, left))
+        makers = next((found for found in sides if found is not None), None)
+        tracer.trace.contractions.append(Contraction(tracer.module, 0.0, {INNER: inner}, inner, makers))
+    rows = axis_along(tracer, left, 0) if left.dim() > 1 else None
+    return (lay(rows, 0, out.shape),) if rows is not None else ()
+
+
+@rule("_cdist_forward", "_euclidean_dist")
+def _distances(tracer: Tracer, args: Any, kwargs: Any, out: Tensor) -> Axes:
+    """Distances of rows, [..., P, M] and [..., R, M]: to the sum over M, what is zero in both adds nothing."""
+    left, right = args[:2]
+    inner = axis_along(tracer, left, -1)
+    unite_or_freeze(tracer, inner, axis_along(tracer, right, -1), "compared with rows of fixed size")
+    if inner is not None:
+        sides = [tracer.makers_of(side, -1) for side in (left, right)]
+        makers = None if None in sides else frozenset(maker for side in sides for maker in side or ())
+        tracer.trace.contractions.append(Contraction(tracer.module, 0.0, {INNER: inner}, inner, makers))
+    for operand in (left, right):
+        for axis in tracer.axes(operand):
+            if varying_dims(axis) != [operand.dim() - 1]:
+                tracer.labels.freeze(axis, "rows whose distances are computed")
+    return ()
 
 
 @rule("addmm", "baddbmm")

@@ -44,7 +44,10 @@ def _pointwise(tracer: Tracer, args: Any, kwargs: Any, out: Any) -> Axes:
 
 @rule("max", "min")
 def _extreme(tracer: Tracer, args: Any, kwargs: Any, out: Any) -> Axes | list[Axes]:
-    """Of two tensors, or along a dimension."""
+    """Of two tensors, along a dimension, or of everything, to which what is zero adds nothing.
+
+    (So it is of magnitudes, and of what is taken off before an exponential, where it makes no difference.)
+    """
     of_two = len(args) > 1 and isinstance(args[1], Tensor)
     return _pointwise(tracer, args, kwargs, out) if of_two else _reduce(tracer, args, kwargs, out)
 
@@ -78,11 +81,14 @@ def _reduce(tracer: Tracer, args: Any, kwargs: Any, out: Any) -> Axes:
         if dim in dims and tracer.shows_heads:
             continue  # if somebody does look at it, the proof tells
         if dim in dims:
-            weight = tracer.summed_with(tensor, dim) if tracer.operator in ("sum", "linalg_vector_norm") else None
-            if weight is None:
+            adds = tracer.operator in ("sum", "linalg_vector_norm") or (tracer.operator == "max" and len(args) == 1)
+            weight = tracer.summed_with(tensor, dim) if adds and tracer.operator != "max" else None
+            makers = tracer.makers_of(tensor, dim) if adds and weight is None else None
+            if weight is None and makers is None:
                 tracer.labels.freeze(axis, f"operator {tracer.operator} runs over it")
             else:  # without it, a feature adds nothing
-                tracer.trace.contractions.append(Contraction(tracer.module, 0.0, {INNER: weight}, weight))
+                labels = along(axis, dim) if weight is None else weight
+                tracer.trace.contractions.append(Contraction(tracer.module, 0.0, {INNER: labels}, labels, makers))
         else:
             moved = dim if keeps else dim - sum(reduced < dim for reduced in dims)
             result.append(lay(along(axis, dim), moved, out.shape))

@@ -9,14 +9,9 @@ import torch
 from torch import Tensor
 
 from dms_bench.scaling.tracing.labels import FIXED, Axes, along, lay, varying_dims
+from dms_bench.scaling.tracing.operators import MOVES, SPLITS
 from dms_bench.scaling.tracing.rules.registry import axis_along, rule, unite_or_freeze
 from dms_bench.scaling.tracing.tracer import Tracer
-
-MOVES = {
-    *("view", "reshape", "_unsafe_view", "permute", "transpose", "t", "unsqueeze", "squeeze", "expand", "slice"),
-    *("select", "clone", "contiguous", "detach", "alias", "flip", "roll", "repeat", "unfold", "lift_fresh"),
-    *("pixel_shuffle", "pixel_unshuffle", "narrow"),
-}
 
 
 @rule(*MOVES)
@@ -65,10 +60,7 @@ def _restride(tracer: Tracer, args: Any, kwargs: Any, out: Tensor) -> Axes:
     return ()
 
 
-@rule(
-    *("split", "split_with_sizes", "chunk", "unbind", "tensor_split"),
-    *("unsafe_split", "unsafe_split_with_sizes", "unsafe_chunk"),
-)
+@rule(*SPLITS)
 def _split(tracer: Tracer, args: Any, kwargs: Any, out: list[Tensor]) -> list[Axes]:
     moved = [getattr(torch.ops.aten, tracer.operator)(axis, *args[1:], **kwargs) for axis in tracer.axes(args[0])]
     return [tuple(pieces[index] for pieces in moved) for index in range(len(out))]
