@@ -44,10 +44,7 @@ def _pointwise(tracer: Tracer, args: Any, kwargs: Any, out: Any) -> Axes:
 
 @rule("max", "min")
 def _extreme(tracer: Tracer, args: Any, kwargs: Any, out: Any) -> Axes | list[Axes]:
-    """Of two tensors, along a dimension, or of everything, to which what is zero adds nothing.
-
-    (So it is of magnitudes, and of what is taken off before an exponential, where it makes no difference.)
-    """
+    """Of two tensors, along a dimension, or of everything, where a zero adds nothing to what is never negative."""
     of_two = len(args) > 1 and isinstance(args[1], Tensor)
     return _pointwise(tracer, args, kwargs, out) if of_two else _reduce(tracer, args, kwargs, out)
 
@@ -81,8 +78,9 @@ def _reduce(tracer: Tracer, args: Any, kwargs: Any, out: Any) -> Axes:
         if dim in dims and tracer.shows_heads:
             continue  # if somebody does look at it, the proof tells
         if dim in dims:
-            adds = tracer.operator in ("sum", "linalg_vector_norm") or (tracer.operator == "max" and len(args) == 1)
-            weight = tracer.summed_with(tensor, dim) if adds and tracer.operator != "max" else None
+            largest = tracer.operator == "max" and len(args) == 1 and bool((tensor >= 0).all())
+            adds = largest or tracer.operator in ("sum", "linalg_vector_norm")
+            weight = tracer.summed_with(tensor, dim) if adds and not largest else None
             makers = tracer.makers_of(tensor, dim) if adds and weight is None else None
             if weight is None and makers is None:
                 tracer.labels.freeze(axis, f"operator {tracer.operator} runs over it")
