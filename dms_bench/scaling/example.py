@@ -10,16 +10,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from dms_bench.scaling.modules.precision import number_in
+
 #: What functions of this package take for an example: a tensor, a tuple of positional arguments, a mapping of keyword
 #: arguments, an `Example`, or one argument of any other kind (a list of images, a graph).
 AnyExample = Any
-
-
-def number_in(tensor: Tensor, dtype: torch.dtype) -> Tensor:
-    """Return real numbers in a type, complex ones in that of the same precision, and anything else as it is."""
-    if tensor.is_complex():
-        return tensor.to(_COMPLEX[dtype])
-    return tensor.to(dtype) if tensor.is_floating_point() else tensor
 
 
 class Example:
@@ -129,9 +124,6 @@ class Example:
     def mapped(self, change: Callable[[Tensor], Tensor]) -> Example:
         """Return it with every tensor changed."""
         return Example(*_mapped(self.args, change), **_mapped(self.kwargs, change))
-
-
-_COMPLEX = {torch.float: torch.cfloat, torch.double: torch.cdouble}
 
 
 _CONSTANTS = (int, float, str, bytes, type(None))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from dms_bench.scaling.example import number_in
+from dms_bench.scaling.modules.precision import in_precision
 from dms_bench.scaling.modules.reparametrised import copy_of
 
 
@@ -17,17 +17,10 @@ def generic_copy(model: nn.Module, dtype: torch.dtype, seed: int) -> nn.Module:
         dtype: of the copy.
         seed: of its weights.
     """
-    made = (
-        in_precision(copy_of(model), dtype).train().eval().requires_grad_(False)
-    )  # training drops what eval mode keeps
+    # Training drops what eval mode keeps.
+    made = in_precision(copy_of(model), dtype).train().eval().requires_grad_(False)
     _randomise(made, torch.Generator().manual_seed(seed))
     return made
-
-
-def in_precision(model: nn.Module, dtype: torch.dtype) -> nn.Module:
-    """Change a network's real numbers to a type, in place, and its complex ones to that of the same precision."""
-    changed: nn.Module = model._apply(lambda tensor: number_in(tensor, dtype))  # type: ignore[no-untyped-call]
-    return changed
 
 
 def _randomise(model: nn.Module, generator: torch.Generator) -> None:

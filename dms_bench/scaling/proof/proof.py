@@ -17,7 +17,8 @@ from dms_bench.scaling.cut.surgery import Surgery, cut, plan_surgery
 from dms_bench.scaling.example import Example
 from dms_bench.scaling.masks.hooks import MaskedForward
 from dms_bench.scaling.modules.blocks import block_of
-from dms_bench.scaling.modules.generic import generic_copy, in_precision
+from dms_bench.scaling.modules.generic import generic_copy
+from dms_bench.scaling.modules.precision import in_precision
 from dms_bench.scaling.proof.failures import FAILURES, code_of, culprit_of, owner_of
 from dms_bench.scaling.proof.inputs import ProofInputs
 from dms_bench.scaling.proof.masks import gaps, proof_masks
