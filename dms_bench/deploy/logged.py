@@ -8,9 +8,9 @@ from pathlib import Path
 import torch
 
 from dms_bench.deploy.program import write_program
-from dms_bench.deploy.runtimes import eager
-from dms_bench.deploy.same import pair_of
 from dms_bench.errors import UserError
+from dms_bench.inference.runtimes import eager
+from dms_bench.inference.same import pair_of
 from dms_bench.tasks import Deployed
 from dms_bench.tracking import Ends, TrialRun
 from dms_bench.trial.publish import weights_of

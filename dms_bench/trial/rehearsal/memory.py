@@ -52,9 +52,9 @@ def _most() -> int:
 def _of_children(process: int) -> int:
     """Return what the processes below one hold for themselves: pages that they share count in part."""
     total = 0
-    for task in Path(f"/proc/{process}/task").glob("*/children"):
+    for thread in Path(f"/proc/{process}/task").glob("*/children"):
         with suppress(OSError):
-            for child in task.read_text().split():
+            for child in thread.read_text().split():
                 total += (_field(Path(f"/proc/{child}/smaps_rollup"), "Pss") or 0) + _of_children(int(child))
     return total
 

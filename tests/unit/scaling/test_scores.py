@@ -54,19 +54,19 @@ def test_features_that_a_score_sums_with_a_weight_are_cut_exactly(normed, view):
     assert small.pool.weight.shape == (1, 9)
 
 
-def test_features_that_a_sum_runs_over_without_a_weight_stay():
-    class Summed(nn.Module):
+def test_features_that_a_product_runs_over_without_a_weight_stay():
+    class Multiplied(nn.Module):
         def __init__(self):
             super().__init__()
             self.stem, self.head = nn.Linear(6, 12), nn.Linear(12, 3)
 
         def forward(self, x):
             x = self.stem(x)
-            return self.head(x * (x * x).sum(-1, keepdim=True))
+            return self.head(x * x.prod(-1, keepdim=True))
 
-    space = find_space(Summed().eval(), torch.randn(5, 6))
+    space = find_space(Multiplied().eval(), torch.randn(5, 6))
     assert not space.groups
-    assert space.excluded["stem"] == "operator sum runs over it"
+    assert space.excluded["stem"] == "operator prod runs over it"
 
 
 def test_a_shape_by_name_is_a_shape():
