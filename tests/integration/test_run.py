@@ -116,7 +116,7 @@ def test_a_worker_that_always_dies_is_a_failure_that_says_why(command):
     command.write("dying", {"retrain": {"epochs": 2, "dies_in": 1}, "sweep": {"grid": grid}})
     code, output = command.run("dying")
     assert code == 1
-    assert len(output.splitlines()) == 4, output  # nothing of Ray's own on the screen
+    assert len(output.splitlines()) == 5, output  # nothing of Ray's own on the screen
     aborted = "its process died 3 times: SIGABRT, 'double free or corruption (out)'; all that it wrote is in "
     killed = (
         "its process died 3 times: ended without a word, as by SIGKILL (kill -9, or the system when memory is short)"
