@@ -81,4 +81,4 @@ def address(uri: str, experiment_id: str) -> str:
     path = f"/#/experiments/{experiment_id}/runs?viewStateShareKey={KEY}&workflowType=machine_learning"
     if uri.startswith(("http://", "https://")):
         return shown(uri) + path
-    return f"http://127.0.0.1:5000{path} after mlflow ui --backend-store-uri {shlex.quote(shown(uri))}"
+    return f"http://127.0.0.1:5000{path} (while `mlflow ui --backend-store-uri {shlex.quote(shown(uri))}` runs)"
